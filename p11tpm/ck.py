@@ -1,0 +1,251 @@
+"""The words of PKCS#11 that this package uses: constants of the standard's header, by kind.
+
+Plain integers in plain classes: enumerations of this size would cost every host milliseconds at start-up.
+Values: PKCS#11 Cryptographic Token Interface Base Specification 3.0 and Current Mechanisms 3.0, header files.
+"""
+
+from __future__ import annotations
+
+
+class CKR:
+    """Return values (Base Specification 3.0, clause 5.1)."""
+
+    OK = 0x000
+    SLOT_ID_INVALID = 0x003
+    HOST_MEMORY = 0x002
+    GENERAL_ERROR = 0x005
+    FUNCTION_FAILED = 0x006
+    ARGUMENTS_BAD = 0x007
+    CANT_LOCK = 0x00A
+    ATTRIBUTE_READ_ONLY = 0x010
+    ATTRIBUTE_SENSITIVE = 0x011
+    ATTRIBUTE_TYPE_INVALID = 0x012
+    ATTRIBUTE_VALUE_INVALID = 0x013
+    ACTION_PROHIBITED = 0x01B
+    DATA_INVALID = 0x020
+    DATA_LEN_RANGE = 0x021
+    DEVICE_ERROR = 0x030
+    DEVICE_MEMORY = 0x031
+    DEVICE_REMOVED = 0x032
+    FUNCTION_CANCELED = 0x050
+    FUNCTION_NOT_PARALLEL = 0x051
+    FUNCTION_NOT_SUPPORTED = 0x054
+    KEY_HANDLE_INVALID = 0x060
+    KEY_SIZE_RANGE = 0x062
+    KEY_TYPE_INCONSISTENT = 0x063
+    KEY_FUNCTION_NOT_PERMITTED = 0x068
+    MECHANISM_INVALID = 0x070
+    MECHANISM_PARAM_INVALID = 0x071
+    OBJECT_HANDLE_INVALID = 0x082
+    OPERATION_ACTIVE = 0x090
+    OPERATION_NOT_INITIALIZED = 0x091
+    PIN_INCORRECT = 0x0A0
+    PIN_INVALID = 0x0A1
+    PIN_LEN_RANGE = 0x0A2
+    PIN_LOCKED = 0x0A4
+    SESSION_CLOSED = 0x0B0
+    SESSION_HANDLE_INVALID = 0x0B3
+    SESSION_PARALLEL_NOT_SUPPORTED = 0x0B4
+    SESSION_READ_ONLY = 0x0B5
+    SESSION_EXISTS = 0x0B6
+    SESSION_READ_ONLY_EXISTS = 0x0B7
+    SESSION_READ_WRITE_SO_EXISTS = 0x0B8
+    TEMPLATE_INCOMPLETE = 0x0D0
+    TEMPLATE_INCONSISTENT = 0x0D1
+    TOKEN_NOT_PRESENT = 0x0E0
+    TOKEN_NOT_RECOGNIZED = 0x0E1
+    TOKEN_WRITE_PROTECTED = 0x0E2
+    USER_ALREADY_LOGGED_IN = 0x100
+    USER_NOT_LOGGED_IN = 0x101
+    USER_PIN_NOT_INITIALIZED = 0x102
+    USER_TYPE_INVALID = 0x103
+    USER_ANOTHER_ALREADY_LOGGED_IN = 0x104
+    RANDOM_SEED_NOT_SUPPORTED = 0x120
+    CURVE_NOT_SUPPORTED = 0x140
+    BUFFER_TOO_SMALL = 0x150
+    CRYPTOKI_NOT_INITIALIZED = 0x190
+    CRYPTOKI_ALREADY_INITIALIZED = 0x191
+    FUNCTION_REJECTED = 0x200
+
+
+class CKO:
+    """Object classes."""
+
+    DATA = 0
+    CERTIFICATE = 1
+    PUBLIC_KEY = 2
+    PRIVATE_KEY = 3
+    SECRET_KEY = 4
+
+
+class CKK:
+    """Key types."""
+
+    RSA = 0
+    EC = 3
+
+
+class CKC:
+    """Certificate types."""
+
+    X_509 = 0
+
+
+class CKA:
+    """Attribute types."""
+
+    CLASS = 0x000
+    TOKEN = 0x001
+    PRIVATE = 0x002
+    LABEL = 0x003
+    UNIQUE_ID = 0x004
+    APPLICATION = 0x010
+    VALUE = 0x011
+    OBJECT_ID = 0x012
+    CERTIFICATE_TYPE = 0x080
+    ISSUER = 0x081
+    SERIAL_NUMBER = 0x082
+    TRUSTED = 0x086
+    CERTIFICATE_CATEGORY = 0x087
+    JAVA_MIDP_SECURITY_DOMAIN = 0x088
+    URL = 0x089
+    HASH_OF_SUBJECT_PUBLIC_KEY = 0x08A
+    HASH_OF_ISSUER_PUBLIC_KEY = 0x08B
+    NAME_HASH_ALGORITHM = 0x08C
+    CHECK_VALUE = 0x090
+    KEY_TYPE = 0x100
+    SUBJECT = 0x101
+    ID = 0x102
+    SENSITIVE = 0x103
+    ENCRYPT = 0x104
+    DECRYPT = 0x105
+    WRAP = 0x106
+    UNWRAP = 0x107
+    SIGN = 0x108
+    SIGN_RECOVER = 0x109
+    VERIFY = 0x10A
+    VERIFY_RECOVER = 0x10B
+    DERIVE = 0x10C
+    START_DATE = 0x110
+    END_DATE = 0x111
+    MODULUS = 0x120
+    MODULUS_BITS = 0x121
+    PUBLIC_EXPONENT = 0x122
+    PRIVATE_EXPONENT = 0x123
+    PRIME_1 = 0x124
+    PRIME_2 = 0x125
+    EXPONENT_1 = 0x126
+    EXPONENT_2 = 0x127
+    COEFFICIENT = 0x128
+    PUBLIC_KEY_INFO = 0x129
+    EXTRACTABLE = 0x162
+    LOCAL = 0x163
+    NEVER_EXTRACTABLE = 0x164
+    ALWAYS_SENSITIVE = 0x165
+    KEY_GEN_MECHANISM = 0x166
+    MODIFIABLE = 0x170
+    COPYABLE = 0x171
+    DESTROYABLE = 0x172
+    EC_PARAMS = 0x180
+    EC_POINT = 0x181
+    ALWAYS_AUTHENTICATE = 0x202
+    WRAP_WITH_TRUSTED = 0x210
+    ALLOWED_MECHANISMS = 0x40000600
+
+
+class CKM:
+    """Mechanism types."""
+
+    RSA_PKCS_KEY_PAIR_GEN = 0x0000
+    RSA_PKCS = 0x0001
+    SHA1_RSA_PKCS = 0x0006
+    RSA_PKCS_PSS = 0x000D
+    SHA1_RSA_PKCS_PSS = 0x000E
+    SHA256_RSA_PKCS = 0x0040
+    SHA384_RSA_PKCS = 0x0041
+    SHA512_RSA_PKCS = 0x0042
+    SHA256_RSA_PKCS_PSS = 0x0043
+    SHA384_RSA_PKCS_PSS = 0x0044
+    SHA512_RSA_PKCS_PSS = 0x0045
+    SHA_1 = 0x0220
+    SHA256 = 0x0250
+    SHA384 = 0x0260
+    SHA512 = 0x0270
+    EC_KEY_PAIR_GEN = 0x1040
+    ECDSA = 0x1041
+    ECDSA_SHA1 = 0x1042
+    ECDSA_SHA256 = 0x1044
+    ECDSA_SHA384 = 0x1045
+    ECDSA_SHA512 = 0x1046
+
+
+class CKG:
+    """Mask generation functions."""
+
+    MGF1_SHA1 = 1
+    MGF1_SHA256 = 2
+    MGF1_SHA384 = 3
+    MGF1_SHA512 = 4
+
+
+class CKF:
+    """Flags, by the structure that carries them."""
+
+    # CK_SLOT_INFO
+    TOKEN_PRESENT = 0x1
+    HW_SLOT = 0x4
+    # CK_TOKEN_INFO
+    RNG = 0x1
+    WRITE_PROTECTED = 0x2
+    LOGIN_REQUIRED = 0x4
+    USER_PIN_INITIALIZED = 0x8
+    TOKEN_INITIALIZED = 0x400
+    USER_PIN_COUNT_LOW = 0x10000
+    USER_PIN_FINAL_TRY = 0x20000
+    USER_PIN_LOCKED = 0x40000
+    SO_PIN_COUNT_LOW = 0x100000
+    SO_PIN_FINAL_TRY = 0x200000
+    SO_PIN_LOCKED = 0x400000
+    # CK_SESSION_INFO
+    RW_SESSION = 0x2
+    SERIAL_SESSION = 0x4
+    # CK_MECHANISM_INFO
+    HW = 0x1
+    SIGN = 0x800
+    GENERATE_KEY_PAIR = 0x10000
+    EC_F_P = 0x100000
+    EC_NAMEDCURVE = 0x800000
+    EC_UNCOMPRESS = 0x1000000
+    # CK_C_INITIALIZE_ARGS
+    LIBRARY_CANT_CREATE_OS_THREADS = 0x1
+    OS_LOCKING_OK = 0x2
+
+
+class CKS:
+    """Session states."""
+
+    RO_PUBLIC_SESSION = 0
+    RO_USER_FUNCTIONS = 1
+    RW_PUBLIC_SESSION = 2
+    RW_USER_FUNCTIONS = 3
+    RW_SO_FUNCTIONS = 4
+
+
+class CKU:
+    """User types."""
+
+    SO = 0
+    USER = 1
+    CONTEXT_SPECIFIC = 2
+
+
+UNAVAILABLE = 0xFFFFFFFFFFFFFFFF  # CK_UNAVAILABLE_INFORMATION
+EFFECTIVELY_INFINITE = 0  # CK_EFFECTIVELY_INFINITE
+
+
+def name(kind: type, value: int) -> str:
+    """Give the standard's name of a constant, as ``CKR_PIN_INCORRECT``; its hexadecimal value if it has none here."""
+    for word, number in vars(kind).items():
+        if number == value and not word.startswith("_"):
+            return f"{kind.__name__}_{word}"
+    return f"{kind.__name__}_{value:#x}"

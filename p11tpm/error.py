@@ -1,0 +1,106 @@
+"""One error type below the C boundary, and the tables that turn the outside world's errors into return values."""
+
+from __future__ import annotations
+
+from errno import EACCES, EDQUOT, ENOMEM, ENOSPC, EPERM, EROFS
+
+from p11tpm.ck import CKR
+
+
+class Error(Exception):
+    """A call that can not be done: the return value for the host and the reason for the log.
+
+    The reason says what to do about it and never holds data, PINs, auth values or attribute values.
+    """
+
+    def __init__(self, rv: int, why: str) -> None:
+        super().__init__(why)
+        self.rv = rv
+        self.why = why
+
+
+class TpmError(Error):
+    """A response code of the TPM that ended a command (TPM 2.0 Part 2, clause 6.6)."""
+
+    def __init__(self, code: int, command: str) -> None:
+        super().__init__(rv_of_tpm(code), f"TPM2_{command} answered {code:#05x}")
+        self.code = code
+
+
+class TPM:
+    """Response codes that are told apart (TPM 2.0 Part 2, clause 6.6.3), with the entity's number where it counts."""
+
+    INITIALIZE = 0x100
+    FAILURE = 0x101
+    PCR_CHANGED = 0x128
+    HANDLE_1 = 0x18B
+    POLICY_CC = 0x1C4
+    INTEGRITY = 0x1DF
+    AUTH_FAIL = 0x98E
+    POLICY_FAIL = 0x99D
+    BAD_AUTH = 0x9A2
+    CONTEXT_GAP = 0x901
+    OBJECT_MEMORY = 0x902
+    SESSION_MEMORY = 0x903
+    MEMORY = 0x904
+    SESSION_HANDLES = 0x905
+    YIELDED = 0x908
+    TESTING = 0x90A
+    REFERENCE_H0 = 0x910
+    REFERENCE_S0 = 0x918
+    REFERENCE_LAST = 0x91E
+    NV_RATE = 0x920
+    LOCKOUT = 0x921
+    RETRY = 0x922
+    NV_UNAVAILABLE = 0x923
+
+
+_TPM = {
+    # 0x98E is CKR_PIN_INCORRECT and 0x921 CKR_PIN_LOCKED only where a PIN was tried; the token says so, not this table.
+    TPM.AUTH_FAIL: CKR.DEVICE_ERROR,
+    TPM.LOCKOUT: CKR.DEVICE_ERROR,
+    TPM.BAD_AUTH: CKR.DEVICE_ERROR,
+    TPM.INTEGRITY: CKR.DEVICE_ERROR,
+    TPM.POLICY_FAIL: CKR.FUNCTION_REJECTED,
+    TPM.POLICY_CC: CKR.FUNCTION_REJECTED,
+    TPM.PCR_CHANGED: CKR.DEVICE_ERROR,
+    TPM.HANDLE_1: CKR.TOKEN_NOT_RECOGNIZED,
+    TPM.CONTEXT_GAP: CKR.DEVICE_MEMORY,
+    TPM.OBJECT_MEMORY: CKR.DEVICE_MEMORY,
+    TPM.SESSION_MEMORY: CKR.DEVICE_MEMORY,
+    TPM.MEMORY: CKR.DEVICE_MEMORY,
+    TPM.SESSION_HANDLES: CKR.DEVICE_MEMORY,
+    TPM.YIELDED: CKR.DEVICE_ERROR,
+    TPM.TESTING: CKR.DEVICE_ERROR,
+    TPM.NV_RATE: CKR.DEVICE_ERROR,
+    TPM.RETRY: CKR.DEVICE_ERROR,
+    TPM.NV_UNAVAILABLE: CKR.DEVICE_ERROR,
+    TPM.INITIALIZE: CKR.DEVICE_ERROR,
+    TPM.FAILURE: CKR.DEVICE_ERROR,
+    **dict.fromkeys(range(TPM.REFERENCE_H0, TPM.REFERENCE_LAST + 1), CKR.DEVICE_ERROR),
+}
+
+_ERRNO = {
+    ENOSPC: CKR.DEVICE_MEMORY,
+    EDQUOT: CKR.DEVICE_MEMORY,
+    EROFS: CKR.TOKEN_WRITE_PROTECTED,
+    EACCES: CKR.TOKEN_WRITE_PROTECTED,
+    EPERM: CKR.TOKEN_WRITE_PROTECTED,
+    ENOMEM: CKR.HOST_MEMORY,
+}
+
+
+def rv_of_tpm(code: int) -> int:
+    """Give the return value for a TPM response code: never CKR_OK, never a wrong PIN."""
+    return _TPM.get(code, CKR.FUNCTION_FAILED)
+
+
+def rv_of(exception: BaseException) -> int:
+    """Give the return value for any exception: never CKR_OK."""
+    if isinstance(exception, Error):
+        return exception.rv or CKR.GENERAL_ERROR
+    if isinstance(exception, MemoryError):
+        return CKR.HOST_MEMORY
+    if isinstance(exception, OSError):
+        return _ERRNO.get(exception.errno or 0, CKR.GENERAL_ERROR)
+    return CKR.GENERAL_ERROR
