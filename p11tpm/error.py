@@ -19,6 +19,13 @@ class Error(Exception):
         self.why = why
 
 
+class LengthOnly(Exception):  # noqa: N818 - no error: the call did what it was asked for
+    """The host asked how long a result will be and was told: nothing was done, and the operation goes on.
+
+    PKCS#11 Base Specification 3.0, clause 5.2.
+    """
+
+
 class TpmError(Error):
     """A response code of the TPM that ended a command (TPM 2.0 Part 2, clause 6.6)."""
 

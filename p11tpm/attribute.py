@@ -1,0 +1,273 @@
+"""Attributes of objects: each one declared once, with its encoding, its default and its rules.
+
+Templates, defaults, sensitive values, C_GetAttributeValue, C_SetAttributeValue and C_CopyObject read this table and
+nothing else. Source: PKCS#11 Base Specification 3.0, clause 4 (objects), tables 10 to 41.
+
+A value is bytes in PKCS#11's own encoding; a CK_ULONG is 8 bytes, little-endian, on every machine.
+"""
+
+from __future__ import annotations
+
+from p11tpm.ck import CKA, CKK, CKO, CKR, UNAVAILABLE, name
+from p11tpm.error import Error
+
+Template = dict[int, bytes]
+
+TRUE = b"\x01"
+FALSE = b"\x00"
+
+
+def ulong(number: int) -> bytes:
+    """Encode a CK_ULONG."""
+    return number.to_bytes(8, "little")
+
+
+def to_ulong(value: bytes) -> int:
+    """Decode a CK_ULONG."""
+    return int.from_bytes(value, "little")
+
+
+def _is_bool(value: bytes) -> bool:
+    return value in {TRUE, FALSE}
+
+
+def _is_ulong(value: bytes) -> bool:
+    return len(value) == 8
+
+
+def _is_bytes(_value: bytes) -> bool:
+    return True
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_date(value: bytes) -> bool:
+    """CK_DATE: empty, or YYYYMMDD (clause 3.4)."""
+    return not value or (len(value) == 8 and value.isdigit())
+
+
+def _is_ulongs(value: bytes) -> bool:
+    return len(value) % 8 == 0
+
+
+BOOL, ULONG, BYTES, TEXT, DATE, ULONGS = _is_bool, _is_ulong, _is_bytes, _is_text, _is_date, _is_ulongs
+
+# How an object comes to be.
+CREATE = "create"
+GENERATE = "generate"
+
+# What a template may say of an attribute then.
+OPTIONAL = "optional"
+REQUIRED = "required"
+NEVER = "never"
+
+# How an attribute may change later.
+FIXED = "unchangeable"
+FREELY = "modifiable"
+TO_TRUE = "may become true only"
+TO_FALSE = "may become false only"
+
+DATA, CERTIFICATE, PUBLIC, PRIVATE = CKO.DATA, CKO.CERTIFICATE, CKO.PUBLIC_KEY, CKO.PRIVATE_KEY
+KEYS = (PUBLIC, PRIVATE)
+ALL = (DATA, CERTIFICATE, *KEYS)
+
+
+class Attribute:
+    """What the standard says of one attribute type in some object classes."""
+
+    __slots__ = ("change", "create", "default", "generate", "key", "of", "only", "sensitive", "type", "valid")
+
+    def __init__(
+        self,
+        type_: int,
+        valid: object,
+        of: tuple[int, ...] | int,
+        *,
+        key: int | None = None,
+        default: bytes | None = None,
+        create: str = OPTIONAL,
+        generate: str = OPTIONAL,
+        change: str = FIXED,
+        sensitive: bool = False,
+        only: bytes | None = None,
+    ) -> None:
+        self.type = type_
+        self.valid = valid
+        self.of = of if isinstance(of, tuple) else (of,)
+        self.key = key
+        self.default = default
+        self.create = create
+        self.generate = generate
+        self.change = change
+        self.sensitive = sensitive
+        self.only = only
+
+    def check(self, value: bytes) -> None:
+        """Refuse a value of the wrong form, or one that this token can not honour."""
+        if not self.valid(value) or self.only not in {None, value}:  # type: ignore[operator]
+            raise Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name(CKA, self.type)} can not have this value")
+
+
+ATTRIBUTES = (
+    # Storage objects (clause 4.4)
+    Attribute(CKA.CLASS, ULONG, ALL, create=REQUIRED),
+    Attribute(CKA.TOKEN, BOOL, ALL, default=FALSE),
+    Attribute(CKA.PRIVATE, BOOL, (DATA, PRIVATE), default=TRUE),
+    Attribute(CKA.PRIVATE, BOOL, (CERTIFICATE, PUBLIC), default=FALSE),
+    Attribute(CKA.MODIFIABLE, BOOL, ALL, default=TRUE),
+    Attribute(CKA.COPYABLE, BOOL, ALL, default=TRUE, change=TO_FALSE),
+    Attribute(CKA.DESTROYABLE, BOOL, ALL, default=TRUE),
+    Attribute(CKA.LABEL, TEXT, ALL, default=b"", change=FREELY),
+    Attribute(CKA.UNIQUE_ID, TEXT, ALL, create=NEVER, generate=NEVER),
+    # Data objects (clause 4.5)
+    Attribute(CKA.APPLICATION, TEXT, DATA, default=b"", change=FREELY),
+    Attribute(CKA.OBJECT_ID, BYTES, DATA, default=b"", change=FREELY),
+    Attribute(CKA.VALUE, BYTES, DATA, default=b"", change=FREELY),
+    # X.509 certificates (clauses 4.6.2 and 4.6.3)
+    Attribute(CKA.CERTIFICATE_TYPE, ULONG, CERTIFICATE, create=REQUIRED, only=ulong(0)),
+    Attribute(CKA.TRUSTED, BOOL, (CERTIFICATE, PUBLIC), default=FALSE, only=FALSE),
+    Attribute(CKA.CERTIFICATE_CATEGORY, ULONG, CERTIFICATE, default=ulong(0)),
+    Attribute(CKA.CHECK_VALUE, BYTES, CERTIFICATE),
+    Attribute(CKA.START_DATE, DATE, (CERTIFICATE, *KEYS), default=b"", change=FREELY),
+    Attribute(CKA.END_DATE, DATE, (CERTIFICATE, *KEYS), default=b"", change=FREELY),
+    Attribute(CKA.PUBLIC_KEY_INFO, BYTES, CERTIFICATE),
+    Attribute(CKA.SUBJECT, BYTES, CERTIFICATE, create=REQUIRED),
+    Attribute(CKA.ID, BYTES, CERTIFICATE, default=b"", change=FREELY),
+    Attribute(CKA.ISSUER, BYTES, CERTIFICATE, default=b"", change=FREELY),
+    Attribute(CKA.SERIAL_NUMBER, BYTES, CERTIFICATE, default=b"", change=FREELY),
+    Attribute(CKA.VALUE, BYTES, CERTIFICATE, create=REQUIRED),
+    Attribute(CKA.URL, TEXT, CERTIFICATE, default=b""),
+    Attribute(CKA.HASH_OF_SUBJECT_PUBLIC_KEY, BYTES, CERTIFICATE, default=b""),
+    Attribute(CKA.HASH_OF_ISSUER_PUBLIC_KEY, BYTES, CERTIFICATE, default=b""),
+    Attribute(CKA.JAVA_MIDP_SECURITY_DOMAIN, ULONG, CERTIFICATE, default=ulong(0)),
+    Attribute(CKA.NAME_HASH_ALGORITHM, ULONG, CERTIFICATE),
+    # Keys (clause 4.7)
+    Attribute(CKA.KEY_TYPE, ULONG, KEYS, create=REQUIRED),
+    Attribute(CKA.ID, BYTES, KEYS, default=b"", change=FREELY),
+    Attribute(CKA.DERIVE, BOOL, KEYS, default=FALSE, change=FREELY),
+    Attribute(CKA.LOCAL, BOOL, KEYS, create=NEVER, generate=NEVER),
+    Attribute(CKA.KEY_GEN_MECHANISM, ULONG, KEYS, create=NEVER, generate=NEVER),
+    Attribute(CKA.ALLOWED_MECHANISMS, ULONGS, KEYS),
+    Attribute(CKA.SUBJECT, BYTES, KEYS, default=b"", change=FREELY),
+    Attribute(CKA.PUBLIC_KEY_INFO, BYTES, KEYS, create=NEVER, generate=NEVER),
+    # Public keys (clause 4.8)
+    Attribute(CKA.ENCRYPT, BOOL, PUBLIC, key=CKK.RSA, default=TRUE, change=FREELY),
+    Attribute(CKA.ENCRYPT, BOOL, PUBLIC, key=CKK.EC, default=FALSE, change=FREELY),
+    Attribute(CKA.VERIFY, BOOL, PUBLIC, default=TRUE, change=FREELY),
+    Attribute(CKA.VERIFY_RECOVER, BOOL, PUBLIC, default=FALSE, change=FREELY),
+    Attribute(CKA.WRAP, BOOL, PUBLIC, default=FALSE, change=FREELY),
+    # Private keys (clause 4.9): made in the TPM, which never lets the private part out
+    Attribute(CKA.SENSITIVE, BOOL, PRIVATE, default=TRUE, only=TRUE, change=TO_TRUE),
+    Attribute(CKA.EXTRACTABLE, BOOL, PRIVATE, default=FALSE, only=FALSE, change=TO_FALSE),
+    Attribute(CKA.ALWAYS_SENSITIVE, BOOL, PRIVATE, create=NEVER, generate=NEVER),
+    Attribute(CKA.NEVER_EXTRACTABLE, BOOL, PRIVATE, create=NEVER, generate=NEVER),
+    Attribute(CKA.DECRYPT, BOOL, PRIVATE, key=CKK.RSA, default=TRUE, change=FREELY),
+    Attribute(CKA.DECRYPT, BOOL, PRIVATE, key=CKK.EC, default=FALSE, change=FREELY),
+    Attribute(CKA.SIGN, BOOL, PRIVATE, default=TRUE, change=FREELY),
+    Attribute(CKA.SIGN_RECOVER, BOOL, PRIVATE, default=FALSE, change=FREELY),
+    Attribute(CKA.UNWRAP, BOOL, PRIVATE, default=FALSE, change=FREELY),
+    Attribute(CKA.WRAP_WITH_TRUSTED, BOOL, PRIVATE, default=FALSE, change=TO_TRUE),
+    Attribute(CKA.ALWAYS_AUTHENTICATE, BOOL, PRIVATE, default=FALSE, only=FALSE),
+    # RSA keys (Current Mechanisms 3.0, clause 2.1)
+    Attribute(CKA.MODULUS, BYTES, PUBLIC, key=CKK.RSA, create=REQUIRED, generate=NEVER),
+    Attribute(CKA.MODULUS, BYTES, PRIVATE, key=CKK.RSA, generate=NEVER),
+    Attribute(CKA.MODULUS_BITS, ULONG, PUBLIC, key=CKK.RSA, create=NEVER, generate=REQUIRED),
+    Attribute(CKA.PUBLIC_EXPONENT, BYTES, PUBLIC, key=CKK.RSA, create=REQUIRED, default=b"\x01\x00\x01"),
+    Attribute(CKA.PUBLIC_EXPONENT, BYTES, PRIVATE, key=CKK.RSA, default=b"\x01\x00\x01", generate=NEVER),
+    *(
+        Attribute(part, BYTES, PRIVATE, key=CKK.RSA, generate=NEVER, sensitive=True)
+        for part in (
+            CKA.PRIVATE_EXPONENT,
+            CKA.PRIME_1,
+            CKA.PRIME_2,
+            CKA.EXPONENT_1,
+            CKA.EXPONENT_2,
+            CKA.COEFFICIENT,
+        )
+    ),
+    # EC keys (Current Mechanisms 3.0, clause 2.3)
+    Attribute(CKA.EC_PARAMS, BYTES, PUBLIC, key=CKK.EC, create=REQUIRED, generate=REQUIRED),
+    Attribute(CKA.EC_PARAMS, BYTES, PRIVATE, key=CKK.EC, generate=NEVER),
+    Attribute(CKA.EC_POINT, BYTES, PUBLIC, key=CKK.EC, create=REQUIRED, generate=NEVER),
+    Attribute(CKA.VALUE, BYTES, PRIVATE, key=CKK.EC, generate=NEVER, sensitive=True),
+)
+
+_ROWS = {(of, row.key, row.type): row for row in ATTRIBUTES for of in row.of}
+KEY_TYPES = (CKK.RSA, CKK.EC)
+
+
+def row_of(object_class: int, key_type: int | None, type_: int) -> Attribute | None:
+    """Find the declaration of an attribute type in an object class; None if it does not belong there."""
+    return _ROWS.get((object_class, None, type_)) or _ROWS.get((object_class, key_type, type_))
+
+
+def complete(template: Template, object_class: int, key_type: int | None, how: str) -> Template:
+    """Check a template for a new object and add what it leaves to the token.
+
+    Raises CKR_ATTRIBUTE_TYPE_INVALID, CKR_ATTRIBUTE_READ_ONLY, CKR_ATTRIBUTE_VALUE_INVALID or CKR_TEMPLATE_INCOMPLETE
+    (clause 4.1.1), or CKR_TEMPLATE_INCONSISTENT when class or key type are not those of the object.
+    """
+    known = {CKA.CLASS: ulong(object_class)}
+    if key_type is not None:
+        known[CKA.KEY_TYPE] = ulong(key_type)
+    for type_, value in template.items():
+        row = row_of(object_class, key_type, type_)
+        if row is None:
+            raise Error(CKR.ATTRIBUTE_TYPE_INVALID, f"{name(CKA, type_)} does not belong to such an object")
+        if getattr(row, how) == NEVER:
+            raise Error(CKR.ATTRIBUTE_READ_ONLY, f"{name(CKA, type_)} is set by the token")
+        row.check(value)
+        if known.get(type_, value) != value:
+            raise Error(CKR.TEMPLATE_INCONSISTENT, f"{name(CKA, type_)} contradicts the call")
+    attributes = {**template, **known}
+    for (of, key, type_), row in _ROWS.items():
+        if of != object_class or key not in {None, key_type} or type_ in attributes:
+            continue
+        if getattr(row, how) == REQUIRED:
+            raise Error(CKR.TEMPLATE_INCOMPLETE, f"the template lacks {name(CKA, type_)}")
+        if row.default is not None:
+            attributes[type_] = row.default
+    return attributes
+
+
+def check_change(attributes: Template, changes: Template) -> None:
+    """Check what C_SetAttributeValue asks of an object with these attributes (clause 5.7.7).
+
+    Raises CKR_ATTRIBUTE_TYPE_INVALID, CKR_ATTRIBUTE_READ_ONLY, CKR_ATTRIBUTE_VALUE_INVALID, or CKR_ACTION_PROHIBITED
+    for an object that is not modifiable.
+    """
+    if attributes[CKA.MODIFIABLE] == FALSE:
+        raise Error(CKR.ACTION_PROHIBITED, "the object is not modifiable")
+    object_class, key_type = kind(attributes)
+    for type_, value in changes.items():
+        row = row_of(object_class, key_type, type_)
+        if row is None:
+            raise Error(CKR.ATTRIBUTE_TYPE_INVALID, f"{name(CKA, type_)} does not belong to such an object")
+        if not row.valid(value):  # type: ignore[operator]
+            raise Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name(CKA, type_)} can not have this value")
+        one_way = {TO_TRUE: TRUE, TO_FALSE: FALSE}.get(row.change)
+        if row.change == FIXED or (one_way not in {None, value} and attributes.get(type_) != value):
+            raise Error(CKR.ATTRIBUTE_READ_ONLY, f"{name(CKA, type_)} is {row.change}")
+        row.check(value)
+
+
+def kind(attributes: Template) -> tuple[int, int | None]:
+    """Give object class and key type (None for what is no key)."""
+    key_type = attributes.get(CKA.KEY_TYPE)
+    return to_ulong(attributes[CKA.CLASS]), None if key_type is None else to_ulong(key_type)
+
+
+def of_generated_key(mechanism: int) -> Template:
+    """Give what the token says of a key that it made itself."""
+    return {CKA.LOCAL: TRUE, CKA.KEY_GEN_MECHANISM: ulong(mechanism)}
+
+
+def of_created_key() -> Template:
+    """Give what the token says of a key that came from outside."""
+    return {CKA.LOCAL: FALSE, CKA.KEY_GEN_MECHANISM: ulong(UNAVAILABLE)}

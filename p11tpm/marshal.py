@@ -1,0 +1,151 @@
+"""C memory in, values out, and back. Beside `entry` the only file that knows the cffi of the C ABI.
+
+Every pointer of a host passes here once: NULL and absurd lengths are refused before anything is read.
+"""
+
+from __future__ import annotations
+
+from _p11tpm import ffi
+
+from p11tpm.ck import CKA, CKR, UNAVAILABLE, name
+from p11tpm.error import Error, LengthOnly
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from p11tpm.attribute import Template
+    from p11tpm.object import Object
+
+NULL = ffi.NULL
+LONGEST = 1 << 30  # bytes: no host has a longer piece of data in memory and means it
+MOST_ATTRIBUTES = 1024
+LONGEST_PARAMETER = 1 << 16
+Ptr = object
+
+
+def required(*pointers: Any) -> None:
+    """Refuse NULL where the standard wants an address: CKR_ARGUMENTS_BAD."""
+    if NULL in pointers:
+        raise Error(CKR.ARGUMENTS_BAD, "a pointer is NULL")
+
+
+def read_bytes(data: Any, length: int, longest: int = LONGEST, too_long: int = CKR.ARGUMENTS_BAD) -> bytes:
+    """Read `length` bytes; NULL with a length is CKR_ARGUMENTS_BAD, more than `longest` is `too_long`."""
+    if length > longest:
+        raise Error(too_long, f"a length of {length} bytes can not be meant")
+    if data == NULL:
+        if length:
+            raise Error(CKR.ARGUMENTS_BAD, "a pointer is NULL, but its length is not 0")
+        return b""
+    return bytes(ffi.buffer(data, length))
+
+
+def write_bytes(out: Any, length: Any, size: int, produce: Callable[[], bytes]) -> None:
+    """Answer a call that gives bytes back: the rule of two calls (clause 5.2).
+
+    `size` is the greatest length that the result may have. Without a buffer, or with one that is too small, only
+    the length is answered; `produce` runs when there is room for its result.
+    """
+    required(length)
+    if out == NULL:
+        length[0] = size
+        raise LengthOnly
+    if length[0] < size:
+        length[0] = size
+        raise Error(CKR.BUFFER_TOO_SMALL, f"the result needs {size} bytes")
+    result = produce()
+    ffi.memmove(out, result, len(result))
+    length[0] = len(result)
+
+
+def write_list(out: Any, length: Any, values: list[int]) -> None:
+    """Answer a call that gives a list of CK_ULONG back: the rule of two calls again, counted in elements."""
+    required(length)
+    room = length[0]
+    length[0] = len(values)
+    if out == NULL:
+        return
+    if room < len(values):
+        raise Error(CKR.BUFFER_TOO_SMALL, f"there are {len(values)} elements")
+    for index, value in enumerate(values):
+        out[index] = value
+
+
+def write_text(field: Any, text: str) -> None:
+    """Fill a text field of a structure: UTF-8, cut at a character, padded with blanks, no NUL (clause 3.1)."""
+    size = ffi.sizeof(field)
+    cut = text.encode()[:size].decode(errors="ignore").encode()
+    ffi.memmove(field, cut.ljust(size), size)
+
+
+def zeroed(struct: Any) -> Any:
+    """Refuse NULL and clear a structure that is to be filled."""
+    required(struct)
+    ffi.memmove(struct, bytes(ffi.sizeof(struct[0])), ffi.sizeof(struct[0]))
+    return struct
+
+
+
+
+def read_template(attributes: Any, number: int) -> Template:
+    """Read a template: each attribute type once (CKR_TEMPLATE_INCONSISTENT), in any order."""
+    if number > MOST_ATTRIBUTES or (number and attributes == NULL):
+        raise Error(CKR.ARGUMENTS_BAD, "the template is NULL or its length can not be meant")
+    template: Template = {}
+    for index in range(number):
+        entry = attributes[index]
+        if entry.type in template:
+            raise Error(CKR.TEMPLATE_INCONSISTENT, f"{name(CKA, entry.type)} stands twice in the template")
+        try:
+            template[entry.type] = read_bytes(entry.pValue, entry.ulValueLen, LONGEST, CKR.ATTRIBUTE_VALUE_INVALID)
+        except Error as error:
+            raise Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name(CKA, entry.type)}: {error.why}") from None
+    return template
+
+
+def write_template(attributes: Any, number: int, thing: Object) -> None:
+    """Answer C_GetAttributeValue (clause 5.7.5): every attribute is answered, the first failure is the call's.
+
+    An attribute that is absent or sensitive gets CK_UNAVAILABLE_INFORMATION for a length, and so does one whose buffer
+    is too small.
+    """
+    if number > MOST_ATTRIBUTES or (number and attributes == NULL):
+        raise Error(CKR.ARGUMENTS_BAD, "the template is NULL or its length can not be meant")
+    failure: Error | None = None
+    for index in range(number):
+        entry = attributes[index]
+        try:
+            _write_attribute(entry, thing.get(entry.type))
+        except Error as error:
+            entry.ulValueLen = UNAVAILABLE
+            failure = failure or error
+    if failure is not None:
+        raise failure
+
+
+def _write_attribute(entry: Any, value: bytes) -> None:
+    if entry.pValue == NULL:
+        entry.ulValueLen = len(value)
+        return
+    if entry.ulValueLen < len(value):
+        raise Error(CKR.BUFFER_TOO_SMALL, f"{name(CKA, entry.type)} needs {len(value)} bytes")
+    ffi.memmove(entry.pValue, value, len(value))
+    entry.ulValueLen = len(value)
+
+
+def read_mechanism(mechanism: Any) -> tuple[int, bytes | None]:
+    """Copy a mechanism: its type and its parameter, which the host may free as soon as the call returns."""
+    required(mechanism)
+    parameter, length = mechanism.pParameter, mechanism.ulParameterLen
+    data = read_bytes(parameter, length, LONGEST_PARAMETER, CKR.MECHANISM_PARAM_INVALID)
+    return mechanism.mechanism, data if parameter != NULL else None
+
+
+def write_handles(out: Any, count: Any, handles: Iterable[int]) -> None:
+    """Give handles out, as many as the caller has room for; the caller has asked for no more."""
+    number = 0
+    for number, handle in enumerate(handles, 1):
+        out[number - 1] = handle
+    count[0] = number

@@ -1,0 +1,203 @@
+"""Module: one run of the library, from C_Initialize to C_Finalize: slots, sessions and handles."""
+
+from __future__ import annotations
+
+import _thread
+from itertools import count
+
+from p11tpm.ck import CKR, CKU
+from p11tpm.config import Config
+from p11tpm.error import Error
+from p11tpm.session import Session
+from p11tpm.store import Store
+from p11tpm.token import Token
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from p11tpm.object import Object
+
+
+class Handles:
+    """Handles of things: counted up from 1, never used twice in a run, never an address."""
+
+    def __init__(self, not_found: int) -> None:
+        self._not_found = not_found
+        self._next = count(1).__next__
+        self._things: dict[int, Any] = {}
+
+    def add(self, thing: Any) -> int:
+        """Give a thing a handle."""
+        handle = self._next()
+        self._things[handle] = thing
+        return handle
+
+    def __getitem__(self, handle: int) -> Any:
+        try:
+            return self._things[handle]
+        except KeyError:
+            raise Error(self._not_found, f"there is no handle {handle}") from None
+
+    def pop(self, handle: int) -> Any:
+        """Take a handle back; of two threads that try, one gets the thing."""
+        thing = self._things.pop(handle, None)
+        if thing is None:
+            raise Error(self._not_found, f"there is no handle {handle}")
+        return thing
+
+    def all(self) -> list[Any]:
+        """Give everything that has a handle now."""
+        return list(self._things.values())
+
+
+class Module:
+    """A run of the library in this process."""
+
+    def __init__(self) -> None:
+        self.config = Config.load()
+        self.store = Store(self.config.store)
+        self._lock = _thread.RLock()
+        self._tokens: dict[int, Token] = {}
+        self._sessions = Handles(CKR.SESSION_HANDLE_INVALID)
+        self._objects = Handles(CKR.OBJECT_HANDLE_INVALID)
+        self._object_handles: dict[tuple[int, int], int] = {}
+
+    # -- slots: the slot of a token has the token's identifier in the store, which never changes
+
+    def slots(self) -> list[int]:
+        """Give the identifiers of the slots: that of the token that is shown, or one slot without a token.
+
+        Hosts such as OpenSSH try one PIN on every slot, so there is one token, unless the configuration asks for more.
+        """
+        rows = self.store.tokens()
+        wanted = self.config.token
+        shown = [row.id for row in rows if wanted in {None, "*", row.label}]
+        if wanted is None:
+            shown = shown[:1]
+        return shown if rows else [self.store.next_token_id()]
+
+    def slot(self, slot: int) -> Token | None:
+        """Give the token in a slot, None if it is not initialised; CKR_SLOT_ID_INVALID if there is no such slot."""
+        if slot not in self.slots():
+            raise Error(CKR.SLOT_ID_INVALID, f"there is no slot {slot}")
+        with self._lock:
+            if slot not in self._tokens:
+                row = self.store.token(slot)
+                if row is None:
+                    return None
+                self._tokens[slot] = Token(self.config, self.store, row)
+            return self._tokens[slot]
+
+    def token(self, slot: int) -> Token:
+        """Give the initialised token in a slot; CKR_TOKEN_NOT_RECOGNIZED if it is not initialised."""
+        token = self.slot(slot)
+        if token is None:
+            raise Error(CKR.TOKEN_NOT_RECOGNIZED, "the token is not initialised: run p11tpm init")
+        return token
+
+    def init_token(self, slot: int, label: str, so_pin: bytes) -> None:
+        """Initialise the token in a slot, or initialise it again; CKR_SESSION_EXISTS while sessions are open."""
+        with self._lock:
+            token = self.slot(slot)
+            if self.sessions_of(slot):
+                raise Error(CKR.SESSION_EXISTS, "close the sessions first")
+            if token is not None:
+                token.reinitialize(label, so_pin)
+            elif not self.store.writable:
+                raise Error(CKR.TOKEN_WRITE_PROTECTED, f"the store {self.config.store} can not be written to")
+            else:
+                Token.initialize(self.config, self.store, label, so_pin)
+
+    # -- sessions
+
+    def open_session(self, slot: int, *, read_write: bool) -> int:
+        """Open a session and give its handle (clause 5.6.1)."""
+        token = self.token(slot)
+        if not read_write and token.logged_in == CKU.SO:
+            raise Error(CKR.SESSION_READ_WRITE_SO_EXISTS, "the SO is logged in: read-write sessions only")
+        session = Session(token, read_write=read_write)
+        session.handle = self._sessions.add(session)
+        return session.handle
+
+    def session(self, handle: int) -> Session:
+        """Find a session; CKR_SESSION_HANDLE_INVALID."""
+        session: Session = self._sessions[handle]
+        return session
+
+    def sessions_of(self, slot: int) -> list[Session]:
+        """Give the open sessions with the token of a slot."""
+        return [session for session in self._sessions.all() if session.token.id == slot]
+
+    def close_session(self, handle: int) -> None:
+        """Close a session with its session objects; the last one ends the login (clause 5.6.2)."""
+        with self._lock:
+            session: Session = self._sessions.pop(handle)
+            session.cancel_all()
+            token = session.token
+            token.end_session(handle)
+            if token.logged_in is not None and not self.sessions_of(token.id):
+                token.logout()
+
+    def close_all(self, slot: int) -> None:
+        """Close every session with the token of a slot (clause 5.6.3)."""
+        self.slot(slot)
+        for session in self.sessions_of(slot):
+            self.close_session(session.handle)
+
+    def login(self, session: Session, user: int, pin: bytes) -> None:
+        """Log in; the SO needs all sessions to be read-write (clause 5.6.8)."""
+        if user == CKU.SO and not all(other.read_write for other in self.sessions_of(session.token.id)):
+            raise Error(CKR.SESSION_READ_ONLY_EXISTS, "the SO needs all sessions to be read-write")
+        session.token.login(user, pin)
+
+    def logout(self, session: Session) -> None:
+        """Log out; what the sessions had begun ends (clause 5.6.9)."""
+        with self._lock:
+            session.token.logout()
+            for other in self.sessions_of(session.token.id):
+                other.cancel_all()
+
+    # -- objects
+
+    def handle_of(self, token: Token, id_: int) -> int:
+        """Give the handle of an object: the same one for the whole run."""
+        with self._lock:
+            handle = self._object_handles.get((token.id, id_))
+            if handle is None:
+                handle = self._object_handles[token.id, id_] = self._objects.add((token.id, id_))
+            return handle
+
+    def id_of(self, token: Token, handle: int) -> int:
+        """Give the identifier of an object in the token; CKR_OBJECT_HANDLE_INVALID."""
+        token_id, id_ = self._objects[handle]
+        if token_id != token.id:
+            raise Error(CKR.OBJECT_HANDLE_INVALID, "the object is in another token")
+        return int(id_)
+
+    def object(self, session: Session, handle: int) -> Object:
+        """Read the object behind a handle; CKR_OBJECT_HANDLE_INVALID if it is gone or hidden."""
+        return session.token.object(self.id_of(session.token, handle))
+
+    def key(self, session: Session, handle: int) -> Object:
+        """Read a key; CKR_KEY_HANDLE_INVALID if it is gone or hidden."""
+        try:
+            return self.object(session, handle)
+        except Error as error:
+            if error.rv == CKR.OBJECT_HANDLE_INVALID:
+                raise Error(CKR.KEY_HANDLE_INVALID, error.why) from None
+            raise
+
+    # -- the end
+
+    def close(self) -> None:
+        """End the run: logins, keys in the TPM, connections."""
+        for token in list(self._tokens.values()):
+            token.close()
+        self.store.close()
+
+    def abandon(self) -> None:
+        """Forget everything in a forked child, without touching what the parent goes on using."""
+        for token in list(self._tokens.values()):
+            token.abandon()
+        self.store.abandon()

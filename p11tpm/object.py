@@ -1,0 +1,61 @@
+"""One object of a token: its attributes as the host may see them."""
+
+from __future__ import annotations
+
+from p11tpm.attribute import TRUE, Template, kind, row_of, to_ulong
+from p11tpm.ck import CKA, CKO, CKR, name
+from p11tpm.error import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from p11tpm.store import Record
+
+
+class Object:
+    """A data object, certificate, public or private key, as it was when it was read."""
+
+    __slots__ = ("_value", "key_type", "object_class", "record")
+
+    def __init__(self, record: Record, value: bytes | None = None) -> None:
+        self.record = record
+        self.object_class, self.key_type = kind(record.attributes)
+        self._value = value  # CKA_VALUE of a private data object, decrypted
+
+    @property
+    def attributes(self) -> Template:
+        """Every attribute that has a value."""
+        if self._value is None:
+            return self.record.attributes
+        return {**self.record.attributes, CKA.VALUE: self._value}
+
+    def is_set(self, type_: int) -> bool:
+        """Say whether a boolean attribute is there and true."""
+        return self.record.attributes.get(type_) == TRUE
+
+    @property
+    def private(self) -> bool:
+        """Whether the object is for the logged-in user only (CKA_PRIVATE)."""
+        return self.is_set(CKA.PRIVATE)
+
+    @property
+    def is_private_key(self) -> bool:
+        """Whether it is a private key: the half that the TPM keeps."""
+        return self.object_class == CKO.PRIVATE_KEY
+
+    def get(self, type_: int) -> bytes:
+        """Give the value of an attribute.
+
+        Raises CKR_ATTRIBUTE_SENSITIVE for a private part and CKR_ATTRIBUTE_TYPE_INVALID for what the object does not
+        have (PKCS#11 Base Specification 3.0, clause 5.7.5).
+        """
+        value = self.attributes.get(type_)
+        if value is not None:
+            return value
+        row = row_of(self.object_class, self.key_type, type_)
+        if row is not None and row.sensitive:
+            raise Error(CKR.ATTRIBUTE_SENSITIVE, f"{name(CKA, type_)} never leaves the TPM")
+        raise Error(CKR.ATTRIBUTE_TYPE_INVALID, f"the object has no {name(CKA, type_)}")
+
+    def ulong(self, type_: int) -> int:
+        """Give the value of a CK_ULONG attribute."""
+        return to_ulong(self.get(type_))

@@ -1,0 +1,142 @@
+"""PINs: what the TPM is given for one, and how a mistaken program is kept from locking the TPM of the whole machine."""
+
+from __future__ import annotations
+
+import hmac
+from os import urandom
+from time import monotonic, time
+
+from p11tpm.ck import CKF, CKR, CKU
+from p11tpm.error import TPM, Error, TpmError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from p11tpm.config import Config
+    from p11tpm.store import Store, TokenRow
+    from p11tpm.tpm import Lockout, Tpm
+
+    Result = TypeVar("Result")
+
+LONGEST = 128  # bytes
+ROLES = {CKU.SO: "SO", CKU.USER: "USER"}
+_FLAGS = {  # a failure was counted, one try is left, no try is left (clause 3.2, CK_TOKEN_INFO)
+    CKU.SO: (CKF.SO_PIN_COUNT_LOW, CKF.SO_PIN_FINAL_TRY, CKF.SO_PIN_LOCKED),
+    CKU.USER: (CKF.USER_PIN_COUNT_LOW, CKF.USER_PIN_FINAL_TRY, CKF.USER_PIN_LOCKED),
+}
+_LOCKOUT_AGE = 1.0  # seconds for which the TPM's lockout state is not asked for again
+_process_key = bytearray(32)
+
+
+def auth_value(row: TokenRow, user: int, pin: bytes) -> bytes:
+    """Give the TPM's authorisation value for a PIN: 32 bytes, the last one 01, since a TPM strips trailing zeros."""
+    text = ROLES[user].encode() + b"|" + row.uuid + b"|" + pin
+    return hmac.digest(row.salt, text, "sha256")[:-1] + b"\x01"
+
+
+def check_new(pin: bytes, shortest: int) -> None:
+    """Refuse a new PIN that is too short or too long, in bytes: CKR_PIN_LEN_RANGE; or not UTF-8: CKR_PIN_INVALID."""
+    if not shortest <= len(pin) <= LONGEST:
+        raise Error(CKR.PIN_LEN_RANGE, f"a PIN has {shortest} to {LONGEST} bytes")
+    try:
+        pin.decode()
+    except UnicodeDecodeError:
+        raise Error(CKR.PIN_INVALID, "a PIN is UTF-8 text") from None
+
+
+def _reserve(max_tries: int) -> int:
+    """Give the number of the TPM's tries that are left to everybody else once a PIN has failed."""
+    return 0 if max_tries < 3 else max(1, min(8, max_tries // 4))
+
+
+class Tries:
+    """The wrong PINs of one role of one token, counted over all processes that use the store."""
+
+    def __init__(self, config: Config, store: Store, tpm: Tpm, token: int, user: int) -> None:
+        self._limit = config.pin_tries
+        self._store = store
+        self._tpm = tpm
+        self._token = token
+        self._user = user
+        self._failed: set[bytes] = set()
+        self._lockout: tuple[float, Lockout] | None = None
+
+    def attempt(self, row: TokenRow, pin: bytes, private: bytes, use: Callable[[bytes], Result]) -> Result:
+        """Let `use` try the authorisation value of a PIN on the TPM, if trying is wise, and count a failure.
+
+        `private` is the sealed object that the PIN opens: a PIN that failed on it is not tried on it again.
+        Raises CKR_PIN_INCORRECT, CKR_PIN_LOCKED, or CKR_FUNCTION_FAILED if a policy of the token is not satisfied.
+        """
+        mark = self._mark(pin, private)
+        if mark in self._failed:
+            raise Error(CKR.PIN_INCORRECT, "this PIN was wrong before; it was not tried again")
+        failures = self.failures()
+        if failures and self._used_up(failures):
+            raise Error(CKR.PIN_LOCKED, "too many wrong PINs; wait for the TPM to forget them or let the SO reset it")
+        try:
+            result = use(auth_value(row, self._user, pin))
+        except TpmError as error:
+            self._failure(error, mark)
+            raise
+        if failures:
+            self.clear()
+        return result
+
+    def _failure(self, error: TpmError, mark: bytes) -> None:
+        if error.code == TPM.AUTH_FAIL:
+            self._failed.add(mark)
+            self._lockout = None
+            self._store.set_failures(self._token, ROLES[self._user], self.failures() + 1, int(time()))
+            raise Error(CKR.PIN_INCORRECT, "the PIN is wrong") from None
+        if error.code == TPM.LOCKOUT:
+            raise Error(CKR.PIN_LOCKED, "the TPM is locked out after too many wrong PINs") from None
+        if error.code in {TPM.POLICY_FAIL, TPM.POLICY_CC}:
+            raise Error(CKR.FUNCTION_FAILED, "the policy of the token is not satisfied") from None
+
+    def _mark(self, pin: bytes, private: bytes) -> bytes:
+        if not any(_process_key):
+            _process_key[:] = urandom(32)
+        return hmac.digest(_process_key, private + b"|" + pin, "sha256")
+
+    def clear(self) -> None:
+        """Forget the failures: the PIN was right, or there is a new one."""
+        self._store.set_failures(self._token, ROLES[self._user], 0, 0)
+        self._lockout = None
+
+    def failures(self) -> int:
+        """Give the number of wrong PINs that count now; one is forgiven whenever the TPM forgives one."""
+        count, last = self._store.failures(self._token, ROLES[self._user])
+        if not count:
+            return 0
+        lockout = self._asked()
+        if lockout is None or not lockout.interval:
+            return count
+        return max(0, count - max(0, int(time()) - last) // lockout.interval)
+
+    def _asked(self) -> Lockout | None:
+        """Ask the TPM for its lockout state, at most once a second; None if it does not answer."""
+        now = monotonic()
+        if self._lockout is None or now - self._lockout[0] > _LOCKOUT_AGE:
+            try:
+                self._lockout = (now, self._tpm.lockout())
+            except Error:
+                return None
+        return self._lockout[1]
+
+    def _used_up(self, failures: int) -> bool:
+        lockout = self._asked()
+        if failures >= self._limit or lockout is None:
+            return failures >= self._limit
+        return lockout.locked or lockout.counter + _reserve(lockout.max_tries) >= lockout.max_tries
+
+    def flags(self) -> int:
+        """Give the role's part of CK_TOKEN_INFO.flags; the TPM is only asked after a failure."""
+        failures = self.failures()
+        if not failures:
+            return 0
+        low, final, locked = _FLAGS[self._user]
+        if self._used_up(failures):
+            return low | locked
+        return low | (final if failures + 1 == self._limit else 0)

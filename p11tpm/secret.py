@@ -1,0 +1,66 @@
+"""What a login gives: the token's secret and the keys that are derived from it."""
+
+from __future__ import annotations
+
+import hmac
+from os import urandom
+
+from p11tpm.ck import CKR
+from p11tpm.error import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from p11tpm.store import Record
+
+SIZE = 32
+
+
+class Secret:
+    """A token's secret, unsealed by the TPM at login; wiped at logout, at the end of the run and in a forked child."""
+
+    def __init__(self, value: bytes) -> None:
+        self._value = bytearray(value)
+
+    def wipe(self) -> None:
+        """Overwrite the secret; nothing can be derived from it any more."""
+        self._value[:] = bytes(len(self._value))
+
+    def _derive(self, purpose: bytes, context: bytes = b"") -> bytes:
+        if not any(self._value):
+            raise Error(CKR.USER_NOT_LOGGED_IN, "the login ended meanwhile")
+        return hmac.digest(self._value, purpose + b"|" + context, "sha256")
+
+    def auth(self, uuid: bytes) -> bytes:
+        """Give the authorisation value of the key with this identifier."""
+        return self._derive(b"key", uuid)
+
+    def mac(self, record: Record) -> bytes:
+        """Authenticate an object: its identifier, its attributes and the key that the TPM made for it."""
+        code = hmac.new(self._derive(b"mac"), record.uuid, "sha256")
+        for part in (record.tpm_public or b"", record.tpm_private or b""):
+            code.update(len(part).to_bytes(8, "little") + part)
+        for type_, value in sorted(record.attributes.items()):
+            code.update(type_.to_bytes(8, "little") + len(value).to_bytes(8, "little") + value)
+        return code.digest()
+
+    def verify(self, record: Record) -> None:
+        """Refuse an object whose stored attributes are not those that this token wrote: CKR_DEVICE_ERROR."""
+        if record.mac is None or not hmac.compare_digest(record.mac, self.mac(record)):
+            raise Error(CKR.DEVICE_ERROR, f"object {record.id} was changed outside of p11tpm: restore the store")
+
+    def encrypt(self, uuid: bytes, value: bytes) -> bytes:
+        """Encrypt the value of a private data object: AES-256-GCM, nonce first."""
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        nonce = urandom(12)
+        return nonce + AESGCM(self._derive(b"data")).encrypt(nonce, value, uuid)
+
+    def decrypt(self, uuid: bytes, value: bytes) -> bytes:
+        """Decrypt what `encrypt` made for the same object; CKR_DEVICE_ERROR if it is not that."""
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        try:
+            return AESGCM(self._derive(b"data")).decrypt(value[:12], value[12:], uuid)
+        except (InvalidTag, ValueError):
+            raise Error(CKR.DEVICE_ERROR, "a private data object was changed outside of p11tpm") from None

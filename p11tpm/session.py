@@ -1,0 +1,108 @@
+"""A session: a host's view of a token, with the operations that it has begun."""
+
+from __future__ import annotations
+
+import _thread
+
+from p11tpm.attribute import TRUE, Template
+from p11tpm.ck import CKA, CKR, CKS, CKU
+from p11tpm.error import Error, LengthOnly
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+    from p11tpm.token import Token
+
+_STATES = {  # (read-write, who is logged in): state (PKCS#11 Base Specification 3.0, clause 3.3)
+    (False, None): CKS.RO_PUBLIC_SESSION,
+    (False, CKU.USER): CKS.RO_USER_FUNCTIONS,
+    (True, None): CKS.RW_PUBLIC_SESSION,
+    (True, CKU.USER): CKS.RW_USER_FUNCTIONS,
+    (True, CKU.SO): CKS.RW_SO_FUNCTIONS,
+}
+
+
+class Session:
+    """One session. It costs no TPM handle, no thread and no file, so there may be thousands."""
+
+    def __init__(self, token: Token, *, read_write: bool) -> None:
+        self.handle = 0
+        self.token = token
+        self.read_write = read_write
+        self._operations: dict[type, Any] = {}
+        self._lock = _thread.RLock()
+
+    @property
+    def state(self) -> int:
+        """CKS_ state."""
+        return _STATES[self.read_write, self.token.logged_in]
+
+    def begin(self, operation: Any) -> None:
+        """Start an operation; CKR_OPERATION_ACTIVE if one of its kind is active."""
+        with self._lock:
+            self.require_none(type(operation))
+            self._operations[type(operation)] = operation
+
+    def require_none(self, kind: type) -> None:
+        """Refuse a second operation of a kind, before anything is looked at: CKR_OPERATION_ACTIVE."""
+        if kind in self._operations:
+            raise Error(CKR.OPERATION_ACTIVE, "an operation of this kind is active in the session")
+
+    def cancel(self, kind: type) -> bool:
+        """End an operation without a result; False if there was none."""
+        with self._lock:
+            return self._operations.pop(kind, None) is not None
+
+    def cancel_all(self) -> None:
+        """End every operation, as login, logout and the end of the session do."""
+        with self._lock:
+            self._operations.clear()
+
+    def using(self, kind: type) -> _Use:
+        """Use an operation for the last time; it goes on if only a length was asked for or the buffer was too small."""
+        return _Use(self._lock, self._operations, kind, goes_on=False)
+
+    def going_on(self, kind: type) -> _Use:
+        """Use an operation that goes on after this call, unless it fails."""
+        return _Use(self._lock, self._operations, kind, goes_on=True)
+
+    def require_write(self, attributes: Template) -> None:
+        """Refuse to change token objects in a read-only session: CKR_SESSION_READ_ONLY (clause 4.4).
+
+        A host that is not logged in hears that first: it has to log in anyway.
+        """
+        if attributes.get(CKA.TOKEN) != TRUE or self.read_write:
+            return
+        if attributes.get(CKA.PRIVATE) == TRUE and not self.token.sees_private:
+            raise Error(CKR.USER_NOT_LOGGED_IN, "private objects need a login")
+        raise Error(CKR.SESSION_READ_ONLY, "token objects change in read-write sessions only")
+
+
+class _Use:
+    """An active operation for the length of one call, with the session's lock."""
+
+    __slots__ = ("_goes_on", "_kind", "_lock", "_operations")
+
+    def __init__(self, lock: _thread.RLock, operations: dict[type, Any], kind: type, *, goes_on: bool) -> None:
+        self._lock = lock
+        self._operations = operations
+        self._kind = kind
+        self._goes_on = goes_on
+
+    def __enter__(self) -> Any:
+        self._lock.acquire()
+        operation = self._operations.get(self._kind)
+        if operation is None:
+            self._lock.release()
+            raise Error(CKR.OPERATION_NOT_INITIALIZED, "no such operation is active in the session")
+        return operation
+
+    def __exit__(self, _type: object, error: BaseException | None, _trace: TracebackType | None) -> None:
+        goes_on = self._goes_on
+        if error is not None:
+            goes_on = isinstance(error, LengthOnly) or getattr(error, "rv", None) == CKR.BUFFER_TOO_SMALL
+        if not goes_on:
+            self._operations.pop(self._kind, None)
+        self._lock.release()

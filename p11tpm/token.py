@@ -1,0 +1,465 @@
+"""A token: one storage root key's worth of PINs and objects in the store, with the login of this process."""
+
+from __future__ import annotations
+
+import _thread
+from os import urandom
+from time import time
+
+from p11tpm import attribute
+from p11tpm.attribute import FALSE, TRUE, Template, to_ulong
+from p11tpm.ck import CKA, CKF, CKO, CKR, CKU
+from p11tpm.error import Error
+from p11tpm.memory import Memory
+from p11tpm.object import Object
+from p11tpm.pin import Tries, auth_value, check_new
+from p11tpm.secret import SIZE, Secret
+from p11tpm.store import Record, TokenRow
+from p11tpm.tpm import Blob, Key, Srk, Tpm
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from p11tpm.config import Config
+    from p11tpm.store import Store
+
+
+class Token:
+    """One token: its row in the store, its objects, who is logged in, and its part of the TPM."""
+
+    def __init__(self, config: Config, store: Store, row: TokenRow) -> None:
+        self._config = config
+        self._store = store
+        self._lock = _thread.RLock()
+        self._row = row
+        self._version: object = None
+        self._secret: Secret | None = None
+        self._so_auth = bytearray()
+        self.id = row.id
+        self.memory = Memory()
+        self.logged_in: int | None = None
+        self.tpm = Tpm(config.tcti)
+        self.tries = {user: Tries(config, store, self.tpm, row.id, user) for user in (CKU.SO, CKU.USER)}
+
+    # -- the token itself
+
+    @classmethod
+    def open_all(cls, config: Config, store: Store) -> list[Token]:
+        """Give every token of the store, shown as a slot or not."""
+        return [cls(config, store, row) for row in store.tokens()]
+
+    @classmethod
+    def create(cls, config: Config, store: Store, label: str, so_pin: bytes | None, pin: bytes | None) -> Token:
+        """Make a token: storage root key, SO and USER objects in the TPM, one row in the store.
+
+        Without `pin` the token needs no login, and its keys are protected by the store's file mode alone. Without
+        `so_pin` nobody can reset a PIN. The store is changed last, in one transaction.
+        """
+        for new in (so_pin, pin):
+            if new is not None:
+                check_new(new, config.pin_min)
+        tpm = Tpm(config.tcti)
+        try:
+            row = _new_row(tpm, label, so_pin, pin, no_pin=pin is None)
+        finally:
+            tpm.release()
+        row.id = store.add_token(row)
+        return cls(config, store, row)
+
+    @classmethod
+    def initialize(cls, config: Config, store: Store, label: str, so_pin: bytes) -> Token:
+        """Make a token as C_InitToken does: with an SO, whose turn it then is to set the user's PIN (clause 5.5.7)."""
+        check_new(so_pin, config.pin_min)
+        tpm = Tpm(config.tcti)
+        try:
+            row = _new_row(tpm, label, so_pin, None, no_pin=False)
+        finally:
+            tpm.release()
+        row.id = store.add_token(row)
+        return cls(config, store, row)
+
+    def reinitialize(self, label: str, so_pin: bytes) -> None:
+        """Destroy all objects and the user's PIN, if the SO's PIN is right; it stays (C_InitToken, clause 5.5.7)."""
+        with self._lock:
+            row = self.row
+            self.tries[CKU.SO].attempt(row, so_pin, row.so_private, self._open_so)
+            new = _new_row(self.tpm, label, so_pin, None, no_pin=False)
+            new.id = row.id
+            self._store.replace_token(new)
+            self.memory.forget()
+            self.tpm.release()
+
+    def delete(self) -> None:
+        """Remove the token and all of its objects from the store."""
+        self.close()
+        self._store.delete_token(self.id)
+
+    @property
+    def row(self) -> TokenRow:
+        """The token as it is in the store now; CKR_TOKEN_NOT_PRESENT if another program deleted it."""
+        version = self._store.version()
+        if version != self._version:
+            row = self._store.token(self.id)
+            if row is None:
+                raise Error(CKR.TOKEN_NOT_PRESENT, "the token was deleted")
+            self._row, self._version = row, version
+        return self._row
+
+    @property
+    def label(self) -> str:
+        """The label, without padding."""
+        return self.row.label
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What the TPM can do, as it said when the token was made: words such as ``rsa2048`` and ``p256``."""
+        return tuple(self.row.capabilities.split())
+
+    @property
+    def writable(self) -> bool:
+        """Whether the store can be written to."""
+        return self._store.writable
+
+    def flags(self) -> int:
+        """Give CK_TOKEN_INFO.flags (clause 3.2); the TPM is only asked after a wrong PIN."""
+        row = self.row
+        flags = CKF.RNG | CKF.TOKEN_INITIALIZED
+        flags |= 0 if self.writable else CKF.WRITE_PROTECTED
+        flags |= 0 if row.no_pin else CKF.LOGIN_REQUIRED
+        flags |= CKF.USER_PIN_INITIALIZED if row.user_pin_set else 0
+        return flags | self.tries[CKU.SO].flags() | self.tries[CKU.USER].flags()
+
+    def failures(self, user: int) -> int:
+        """Give the number of wrong PINs of a role that count now."""
+        return self.tries[user].failures()
+
+    @property
+    def _srk(self) -> Srk:
+        row = self.row
+        return Srk(row.srk_handle, row.srk_public)
+
+    # -- PINs (clause 5.5.7 to 5.5.9 and 5.6.8, 5.6.9)
+
+    def login(self, user: int, pin: bytes) -> None:
+        """Log in for the whole process.
+
+        Raises CKR_USER_ALREADY_LOGGED_IN, CKR_USER_ANOTHER_ALREADY_LOGGED_IN, CKR_USER_PIN_NOT_INITIALIZED,
+        CKR_PIN_INCORRECT, CKR_PIN_LOCKED.
+        """
+        with self._lock:
+            if self.logged_in == user:
+                raise Error(CKR.USER_ALREADY_LOGGED_IN, "already logged in")
+            if self.logged_in is not None:
+                raise Error(CKR.USER_ANOTHER_ALREADY_LOGGED_IN, "the other role is logged in")
+            row = self.row
+            if user == CKU.SO:
+                self._so_auth[:] = self.tries[user].attempt(row, pin, row.so_private, self._open_so)
+            else:
+                self._require_user_pin(row)
+                self._secret = self.tries[user].attempt(row, pin, row.user_private, self._open_user)
+            self.logged_in = user
+
+    def _open_so(self, auth: bytes) -> bytes:
+        row = self.row
+        self.tpm.unseal(self._srk, Blob(row.so_public, row.so_private), auth)
+        return auth
+
+    def _open_user(self, auth: bytes) -> Secret:
+        row = self.row
+        return Secret(self.tpm.unseal(self._srk, Blob(row.user_public, row.user_private), auth))
+
+    @staticmethod
+    def _require_user_pin(row: TokenRow) -> None:
+        if not row.user_pin_set:
+            raise Error(CKR.USER_PIN_NOT_INITIALIZED, "the user has no PIN: the SO has not set one, or none is needed")
+
+    def logout(self) -> None:
+        """End the login of the process: private session objects go, and so do the keys in the TPM (clause 5.6.9)."""
+        with self._lock:
+            if self.logged_in is None:
+                raise Error(CKR.USER_NOT_LOGGED_IN, "nobody is logged in")
+            self._forget_login()
+            self.memory.forget_private({CKA.PRIVATE: TRUE})
+            self.tpm.release()
+
+    def _forget_login(self) -> None:
+        if self._secret is not None:
+            self._secret.wipe()
+        self._secret = None
+        self._so_auth[:] = bytes(len(self._so_auth))
+        self.logged_in = None
+
+    def close(self) -> None:
+        """End login, session objects and the connection to the TPM, at the end of a run."""
+        with self._lock:
+            self._forget_login()
+            self.memory.forget()
+            self.tpm.release()
+
+    def abandon(self) -> None:
+        """Forget the login in a forked child; the connection is the parent's and is not used."""
+        self._forget_login()
+        self.tpm.abandon()
+
+    def init_pin(self, pin: bytes) -> None:
+        """Set the user's PIN, by the SO, whom the TPM lets replace it but not read what it protects."""
+        check_new(pin, self._config.pin_min)
+        with self._lock:
+            if self.logged_in != CKU.SO:
+                raise Error(CKR.USER_NOT_LOGGED_IN, "the SO is not logged in")
+            from p11tpm.tpm import provision
+
+            row = self.row
+            user, so = Blob(row.user_public, row.user_private), Blob(row.so_public, row.so_private)
+            new = auth_value(row, CKU.USER, pin)
+            blob = provision.reset_user_auth(self.tpm, self._srk, row.srk_esys, user, so, bytes(self._so_auth), new)
+            self._store.update_token(self.id, user_private=blob.private, user_pin_set=True)
+            self.tries[CKU.USER].clear()
+
+    def set_pin(self, old: bytes, new: bytes) -> None:
+        """Change the PIN of whoever is logged in, the user's if nobody is (clause 5.5.9)."""
+        check_new(new, self._config.pin_min)
+        with self._lock:
+            row = self.row
+            if self.logged_in == CKU.SO:
+                private = self.tries[CKU.SO].attempt(row, old, row.so_private, lambda auth: self._change_so(auth, new))
+                self._store.update_token(self.id, so_private=private)
+                self._so_auth[:] = auth_value(row, CKU.SO, new)
+            else:
+                self._require_user_pin(row)
+                tries = self.tries[CKU.USER]
+                private = tries.attempt(row, old, row.user_private, lambda auth: self._change_user(auth, new))
+                self._store.update_token(self.id, user_private=private)
+
+    def _change_so(self, auth: bytes, new: bytes) -> bytes:
+        from p11tpm.tpm import provision
+
+        row = self.row
+        so = Blob(row.so_public, row.so_private)
+        new_auth = auth_value(row, CKU.SO, new)
+        return provision.change_so_auth(self.tpm, self._srk, row.srk_esys, so, auth, new_auth).private
+
+    def _change_user(self, auth: bytes, new: bytes) -> bytes:
+        from p11tpm.tpm import provision
+
+        row = self.row
+        user = Blob(row.user_public, row.user_private)
+        new_auth = auth_value(row, CKU.USER, new)
+        return provision.change_user_auth(
+            self.tpm, self._srk, row.srk_esys, user, row.so_public, auth, new_auth
+        ).private
+
+    @property
+    def sees_private(self) -> bool:
+        """Whether private objects are visible: the user is logged in, or the token has no PIN."""
+        return self.logged_in == CKU.USER or self._row.no_pin
+
+    @property
+    def secret(self) -> Secret:
+        """The token's secret; CKR_USER_NOT_LOGGED_IN without a login. A token without PIN opens it when first used."""
+        with self._lock:
+            if self._secret is None:
+                if not self.row.no_pin:
+                    raise Error(CKR.USER_NOT_LOGGED_IN, "log in first")
+                self._secret = self._open_user(b"")
+            return self._secret
+
+    # -- objects (clause 5.7)
+
+    def _shelf(self, id_: int) -> Store | Memory:
+        return self.memory if id_ < 0 else self._store
+
+    def find(self, template: Template) -> list[int]:
+        """Find the visible objects that match a template, those of the store first."""
+        hidden = {} if self.sees_private else {CKA.PRIVATE: TRUE}
+        found = self._store.find(self.id, template, hidden) + self.memory.find(template, hidden)
+        if CKA.VALUE in template and self.sees_private:
+            found += self._find_encrypted(template)
+        return found
+
+    def _find_encrypted(self, template: Template) -> list[int]:
+        """Find private data objects by value: they are stored encrypted, so the store can not compare."""
+        private_data = {CKA.CLASS: attribute.ulong(CKO.DATA), CKA.PRIVATE: TRUE}
+        wanted = {**template, **private_data}
+        value = wanted.pop(CKA.VALUE)
+        if not template.items() <= {**wanted, CKA.VALUE: value}.items():
+            return []  # the template wants another class, or public objects
+        ids = self._store.find(self.id, wanted, {}) + self.memory.find(wanted, {})
+        return [id_ for id_ in ids if self.object(id_).get(CKA.VALUE) == value]
+
+    def object(self, id_: int) -> Object:
+        """Read an object that the host may see; CKR_OBJECT_HANDLE_INVALID if it is gone or hidden.
+
+        With a login, a private object must be as this token wrote it, or it is CKR_DEVICE_ERROR.
+        """
+        record = self._shelf(id_).record(id_)
+        if record is None or (record.attributes.get(CKA.PRIVATE) == TRUE and not self.sees_private):
+            raise Error(CKR.OBJECT_HANDLE_INVALID, "the object is gone, or it is private and nobody is logged in")
+        if record.attributes.get(CKA.PRIVATE) == TRUE or record.tpm_private is not None:
+            if self.sees_private:
+                self.secret.verify(record)
+        elif record.mac is not None and self._secret is not None:
+            self._secret.verify(record)
+        value = None
+        if self._is_encrypted(record.attributes):
+            value = self.secret.decrypt(record.uuid, record.attributes[CKA.VALUE])
+        return Object(record, value)
+
+    @staticmethod
+    def _is_encrypted(attributes: Template) -> bool:
+        return attributes[CKA.PRIVATE] == TRUE and to_ulong(attributes[CKA.CLASS]) == CKO.DATA
+
+    def _require_writer(self, attributes: Template) -> None:
+        """Refuse to write private objects and keys without a login, and token objects where the store is read-only."""
+        is_key = to_ulong(attributes[CKA.CLASS]) == CKO.PRIVATE_KEY
+        if (is_key or attributes[CKA.PRIVATE] == TRUE) and not self.sees_private:
+            raise Error(CKR.USER_NOT_LOGGED_IN, "private objects need a login")
+        if attributes[CKA.TOKEN] == TRUE and not self.writable:
+            raise Error(CKR.TOKEN_WRITE_PROTECTED, "the store can not be written to")
+
+    def _record(self, attributes: Template, blob: Blob | None = None, uuid: bytes | None = None) -> Record:
+        """Make the record of a new object, authenticated if there is a login."""
+        record = Record(self.id, uuid or urandom(16), {**attributes})
+        record.attributes[CKA.UNIQUE_ID] = record.uuid.hex().encode()
+        if blob is not None:
+            record.tpm_public, record.tpm_private = blob.public, blob.private
+        if self._is_encrypted(attributes):
+            record.attributes[CKA.VALUE] = self.secret.encrypt(record.uuid, attributes[CKA.VALUE])
+        if self.sees_private:
+            record.mac = self.secret.mac(record)
+        return record
+
+    def _add(self, records: list[Record], session: int) -> list[int]:
+        if records[0].attributes[CKA.TOKEN] == TRUE:
+            return self._store.add(records)
+        return self.memory.add(records, session)
+
+    def create_object(self, template: Template, session: int = 0) -> int:
+        """Make a data object, certificate or public key from a complete description (C_CreateObject)."""
+        attributes = new_attributes(template)
+        with self._lock:
+            self._require_writer(attributes)
+            return self._add([self._record(attributes)], session)[0]
+
+    def generate_pair(self, mechanism: int, public: Template, private: Template, session: int = 0) -> tuple[int, int]:
+        """Make a key pair in the TPM and give its two objects' identifiers, public key first (C_GenerateKeyPair).
+
+        Both objects appear in one transaction, or neither.
+        """
+        from p11tpm.keypair import KeyPair
+
+        pair = KeyPair(mechanism, public, private, self.capabilities)
+        with self._lock:
+            for attributes in (pair.public, pair.private):
+                self._require_writer(attributes)
+            uuid = urandom(16)
+            blob = self.tpm.create(self._srk, pair.template, self.secret.auth(uuid))
+            pair.describe(blob.public)
+            records = [self._record(pair.public), self._record(pair.private, blob, uuid)]
+            if pair.public[CKA.TOKEN] == pair.private[CKA.TOKEN]:
+                public_id, private_id = self._add(records, session)
+            else:
+                private_id, public_id = (self._add([record], session)[0] for record in reversed(records))
+            return public_id, private_id
+
+    def set_attributes(self, id_: int, changes: Template) -> None:
+        """Change attributes of an object (C_SetAttributeValue)."""
+        with self._lock:
+            thing = self.object(id_)
+            attribute.check_change(thing.attributes, changes)
+            self._require_writer(thing.attributes)
+            record = thing.record
+            if CKA.VALUE in changes and self._is_encrypted(record.attributes):
+                changes = {**changes, CKA.VALUE: self.secret.encrypt(record.uuid, changes[CKA.VALUE])}
+            changed = Record(self.id, record.uuid, {**record.attributes, **changes})
+            changed.tpm_public, changed.tpm_private = record.tpm_public, record.tpm_private
+            mac = self.secret.mac(changed) if self.sees_private else None
+            if not self._shelf(id_).update(id_, changes, mac):
+                raise Error(CKR.OBJECT_HANDLE_INVALID, "the object was deleted meanwhile")
+
+    def destroy(self, id_: int) -> None:
+        """Delete an object, and what the TPM holds of it (C_DestroyObject)."""
+        with self._lock:
+            thing = self.object(id_)
+            if thing.record.attributes[CKA.DESTROYABLE] == FALSE:
+                raise Error(CKR.ACTION_PROHIBITED, "the object may not be destroyed")
+            self._require_writer(thing.attributes)
+            if not self._shelf(id_).delete(id_):
+                raise Error(CKR.OBJECT_HANDLE_INVALID, "the object was deleted meanwhile")
+            self.tpm.forget(thing.record.uuid)
+
+    def end_session(self, session: int) -> None:
+        """Forget the session objects of a session (clause 4.4)."""
+        self.memory.forget(session)
+
+    # -- what the TPM does with keys
+
+    def _loadable(self, key: Object) -> Key:
+        record = key.record
+        if record.tpm_public is None or record.tpm_private is None:
+            raise Error(CKR.DEVICE_ERROR, "the TPM holds no such key")
+        return Key(record.uuid, record.tpm_public, record.tpm_private, self.secret.auth(record.uuid))
+
+    def ecdsa(self, key: Object, digest: bytes) -> tuple[int, int]:
+        """Let the TPM sign a digest of 32, 48 or 64 bytes and give r and s."""
+        return self.tpm.sign(self._srk, self._loadable(key), digest)
+
+    def rsa(self, key: Object, block: bytes) -> bytes:
+        """Let the TPM do the RSA private operation on a block as long as the modulus."""
+        return self.tpm.rsa(self._srk, self._loadable(key), block)
+
+    def random(self, count: int) -> bytes:
+        """Give random bytes of the TPM."""
+        return self.tpm.random(self._srk, count)
+
+
+def new_attributes(template: Template) -> Template:
+    """Check and complete the template of C_CreateObject for what can be made without the TPM."""
+    if CKA.CLASS not in template:
+        raise Error(CKR.TEMPLATE_INCOMPLETE, "the template lacks CKA_CLASS")
+    object_class = to_ulong(template[CKA.CLASS])
+    if object_class in {CKO.DATA, CKO.CERTIFICATE}:
+        if object_class == CKO.CERTIFICATE and template.get(CKA.VALUE):
+            from p11tpm import der
+
+            template = {**der.certificate(template[CKA.VALUE]), **template}
+        return attribute.complete(template, object_class, None, attribute.CREATE)
+    if object_class != CKO.PUBLIC_KEY:
+        raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "objects of this class can not be created yet")
+    key_type = to_ulong(template.get(CKA.KEY_TYPE, b"\xff"))
+    if key_type not in attribute.KEY_TYPES:
+        raise Error(CKR.TEMPLATE_INCOMPLETE, "a public key needs CKA_KEY_TYPE: CKK_RSA or CKK_EC")
+    attributes = attribute.complete(template, object_class, key_type, attribute.CREATE)
+    from p11tpm import der
+
+    return {**attributes, **der.created_public(attributes), **attribute.of_created_key()}
+
+
+def _new_row(tpm: Tpm, label: str, so_pin: bytes | None, pin: bytes | None, *, no_pin: bool) -> TokenRow:
+    """Make the TPM objects of a new token, and its row, which is not in the store yet."""
+    from p11tpm.tpm import provision
+
+    uuid, salt = urandom(16), urandom(16)
+    ground = provision.provision(tpm)
+    row = TokenRow(
+        uuid=uuid,
+        label=label,
+        serial=uuid[:8].hex(),
+        salt=salt,
+        no_pin=no_pin,
+        user_pin_set=pin is not None,
+        srk_handle=ground.srk.handle,
+        srk_public=ground.srk.public,
+        srk_esys=ground.srk_esys,
+        tpm=ground.tpm,
+        capabilities=ground.capabilities,
+        created=int(time()),
+    )
+    # A role without a PIN gets a random one that nobody knows: the SO, or the user until the SO has set one.
+    so_auth = auth_value(row, CKU.SO, so_pin if so_pin is not None else urandom(32))
+    user_auth = b"" if no_pin else auth_value(row, CKU.USER, pin if pin is not None else urandom(32))
+    so, user = provision.create_token(
+        tpm, ground.srk, ground.srk_esys, so_auth, user_auth, urandom(SIZE), no_pin=no_pin
+    )
+    row.so_public, row.so_private = so.public, so.private
+    row.user_public, row.user_private = user.public, user.private
+    return row
