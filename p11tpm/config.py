@@ -1,0 +1,192 @@
+"""Settings: where the store is, how the TPM is reached, and how PINs and the log are dealt with.
+
+/etc/p11tpm.conf is read first, then p11tpm.conf in the user's configuration directory, which overrides it; or only the
+file that P11TPM_CONF names. P11TPM_STORE and P11TPM_TCTI override single settings. A program that runs with more
+rights than its caller (setuid) reads nothing from its environment.
+"""
+
+from __future__ import annotations
+
+import os
+
+from p11tpm import files
+from p11tpm.ck import CKR
+from p11tpm.error import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+SYSTEM = "/etc/p11tpm.conf"
+_LONGEST = 65536  # bytes of a configuration file
+
+
+class Config:
+    """The settings of one run; each has a default.
+
+    `store` is the directory of the store, an absolute path. `tcti` names the TPM as tpm2-tss does. `token` is the label
+    of the token that programs are shown, None for the first one, ``*`` for all. `pin_tries` is the number of wrong PINs
+    before this package stops asking the TPM, `pin_min` the length of a new PIN in bytes. `log` is ``syslog``,
+    ``stderr``, ``off`` or an absolute path, `log_level` is ``error`` or ``debug``.
+    """
+
+    __slots__ = ("log", "log_level", "pin_min", "pin_tries", "store", "tcti", "token")
+
+    def __init__(self) -> None:
+        self.store = ""
+        self.tcti = "device:/dev/tpmrm0"
+        self.token: str | None = None
+        self.pin_tries = 5
+        self.pin_min = 4
+        self.log = "syslog"
+        self.log_level = "error"
+
+    @classmethod
+    def load(cls) -> Config:
+        """Read the settings of this process.
+
+        Raises CKR_GENERAL_ERROR with file and line for what can not be used, and for a file that others may write to.
+        """
+        environment: Mapping[str, str] = {} if _is_setuid() else os.environ
+        config = cls()
+        named = environment.get("P11TPM_CONF")
+        if named:
+            config.read(_absolute("P11TPM_CONF", named), required=True)
+        else:
+            config.read(SYSTEM)
+            own = _base(environment, "XDG_CONFIG_HOME", ".config")
+            if own:
+                config.read(f"{own}/p11tpm.conf")
+        config.tcti = environment.get("P11TPM_TCTI") or config.tcti
+        if environment.get("P11TPM_STORE"):
+            config.store = _absolute("P11TPM_STORE", environment["P11TPM_STORE"])
+        config.store = config.store or _default_store(environment)
+        return config
+
+    def read(self, path: str, *, required: bool = False) -> None:
+        """Take over the settings of one file, which may be missing unless it is `required`."""
+        try:
+            content = files.read_checked(path, _LONGEST)
+        except OSError as error:
+            raise Error(CKR.GENERAL_ERROR, f"{path}: {error.strerror}") from None
+        if content is None:
+            if required:
+                raise Error(CKR.GENERAL_ERROR, f"{path}: there is no such file")
+            return
+        seen: set[str] = set()
+        for number, line in enumerate(content.split(b"\n"), 1):
+            try:
+                self._take(line, seen)
+            except ValueError as error:  # also UnicodeDecodeError
+                raise Error(CKR.GENERAL_ERROR, f"{path}:{number}: {error}") from None
+
+    def _take(self, line: bytes, seen: set[str]) -> None:
+        text = line.decode().strip()
+        if not text or text.startswith("#"):
+            return
+        key, equals, value = text.partition("=")
+        key, value = key.strip(), value.partition(" #")[0].strip()
+        if key not in _SETTINGS:
+            raise ValueError(f"there is no setting '{key}'; there are {', '.join(_SETTINGS)}")
+        if not equals or not value:
+            raise ValueError(f"write '{key} = value'")
+        if key in seen:
+            raise ValueError(f"'{key}' is set twice in this file")
+        seen.add(key)
+        setattr(self, key.replace("-", "_").replace("pin_min_length", "pin_min"), _SETTINGS[key](value))
+
+
+def _any(value: str) -> str:
+    return value
+
+
+def _path(value: str) -> str:
+    if value.startswith("~/"):
+        home = _home({} if _is_setuid() else os.environ)
+        if home is None:
+            raise ValueError("there is no home directory; write an absolute path")
+        return f"{home}/{value[2:]}"
+    if not value.startswith("/"):
+        raise ValueError("write an absolute path, or one that starts with ~/")
+    return os.path.normpath(value)
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        if not (value.isascii() and value.isdigit() and least <= int(value) <= most):
+            raise ValueError(f"write a number from {least} to {most}")
+        return int(value)
+
+    return read
+
+
+def _word(*words: str, path: bool = False) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value in words or (path and value.startswith("/")):
+            return value
+        raise ValueError(f"write {', '.join(words)}{' or an absolute path' if path else ''}")
+
+    return read
+
+
+_SETTINGS: dict[str, Callable[[str], str | int]] = {
+    "store": _path,
+    "tcti": _any,
+    "token": _any,
+    "pin-tries": _number(1, 10),
+    "pin-min-length": _number(4, 128),
+    "log": _word("syslog", "stderr", "off", path=True),
+    "log-level": _word("error", "debug"),
+}
+
+
+def _is_setuid() -> bool:
+    """Whether the kernel gave the program more rights than its caller has (AT_SECURE, as secure_getenv(3) asks)."""
+    from p11tpm._native import lib
+
+    return bool(lib.secure())
+
+
+def _absolute(name: str, value: str) -> str:
+    if not value.startswith("/"):
+        raise Error(CKR.GENERAL_ERROR, f"{name} is not an absolute path")
+    return os.path.normpath(value)
+
+
+def _is_ours(directory: str) -> bool:
+    try:
+        return directory.startswith("/") and os.stat(directory).st_uid == os.geteuid()  # noqa: PTH116 - pathlib costs 10 ms
+    except OSError:
+        return False
+
+
+def _home(environment: Mapping[str, str]) -> str | None:
+    """Give the home directory: HOME, or the password database's where that is another user's, as under sudo."""
+    home = environment.get("HOME", "")
+    if _is_ours(home):
+        return home
+    import pwd
+
+    try:
+        home = pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return None
+    return home if home.startswith("/") else None
+
+
+def _base(environment: Mapping[str, str], name: str, below_home: str) -> str | None:
+    """Give a directory of the XDG Base Directory Specification; one that is another user's is not meant for us."""
+    named = environment.get(name, "")
+    if named.startswith("/") and (_is_ours(named) or not os.path.lexists(named)):
+        return named
+    home = _home(environment)
+    return f"{home}/{below_home}" if home else None
+
+
+def _default_store(environment: Mapping[str, str]) -> str:
+    if os.geteuid() == 0:
+        return "/var/lib/p11tpm"
+    data = _base(environment, "XDG_DATA_HOME", ".local/share")
+    if data is None:
+        raise Error(CKR.GENERAL_ERROR, f"uid {os.geteuid()} has no home directory: set 'store' in {SYSTEM}")
+    return f"{data}/p11tpm"

@@ -1,0 +1,281 @@
+"""The SQLite file of a store: opening and creating it, transactions, and what SQLite's errors mean."""
+
+from __future__ import annotations
+
+import _thread
+import os
+from time import monotonic, sleep
+
+from p11tpm import files, schema
+from p11tpm.ck import CKR
+from p11tpm.error import Error, rv_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from sqlite3 import Connection
+    from typing import TypeVar
+
+    Result = TypeVar("Result")
+
+NAME = "p11tpm.db"
+PATIENCE = 60.0  # seconds for which a write waits for its turn
+_BUSY_TIMEOUT = 30  # seconds for which SQLite waits for everything else: longest commit of other processes
+_FORK_PATIENCE = 1.0  # seconds for which a fork waits for a transaction to end
+
+# EXTRA is FULL, and syncs the directory after a commit too: what was answered with CKR_OK outlives a power cut.
+# secure_delete: a destroyed key does not stay in a free page of the file.
+_PRAGMAS = """
+PRAGMA foreign_keys=ON;
+PRAGMA trusted_schema=OFF;
+PRAGMA synchronous=EXTRA;
+PRAGMA secure_delete=ON;
+"""
+
+_FULL, _BUSY, _READONLY, _NOMEM, _FOREIGN_KEY = 13, 5, 8, 7, 787
+_MEANINGS = {  # primary and extended result codes of SQLite, https://www.sqlite.org/rescode.html
+    3: (CKR.TOKEN_WRITE_PROTECTED, "no permission"),
+    _BUSY: (CKR.FUNCTION_FAILED, "another program has kept it locked for too long"),
+    _NOMEM: (CKR.HOST_MEMORY, "no memory"),
+    _READONLY: (CKR.TOKEN_WRITE_PROTECTED, "it can not be written to"),
+    776: (CKR.DEVICE_ERROR, "a write was interrupted: open it once as a user who may write to it"),
+    1032: (CKR.DEVICE_ERROR, "the file was replaced while it was written to: try again"),
+    10: (CKR.DEVICE_ERROR, "input/output error of its disk"),
+    3082: (CKR.HOST_MEMORY, "no memory"),
+    11: (CKR.DEVICE_ERROR, "the file is damaged: restore a backup"),
+    _FULL: (CKR.DEVICE_MEMORY, "its disk is full"),
+    14: (CKR.DEVICE_ERROR, "the file can not be opened"),
+    1544: (CKR.TOKEN_WRITE_PROTECTED, "its directory can not be written to"),
+    18: (CKR.DEVICE_MEMORY, "a value is too long"),
+    _FOREIGN_KEY: (CKR.TOKEN_NOT_PRESENT, "the token was deleted"),
+    26: (CKR.DEVICE_ERROR, "the file is damaged or no store: restore a backup"),
+}
+
+_abandoned: list[object] = []
+
+
+class Database:
+    """The connection of a process to one SQLite file, which may be missing, and may be replaced at any time.
+
+    Thread safe: one transaction at a time. A file that was deleted or replaced by another one is noticed by the next
+    transaction (one stat() each), which goes to the new file.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.path = f"{directory}/{NAME}"
+        self._make_locks()
+        self._connection: Connection | None = None
+        self._file = (0, 0)
+        self._version = 0
+        self._opened = 0
+
+    def _make_locks(self) -> None:
+        self._gate = _thread.allocate_lock()  # who waits for the lock: a fork is not overtaken again and again
+        self._lock = _thread.RLock()
+        self._paused = False
+
+    @property
+    def writable(self) -> bool:
+        """Whether we may write to the file, or make it, as the file system says now."""
+        return files.may_write(self.path)
+
+    def read(self, work: Callable[[Connection], Result], empty: Result) -> Result:
+        """Give what `work` reads from one state of the database, or `empty` if there is none; creates nothing."""
+
+        def transaction() -> Result:
+            connection = self._current()
+            if connection is None or not (self._version or self._look(connection)):
+                return empty
+            connection.execute("BEGIN")
+            try:
+                return work(connection)
+            finally:
+                _end(connection)
+
+        return self._alone(transaction)
+
+    def write(self, work: Callable[[Connection], Result]) -> Result:
+        """Give what `work` answers, after what it wrote is on the disk as a whole; nothing is written if it raises."""
+
+        def transaction() -> Result:
+            if not self.writable:
+                raise Error(CKR.TOKEN_WRITE_PROTECTED, f"the store {self.path} can not be written to")
+            connection = self._current() or self._create()
+            result = _written(connection, work)
+            self._version = len(schema.MIGRATIONS)
+            return result
+
+        return self._alone(transaction)
+
+    def changes(self) -> tuple[int, int, int]:
+        """Give a value that differs after any process wrote, at the cost of one read of the file's first page."""
+
+        def look() -> tuple[int, int, int]:
+            connection = self._current()
+            if connection is None:
+                return (0, 0, 0)
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+            return (self._opened, version, connection.total_changes)
+
+        return self._alone(look)
+
+    def _alone(self, work: Callable[[], Result]) -> Result:
+        with self._gate:
+            self._lock.acquire()
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 - sqlite3.Error, and sqlite3 may not be imported
+            raise self._meant(error) from None
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Close the connection; the next transaction opens it again."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+    def pause(self) -> None:
+        """Before a fork: let the transaction of another thread end, so that the child finds SQLite unlocked."""
+        if self._gate.acquire(timeout=_FORK_PATIENCE):
+            self._paused = self._lock.acquire(timeout=_FORK_PATIENCE)
+            if not self._paused:
+                self._gate.release()
+
+    def resume(self) -> None:
+        """In the parent after a fork: let the other threads go on."""
+        if self._paused:
+            self._paused = False
+            self._lock.release()
+            self._gate.release()
+
+    def abandon(self) -> None:
+        """In the child after a fork: forget the connection without closing it, which is the parent's."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            _abandoned.append(connection)
+            if not self._paused:
+                _keep_for_ever(connection)
+        self._make_locks()
+
+    # -- opening
+
+    def _current(self) -> Connection | None:
+        try:
+            status = os.lstat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            self.close()
+            return None
+        file = (status.st_dev, status.st_ino)
+        if self._connection is None or file != self._file:
+            self.close()
+            self._connection = self._open()
+            self._file = file
+            self._opened += 1
+        return self._connection
+
+    def _open(self) -> Connection:
+        files.check_directory(self.directory)
+        files.check_file(self.path)
+        import sqlite3
+
+        quoted = self.path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        connection = sqlite3.connect(  # mode=rw creates nothing, and is read-only where the file is
+            f"file:{quoted}?mode=rw", uri=True, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.executescript(_PRAGMAS)
+            self._look(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _look(self, connection: Connection) -> int:
+        """Read the schema's version; tables of an older version are brought up to date, an empty file is left alone."""
+        self._version = schema.version(connection)
+        if 0 < self._version < len(schema.MIGRATIONS):
+            if not self.writable:
+                raise Error(CKR.DEVICE_ERROR, f"the store {self.path} is of an older p11tpm: open it as its owner once")
+            _written(connection, schema.version)
+            self._version = len(schema.MIGRATIONS)
+        return self._version
+
+    def _create(self) -> Connection:
+        files.make_directory(self.directory)
+        files.check_directory(self.directory)
+        files.make_file(self.path)
+        connection = self._current()
+        if connection is None:
+            raise Error(CKR.DEVICE_ERROR, f"the store {self.path} was deleted while it was made")
+        return connection
+
+    def _meant(self, error: Exception) -> Exception:
+        """Give the error of this package for one of SQLite's or of the operating system's, else the error itself."""
+        if isinstance(error, OSError):
+            return Error(rv_of(error), f"{error.filename or self.path}: {error.strerror}")
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:
+            return error
+        rv, why = _MEANINGS.get(code) or _MEANINGS.get(code & 0xFF) or (CKR.GENERAL_ERROR, "SQLite failed")
+        return Error(rv, f"the store {self.path}: {why} ({getattr(error, 'sqlite_errorname', code)})")
+
+
+def _written(connection: Connection, work: Callable[[Connection], Result]) -> Result:
+    _begin(connection)
+    try:
+        schema.migrate(connection)
+        result = work(connection)
+        connection.execute("COMMIT")
+    finally:
+        _end(connection)
+    return result
+
+
+def _begin(connection: Connection) -> None:
+    """Take the turn to write.
+
+    SQLite's own waiting asks every 100 ms at last, so one busy program could starve the others for minutes; this asks
+    every few milliseconds, at odd times. A transaction that will write never starts as a reading one, which could not
+    be waited for (two of them would wait for each other).
+    """
+    deadline = monotonic() + PATIENCE
+    connection.execute("PRAGMA busy_timeout=0")
+    try:
+        while not _began(connection, last=monotonic() > deadline):
+            sleep(os.urandom(1)[0] / 64_000)
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT * 1000}")
+
+
+def _began(connection: Connection, *, last: bool) -> bool:
+    from sqlite3 import OperationalError
+
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except OperationalError as error:
+        if last or error.sqlite_errorcode & 0xFF != _BUSY:
+            raise
+        return False
+    return True
+
+
+def _end(connection: Connection) -> None:
+    """End a transaction that was not committed; SQLite has rolled it back itself after some errors."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def _keep_for_ever(connection: Connection) -> None:
+    """Keep a connection that was in use by another thread at the fork from ever being closed, at exit too.
+
+    Closing it would undo the parent's transaction in the file. An object in a cycle that is out of the garbage
+    collector's reach lives as long as the process.
+    """
+    import gc
+
+    cycle: list[object] = [connection]
+    cycle.append(cycle)
+    gc.freeze()

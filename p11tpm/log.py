@@ -1,0 +1,111 @@
+"""The log: to syslog, to a file or to standard error, as the configuration says. Nothing here ever raises.
+
+What is logged never holds data, PINs, authorisation values or attribute values: its callers see to that.
+"""
+
+from __future__ import annotations
+
+import os
+from time import gmtime, localtime, time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from p11tpm.config import Config
+
+_ERROR, _DEBUG = 3, 7  # severities of syslog(3)
+_NAMES = {_ERROR: "error", _DEBUG: "debug"}
+_AUTHPRIV = 10 << 3  # facility of syslog(3) for what not every user may read
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_SYSLOG = "/dev/log"
+_LONGEST = 1000  # characters of a line
+
+
+def _syslog(severity: int, line: str) -> None:
+    """Send a line as syslog(3) does; syslog(3) itself would put our name on the host's own messages.
+
+    One socket for each message: nothing is kept that a fork or a restart of the daemon could spoil.
+    """
+    import _socket as sockets  # the module socket costs another 10 ms
+
+    now = localtime()
+    stamp = f"{_MONTHS[now.tm_mon - 1]} {now.tm_mday:2} {now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}"
+    message = f"<{_AUTHPRIV | severity}>{stamp} p11tpm[{os.getpid()}]: {line}"
+    channel = sockets.socket(sockets.AF_UNIX, sockets.SOCK_DGRAM | sockets.SOCK_CLOEXEC | sockets.SOCK_NONBLOCK)
+    try:
+        channel.connect(_SYSLOG)
+        channel.send(_bytes(message), sockets.MSG_NOSIGNAL)
+    finally:
+        channel.close()
+
+
+def _stamped(severity: int, line: str) -> bytes:
+    now = gmtime(time())
+    date = f"{now.tm_year}-{now.tm_mon:02}-{now.tm_mday:02}T{now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}Z"
+    return _bytes(f"{date} p11tpm[{os.getpid()}] {_NAMES[severity]}: {line}\n")
+
+
+def _stderr(severity: int, line: str) -> None:
+    os.write(2, _stamped(severity, line))
+
+
+def _file(path: str) -> Callable[[int, str], None]:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK
+
+    def write(severity: int, line: str) -> None:
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            if os.fstat(descriptor).st_uid in {0, os.geteuid()}:
+                os.write(descriptor, _stamped(severity, line))
+        finally:
+            os.close(descriptor)
+
+    return write
+
+
+_WRITERS: dict[str, Callable[[int, str], None] | None] = {"syslog": _syslog, "stderr": _stderr, "off": None}
+
+_write: Callable[[int, str], None] | None = _syslog
+_level = _ERROR
+
+
+def configure(config: Config) -> None:
+    """Log as a configuration says; before that, errors go to syslog."""
+    global _write, _level  # noqa: PLW0603 - a process has one log
+    _write = _WRITERS[config.log] if config.log in _WRITERS else _file(config.log)
+    _level = _DEBUG if config.log_level == "debug" else _ERROR
+
+
+def debugging() -> bool:
+    """Whether debug() does anything, for callers whose text costs something."""
+    return _write is not None and _level == _DEBUG
+
+
+def debug(text: str) -> None:
+    """Log what a caller did wrong, or what is going on."""
+    if _level == _DEBUG:
+        _log(_DEBUG, text)
+
+
+def error(text: str) -> None:
+    """Log what is wrong with this package, the TPM or the store."""
+    _log(_ERROR, text)
+
+
+def _log(severity: int, text: str) -> None:
+    if _write is None:
+        return
+    try:
+        for line in text.splitlines():
+            _write(severity, _printable(line)[:_LONGEST])
+    except Exception:  # noqa: BLE001, S110 - a log that can not be written must not change what a call answers
+        pass
+
+
+def _printable(line: str) -> str:
+    return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")

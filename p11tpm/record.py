@@ -1,0 +1,104 @@
+"""Rows of the store: a token, an object."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class TokenRow:
+    """A token: its names, its PINs' salt and its objects in the TPM; `public` and `private` are wrapped blobs.
+
+    `uuid` and `salt` are 16 bytes, `srk_handle` is 0 for a storage root key that is made anew each time, `srk_esys` is
+    its ESYS serialisation, `tpm` is ``manufacturer|model|firmware``, `capabilities` are words such as ``rsa2048``
+    between spaces, `created` is a Unix time in seconds.
+    """
+
+    __slots__ = (
+        "capabilities",
+        "created",
+        "id",
+        "label",
+        "no_pin",
+        "salt",
+        "serial",
+        "so_private",
+        "so_public",
+        "srk_esys",
+        "srk_handle",
+        "srk_public",
+        "tpm",
+        "user_pin_set",
+        "user_private",
+        "user_public",
+        "uuid",
+    )
+
+    id: int
+    uuid: bytes
+    label: str
+    serial: str
+    salt: bytes
+    no_pin: bool
+    user_pin_set: bool
+    srk_handle: int
+    srk_public: bytes
+    srk_esys: bytes
+    so_public: bytes
+    so_private: bytes
+    user_public: bytes
+    user_private: bytes
+    tpm: str
+    capabilities: str
+    created: int
+
+    def __init__(self, **fields: Any) -> None:
+        for name, empty in _EMPTY.items():
+            setattr(self, name, empty)
+        for name, value in fields.items():
+            setattr(self, name, value)
+
+    def values(self) -> list[Any]:
+        """Give the values of `COLUMNS`, in their order."""
+        return [getattr(self, name) for name in COLUMNS]
+
+
+_EMPTY: dict[str, Any] = {
+    "id": 0,
+    **dict.fromkeys(("label", "serial", "tpm", "capabilities"), ""),
+    **dict.fromkeys(("no_pin", "user_pin_set"), False),
+    **dict.fromkeys(("srk_handle", "created"), 0),
+    **dict.fromkeys(("uuid", "salt", "srk_public", "srk_esys"), b""),
+    **dict.fromkeys(("so_public", "so_private", "user_public", "user_private"), b""),
+}
+
+COLUMNS = tuple(name for name in _EMPTY if name != "id")
+
+
+class Record:
+    """An object: its attributes by type, its blobs if the TPM has its private part, and what authenticates it.
+
+    `uuid` is 16 bytes and does not change; attribute values are in PKCS#11's encoding, a CK_ULONG is 8 bytes,
+    little-endian. `id` is 0 until the object is in a store.
+    """
+
+    __slots__ = ("attributes", "id", "mac", "token", "tpm_private", "tpm_public", "uuid")
+
+    def __init__(
+        self,
+        token: int,
+        uuid: bytes,
+        attributes: dict[int, bytes],
+        tpm_public: bytes | None = None,
+        tpm_private: bytes | None = None,
+        mac: bytes | None = None,
+        id: int = 0,  # noqa: A002 - the row's own name for it
+    ) -> None:
+        self.id = id
+        self.token = token
+        self.uuid = uuid
+        self.attributes = attributes
+        self.tpm_public = tpm_public
+        self.tpm_private = tpm_private
+        self.mac = mac

@@ -1,0 +1,86 @@
+"""The tables of the store, and the steps from one version of them to the next.
+
+A step is a list of statements and is never changed once it was released: a change is a new step. The version is
+SQLite's `user_version`, which is part of the transaction that makes the step.
+"""
+
+from __future__ import annotations
+
+from p11tpm.ck import CKR
+from p11tpm.error import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from sqlite3 import Connection
+
+# An identifier is never used again (AUTOINCREMENT), so what a program remembers never names another object.
+# An attribute repeats its object's token, which lets one index answer a search whatever other tokens hold.
+MIGRATIONS: Sequence[Sequence[str]] = (
+    (
+        """CREATE TABLE token (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            uuid BLOB NOT NULL UNIQUE,
+            label TEXT NOT NULL,
+            serial TEXT NOT NULL,
+            salt BLOB NOT NULL,
+            no_pin INTEGER NOT NULL,
+            user_pin_set INTEGER NOT NULL,
+            srk_handle INTEGER NOT NULL,
+            srk_public BLOB NOT NULL,
+            srk_esys BLOB NOT NULL,
+            so_public BLOB NOT NULL,
+            so_private BLOB NOT NULL,
+            user_public BLOB NOT NULL,
+            user_private BLOB NOT NULL,
+            tpm TEXT NOT NULL,
+            capabilities TEXT NOT NULL,
+            created INTEGER NOT NULL
+        )""",
+        """CREATE TABLE object (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            token INTEGER NOT NULL REFERENCES token ON DELETE CASCADE,
+            uuid BLOB NOT NULL,
+            tpm_public BLOB,
+            tpm_private BLOB,
+            mac BLOB,
+            UNIQUE (token, id)
+        )""",
+        """CREATE TABLE attribute (
+            object INTEGER NOT NULL,
+            type INTEGER NOT NULL,
+            token INTEGER NOT NULL,
+            value BLOB NOT NULL,
+            PRIMARY KEY (object, type),
+            FOREIGN KEY (token, object) REFERENCES object (token, id) ON DELETE CASCADE
+        ) WITHOUT ROWID""",
+        "CREATE INDEX attribute_value ON attribute (type, value, token, object)",
+        """CREATE TABLE failure (
+            token INTEGER NOT NULL REFERENCES token ON DELETE CASCADE,
+            role TEXT NOT NULL,
+            count INTEGER NOT NULL,
+            last INTEGER NOT NULL,
+            PRIMARY KEY (token, role)
+        ) WITHOUT ROWID""",
+    ),
+)
+
+
+def version(connection: Connection) -> int:
+    """Give the schema's version, 0 for an empty file; CKR_DEVICE_ERROR if a newer p11tpm wrote it."""
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found > len(MIGRATIONS):
+        raise Error(
+            CKR.DEVICE_ERROR,
+            f"a newer p11tpm wrote the store (format {found}, this one knows {len(MIGRATIONS)}): use that version",
+        )
+    return int(found)
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the tables up to date, within the transaction that is open."""
+    found = version(connection)
+    for number, step in enumerate(MIGRATIONS[found:], found + 1):
+        for statement in step:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={number}")

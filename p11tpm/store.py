@@ -1,0 +1,237 @@
+"""What is on disk: tokens, their objects, and the counts of wrong PINs. Knows no PKCS#11 and no TPM.
+
+One SQLite file, ``p11tpm.db``, with a rollback journal; every method that changes something is one transaction.
+"""
+
+# ruff: noqa: S608 - queries are put together from the constant texts of this file; values are always parameters
+from __future__ import annotations
+
+from p11tpm.ck import CKR
+from p11tpm.database import Database
+from p11tpm.error import Error
+from p11tpm.record import COLUMNS, Record, TokenRow
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from sqlite3 import Connection
+    from typing import Any
+
+__all__ = ["Record", "Store", "TokenRow"]
+
+_ID_AND_COLUMNS = ", ".join(("id", *COLUMNS))
+_MARKS = ", ".join("?" for _ in COLUMNS)
+_SETTINGS = ", ".join(f"{name}=?" for name in COLUMNS)
+_FEW = (4, 32, 256, 2048)  # objects that a search may look at one by one: the fewer the better
+_MOST = 250  # attributes in a search; SQLite's limit is a thousand conditions
+
+
+class Store:
+    """Tokens and objects of one directory, shared by all processes of its owner.
+
+    A store that does not exist reads as empty and is made by the first write. Raises CKR_DEVICE_MEMORY if the disk is
+    full, CKR_TOKEN_WRITE_PROTECTED, CKR_DEVICE_ERROR if the file is damaged or of a newer version, CKR_GENERAL_ERROR
+    if somebody else may write to it, CKR_TOKEN_NOT_PRESENT if the token is gone.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.database = Database(directory)
+        self._failures: dict[tuple[int, str], tuple[int, int]] = {}
+
+    @property
+    def writable(self) -> bool:
+        """Whether we may write to the store, or make it, as the file system says now."""
+        return self.database.writable
+
+    def version(self) -> Hashable:
+        """Give a value that differs after this process or another one wrote, or replaced the store."""
+        return self.database.changes()
+
+    def close(self) -> None:
+        """Close the file; the next call opens it again."""
+        self.database.close()
+
+    def pause(self) -> None:
+        """Before a fork: wait, for a second at most, until no other thread is inside SQLite."""
+        self.database.pause()
+
+    def resume(self) -> None:
+        """In the parent after a fork: let the other threads go on."""
+        self.database.resume()
+
+    def abandon(self) -> None:
+        """In the child after a fork: forget the parent's connection without closing it."""
+        self.database.abandon()
+
+    # -- tokens
+
+    def tokens(self) -> list[TokenRow]:
+        """Give all tokens, oldest first."""
+        query = f"SELECT {_ID_AND_COLUMNS} FROM token ORDER BY id"
+        return self.database.read(lambda db: [_token(row) for row in db.execute(query)], [])
+
+    def token(self, id_: int) -> TokenRow | None:
+        """Give one token; None if it is gone."""
+        query = f"SELECT {_ID_AND_COLUMNS} FROM token WHERE id=?"
+        row = self.database.read(lambda db: db.execute(query, (id_,)).fetchone(), None)
+        return _token(row) if row else None
+
+    def next_token_id(self) -> int:
+        """Give the identifier that the next token gets if nobody else makes one before."""
+        query = "SELECT seq FROM sqlite_sequence WHERE name='token'"
+        row = self.database.read(lambda db: db.execute(query).fetchone(), None)
+        return int(row[0]) + 1 if row else 1
+
+    def add_token(self, row: TokenRow) -> int:
+        """Add a token and give its identifier; `row.id` is not looked at."""
+        query = f"INSERT INTO token ({', '.join(COLUMNS)}) VALUES ({_MARKS})"
+        return self.database.write(lambda db: _identifier(db.execute(query, row.values()).lastrowid))
+
+    def update_token(self, id_: int, **fields: Any) -> None:
+        """Change columns of one token."""
+        unknown = fields.keys() - set(COLUMNS)
+        if unknown or not fields:
+            raise TypeError(f"no columns of a token: {sorted(unknown)}")
+        query = f"UPDATE token SET {', '.join(f'{name}=?' for name in fields)} WHERE id=?"
+        self.database.write(lambda db: _require_one(db.execute(query, (*fields.values(), id_)).rowcount))
+
+    def replace_token(self, row: TokenRow) -> None:
+        """Make a token anew under its identifier: other columns, no objects, no wrong PINs."""
+
+        def work(db: Connection) -> None:
+            _require_one(db.execute(f"UPDATE token SET {_SETTINGS} WHERE id=?", (*row.values(), row.id)).rowcount)
+            db.execute("DELETE FROM object WHERE token=?", (row.id,))
+            db.execute("DELETE FROM failure WHERE token=?", (row.id,))
+
+        self.database.write(work)
+
+    def delete_token(self, id_: int) -> None:
+        """Delete a token with all that belongs to it; one that is gone is no error."""
+        self.database.write(lambda db: db.execute("DELETE FROM token WHERE id=?", (id_,)).close())
+
+    # -- objects
+
+    def find(self, token: int, attributes: dict[int, bytes], exclude: dict[int, bytes]) -> list[int]:
+        """Find a token's objects that have all of `attributes` and none of `exclude`, oldest first.
+
+        The cost is that of the rarest attribute's index entries: it does not grow with the number of other objects.
+        """
+        if len(attributes) + len(exclude) > _MOST:
+            raise Error(CKR.ARGUMENTS_BAD, f"a search for more than {_MOST} attributes")
+        if any(type_ >> 63 for type_ in attributes):
+            return []  # no attribute has such a number, which SQLite's integers do not hold
+        return self.database.read(lambda db: _find(db, token, attributes, exclude), [])
+
+    def record(self, id_: int) -> Record | None:
+        """Give one object; None if it is gone."""
+        return self.database.read(lambda db: _record(db, id_), None)
+
+    def add(self, records: list[Record]) -> list[int]:
+        """Add objects, all or none, and give their identifiers."""
+        return self.database.write(lambda db: [_add(db, record) for record in records])
+
+    def update(self, id_: int, attributes: dict[int, bytes], mac: bytes | None, was: bytes | None) -> bool:
+        """Set attributes and authentication code of one object; False if it is gone or its code is no longer `was`."""
+        return self.database.write(lambda db: _update(db, id_, attributes, mac, was))
+
+    def delete(self, ids: list[int]) -> int:
+        """Delete objects, all or none, and give how many there were."""
+        query = "DELETE FROM object WHERE id=?"
+        return self.database.write(lambda db: sum(db.execute(query, (id_,)).rowcount for id_ in ids))
+
+    # -- wrong PINs
+
+    def failures(self, token: int, role: str) -> tuple[int, int]:
+        """Give how many PINs of a role were wrong, and the Unix time of the last one in seconds."""
+        kept = self._failures.get((token, role))
+        if kept is not None:
+            return kept
+        query = "SELECT count, last FROM failure WHERE token=? AND role=?"
+        row = self.database.read(lambda db: db.execute(query, (token, role)).fetchone(), None)
+        return (int(row[0]), int(row[1])) if row else (0, 0)
+
+    def set_failures(self, token: int, role: str, count: int, last: int) -> None:
+        """Count wrong PINs; a read-only store can not, and this process then counts for itself."""
+        if not self.writable:
+            self._failures[token, role] = (count, last)
+            return
+        self._failures.pop((token, role), None)
+        query = "INSERT OR REPLACE INTO failure (token, role, count, last) VALUES (?, ?, ?, ?)"
+        self.database.write(lambda db: db.execute(query, (token, role, count, last)).close())
+
+
+def _token(row: tuple[Any, ...]) -> TokenRow:
+    token = TokenRow(**dict(zip(("id", *COLUMNS), row, strict=True)))
+    token.no_pin, token.user_pin_set = bool(token.no_pin), bool(token.user_pin_set)
+    return token
+
+
+def _identifier(row: int | None) -> int:
+    if row is None:
+        raise Error(CKR.GENERAL_ERROR, "the store gave no identifier for a new row")
+    return row
+
+
+def _require_one(count: int) -> None:
+    if count != 1:
+        raise Error(CKR.TOKEN_NOT_PRESENT, "the token was deleted")
+
+
+def _record(db: Connection, id_: int) -> Record | None:
+    row = db.execute("SELECT token, uuid, tpm_public, tpm_private, mac FROM object WHERE id=?", (id_,)).fetchone()
+    if row is None:
+        return None
+    token, uuid, public, private, mac = row
+    attributes = dict(db.execute("SELECT type, value FROM attribute WHERE object=?", (id_,)).fetchall())
+    return Record(token, uuid, attributes, public, private, mac, id_)
+
+
+def _add(db: Connection, record: Record) -> int:
+    row = (record.token, record.uuid, record.tpm_public, record.tpm_private, record.mac)
+    query = "INSERT INTO object (token, uuid, tpm_public, tpm_private, mac) VALUES (?, ?, ?, ?, ?)"
+    id_ = _identifier(db.execute(query, row).lastrowid)
+    _set(db, id_, record.token, record.attributes)
+    return id_
+
+
+def _set(db: Connection, id_: int, token: int, attributes: dict[int, bytes]) -> None:
+    query = "INSERT OR REPLACE INTO attribute (object, type, token, value) VALUES (?, ?, ?, ?)"
+    db.executemany(query, [(id_, type_, token, value) for type_, value in attributes.items()])
+
+
+def _update(db: Connection, id_: int, attributes: dict[int, bytes], mac: bytes | None, was: bytes | None) -> bool:
+    row = db.execute("SELECT token FROM object WHERE id=? AND mac IS ?", (id_, was)).fetchone()
+    if row is None:
+        return False
+    db.execute("UPDATE object SET mac=? WHERE id=?", (mac, id_))
+    _set(db, id_, row[0], attributes)
+    return True
+
+
+def _rarest(db: Connection, token: int, attributes: dict[int, bytes]) -> tuple[int, bytes]:
+    """Give an attribute that few objects have: one is asked for a few, then for more, and never counted to the end."""
+    query = "SELECT count(*) FROM (SELECT 1 FROM attribute WHERE type=? AND value=? AND token=? LIMIT ?)"
+    by_length = sorted(attributes.items(), key=lambda item: -len(item[1]))  # long values are mostly names
+    for few in _FEW:
+        for pair in by_length:
+            (count,) = db.execute(query, (*pair, token, few + 1)).fetchone()
+            if count <= few:
+                return pair
+    return by_length[0]
+
+
+def _find(db: Connection, token: int, attributes: dict[int, bytes], exclude: dict[int, bytes]) -> list[int]:
+    # A scalar subquery is one step in the primary key, and the planner can not turn the search round.
+    of_object = "(SELECT value FROM attribute WHERE object=o.{} AND type=?)"
+    if attributes:
+        first = _rarest(db, token, attributes) if len(attributes) > 1 else next(iter(attributes.items()))
+        rest = [pair for pair in attributes.items() if pair != first]
+        id_, start = "object", "SELECT o.object FROM attribute o WHERE o.type=? AND o.value=? AND o.token=?"
+        values: list[object] = [*first, token]
+    else:
+        rest, id_, start, values = [], "id", "SELECT o.id FROM object o WHERE o.token=?", [token]
+    having, lacking = f" AND {of_object.format(id_)} = ?", f" AND {of_object.format(id_)} IS NOT ?"
+    query = f"{start}{having * len(rest)}{lacking * len(exclude)} ORDER BY o.{id_}"
+    for pair in (*rest, *exclude.items()):
+        values += pair
+    return [row[0] for row in db.execute(query, values).fetchall()]
