@@ -1,0 +1,23 @@
+/* What p11tpm._native offers to Python; the comments are in native.c. */
+
+extern const char MODULE_PATH[];
+
+int secure(void);
+
+int ecdh(int bits, const uint8_t *scalar, const uint8_t *x, const uint8_t *y,
+         uint8_t *own_x, uint8_t *own_y, uint8_t *shared_x);
+
+#define CONNECTION_STALE ...
+#define CONNECTION_REFUSED_IN_SETUID ...
+#define RESPONSE_SIZE ...
+
+typedef struct connection connection;
+
+connection *connection_new(const char *tcti, int idle_ms);
+int connection_open(connection *c, uint64_t *epoch);
+int connection_transact(connection *c, uint64_t epoch, const uint8_t *command, size_t size,
+                        uint8_t *response, size_t *response_size);
+void connection_ended(connection *c, uint32_t handle);
+void connection_close(connection *c);
+void connection_free(connection *c);
+void connection_abandon(connection *c);

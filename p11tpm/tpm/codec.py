@@ -1,0 +1,105 @@
+"""The TPM's structures: numbers and sized buffers on the wire, and the values that the layers above keep.
+
+TPM 2.0 Part 2; all numbers are big-endian (Part 1, clause 11.2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+HASHES = {0x0004: "sha1", 0x000B: "sha256", 0x000C: "sha384", 0x000D: "sha512"}  # TPM_ALG_ID: Part 2, clause 6.3
+
+
+def u16(number: int) -> bytes:
+    """Marshal a UINT16."""
+    return number.to_bytes(2, "big")
+
+
+def u32(number: int) -> bytes:
+    """Marshal a UINT32."""
+    return number.to_bytes(4, "big")
+
+
+def sized(data: bytes | bytearray) -> bytes:
+    """Marshal a TPM2B: the size in two bytes, then the bytes."""
+    return u16(len(data)) + data
+
+
+class Reader:
+    """Takes a marshalled structure apart from its beginning; ValueError when it ends too early."""
+
+    __slots__ = ("_at", "_data")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, size: int) -> bytes:
+        """Give the next `size` bytes."""
+        part = self._data[self._at : self._at + size]
+        if len(part) < size:
+            raise ValueError("a structure of the TPM ends too early")
+        self._at += size
+        return part
+
+    def number(self, size: int) -> int:
+        """Give the next number of `size` bytes."""
+        return int.from_bytes(self.take(size), "big")
+
+    def buffer(self) -> bytes:
+        """Give the contents of the next TPM2B."""
+        return self.take(self.number(2))
+
+    def rest(self) -> bytes:
+        """Give all that is left."""
+        return self.take(len(self._data) - self._at)
+
+    def end(self) -> None:
+        """Refuse with ValueError if something is left."""
+        if self._at != len(self._data):
+            raise ValueError("a structure of the TPM is followed by something else")
+
+
+def name_of(public: bytes) -> bytes:
+    """Give the Name of an object: its name algorithm and the digest of its TPMT_PUBLIC (Part 1, clause 16)."""
+    algorithm = public[2:4]
+    digest = HASHES.get(int.from_bytes(algorithm, "big"))
+    if digest is None:
+        raise ValueError("an object's name algorithm is not known")
+    return algorithm + hashlib.new(digest, public).digest()
+
+
+class Blob:
+    """An object outside of the TPM: `public` is a TPMT_PUBLIC, `private` the contents of a TPM2B_PRIVATE."""
+
+    __slots__ = ("private", "public")
+
+    def __init__(self, public: bytes, private: bytes) -> None:
+        self.public = public
+        self.private = private
+
+
+class Srk:
+    """The storage root key that wraps a token's objects: a persistent `handle`, or 0 for one made when needed."""
+
+    __slots__ = ("handle", "name", "public")
+
+    def __init__(self, handle: int, public: bytes) -> None:
+        self.handle = handle
+        self.public = public
+        self.name = name_of(public)
+
+
+class Key(Blob):
+    """A key that can be loaded below the SRK. `id` tells keys apart; `auth` is its authorisation value."""
+
+    __slots__ = ("auth", "id")
+
+    def __init__(self, id_: Hashable, public: bytes, private: bytes, auth: bytes) -> None:
+        super().__init__(public, private)
+        self.id = id_
+        self.auth = auth

@@ -1,0 +1,60 @@
+"""The TPM's commands that are put together here, each declared once (TPM 2.0 Part 3)."""
+
+from __future__ import annotations
+
+from p11tpm.tpm.codec import u16, u32
+
+NO_SESSIONS, SESSIONS = 0x8001, 0x8002  # TPM_ST: Part 2, clause 6.9
+
+
+class Command:
+    """A command: its code, and what sessions and handles mean to it.
+
+    `hides`: the first parameter carries a secret; `hidden`: the first one of the response does. `makes`: the response
+    has the handle of something new. `guess`: it tries a PIN, so it is not repeated unless the TPM said no clearly.
+    """
+
+    __slots__ = ("code", "guess", "hidden", "hides", "makes", "name")
+
+    def __init__(
+        self,
+        name: str,
+        code: int,
+        *,
+        hides: bool = False,
+        hidden: bool = False,
+        makes: bool = False,
+        guess: bool = False,
+    ) -> None:
+        self.name = name
+        self.code = code
+        self.hides = hides
+        self.hidden = hidden
+        self.makes = makes
+        self.guess = guess
+
+    def request(self, handles: bytes, area: bytes, parameters: bytes) -> bytes:
+        """Put a request together; `area` is the authorisation area, empty for none (Part 1, clause 18)."""
+        body = handles + (u32(len(area)) + area if area else b"") + parameters
+        return u16(SESSIONS if area else NO_SESSIONS) + u32(10 + len(body)) + u32(self.code) + body
+
+
+EVICT_CONTROL = Command("EvictControl", 0x120)
+CREATE_PRIMARY = Command("CreatePrimary", 0x131, makes=True)
+OBJECT_CHANGE_AUTH = Command("ObjectChangeAuth", 0x150, hides=True, guess=True)
+POLICY_SECRET = Command("PolicySecret", 0x151, guess=True)
+CREATE = Command("Create", 0x153, hides=True)
+ECDH_ZGEN = Command("ECDH_ZGen", 0x154, hidden=True)
+LOAD = Command("Load", 0x157, makes=True)
+RSA_DECRYPT = Command("RSA_Decrypt", 0x159, hidden=True)
+SIGN = Command("Sign", 0x15D)
+UNSEAL = Command("Unseal", 0x15E, hidden=True, guess=True)
+FLUSH_CONTEXT = Command("FlushContext", 0x165)
+POLICY_AUTH_VALUE = Command("PolicyAuthValue", 0x16B)
+POLICY_COMMAND_CODE = Command("PolicyCommandCode", 0x16C)
+POLICY_OR = Command("PolicyOR", 0x171)
+READ_PUBLIC = Command("ReadPublic", 0x173)
+START_AUTH_SESSION = Command("StartAuthSession", 0x176, makes=True)
+GET_CAPABILITY = Command("GetCapability", 0x17A)
+TEST_PARMS = Command("TestParms", 0x18A)
+GET_RANDOM = Command("GetRandom", 0x17B, hidden=True)

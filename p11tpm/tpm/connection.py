@@ -1,0 +1,97 @@
+"""The connection to a TPM: bytes out, bytes in, and what can go wrong on the way."""
+
+from __future__ import annotations
+
+from errno import EACCES, EBUSY, ECONNREFUSED, EHOSTUNREACH, EINVAL, ENODEV, ENOENT, ENOMEM, ENXIO, EPERM, ETIMEDOUT
+from os import strerror
+
+from p11tpm._native import ffi, lib
+from p11tpm.ck import CKR
+from p11tpm.error import Error
+
+_ABSENT = {ENOENT, ENXIO, ENODEV, ECONNREFUSED, EHOSTUNREACH, ETIMEDOUT}
+
+
+class StaleError(Exception):
+    """The connection was closed while nobody used it: sessions and loaded keys are gone, and nothing was sent."""
+
+
+class LostError(Error):
+    """The connection broke while a command was under way; whether the TPM did it is not known."""
+
+    def __init__(self, error: int) -> None:
+        super().__init__(CKR.DEVICE_REMOVED, f"the connection to the TPM broke: {strerror(error)}")
+
+
+def _refused(tcti: str, error: int) -> Error:
+    """Say why a connection could not be opened and what to do about it."""
+    if error in {EACCES, EPERM}:
+        return Error(
+            CKR.DEVICE_ERROR,
+            f"no permission for the TPM ({tcti}): add the user to group tss (usermod -aG tss NAME) and log in again",
+        )
+    if error == EBUSY:
+        return Error(CKR.DEVICE_ERROR, f"another program uses the TPM ({tcti}): use device:/dev/tpmrm0 instead")
+    if error == lib.CONNECTION_REFUSED_IN_SETUID:
+        return Error(CKR.DEVICE_ERROR, f"a setuid program can only use device: or swtpm:, not {tcti}")
+    if error == EINVAL:
+        return Error(CKR.GENERAL_ERROR, f"{tcti} is no connection to a TPM that tpm2-tss knows: correct 'tcti'")
+    if error == ENOMEM:
+        return Error(CKR.HOST_MEMORY, "no memory for the connection to the TPM")
+    rv = CKR.DEVICE_REMOVED if error in _ABSENT else CKR.DEVICE_ERROR
+    return Error(rv, f"no TPM at {tcti}: {strerror(error)}")
+
+
+class Connection:
+    """A connection that opens when it is needed and closes itself `idle_seconds` after its last use.
+
+    At its end everything that commands on it left in the TPM is flushed. Each opening has another `epoch`.
+    """
+
+    __slots__ = ("_native", "_response", "_size", "_tcti", "epoch")
+
+    def __init__(self, tcti: str, idle_seconds: float) -> None:
+        """Prepare a connection; nothing is opened yet. `tcti` is written as for tpm2-tss, "device:/dev/tpmrm0"."""
+        self._tcti = tcti
+        native = lib.connection_new(tcti.encode(), round(idle_seconds * 1000))
+        if native == ffi.NULL:
+            raise MemoryError
+        self._native = ffi.gc(native, lib.connection_free)
+        self._response = ffi.new("uint8_t[]", lib.RESPONSE_SIZE)
+        self._size = ffi.new("size_t *")
+        self.epoch = 0
+
+    def open(self) -> bool:
+        """Open what is not open; False if what was loaded by earlier commands is gone."""
+        epoch = ffi.new("uint64_t *")
+        error = lib.connection_open(self._native, epoch)
+        if error:
+            raise _refused(self._tcti, error)
+        same = bool(self.epoch == epoch[0])
+        self.epoch = epoch[0]
+        return same
+
+    def transact(self, command: bytes) -> bytes:
+        """Send a command and wait for its response, without the GIL; the caller serialises.
+
+        StaleError if the connection was closed since `open`, LostError if it broke.
+        """
+        error = lib.connection_transact(self._native, self.epoch, command, len(command), self._response, self._size)
+        if error == lib.CONNECTION_STALE:
+            raise StaleError
+        if error:
+            raise LostError(error)
+        return bytes(ffi.buffer(self._response, self._size[0]))
+
+    def ended(self, handle: int) -> None:
+        """Note that a session ended by itself, so that nothing flushes what gets its handle next."""
+        lib.connection_ended(self._native, handle)
+
+    def close(self) -> None:
+        """Flush what was left in the TPM and close; `open` opens it again."""
+        lib.connection_close(self._native)
+
+    def abandon(self) -> None:
+        """Let go of the parent's connection in a forked child; nothing is sent, and this object is of no more use."""
+        lib.connection_abandon(self._native)
+        ffi.gc(self._native, None)  # what the parent's threads may have locked is never freed here

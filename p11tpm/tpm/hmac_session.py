@@ -1,0 +1,131 @@
+"""HMAC sessions: proof that both sides know an authorisation value, without sending it (TPM 2.0 Part 1, clause 17)."""
+
+from __future__ import annotations
+
+import hmac
+from os import urandom
+
+from p11tpm.ck import CKR
+from p11tpm.error import Error
+from p11tpm.tpm import kdf
+from p11tpm.tpm.codec import Reader, sized, u16, u32
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from p11tpm.tpm.command import Command
+
+_DIGEST = "sha256"
+_SHA256 = u16(0x000B)
+_XOR = u16(0x000A) + _SHA256  # the parameter encryption that every PC client TPM has and hashlib is enough for
+_NONCE_SIZE = 32
+_TYPE_HMAC, _TYPE_POLICY = b"\x00", b"\x01"
+_RH_NULL = u32(0x40000007)
+
+# TPMA_SESSION: Part 2, clause 8.4
+_CONTINUE, _DECRYPT, _ENCRYPT = 0x01, 0x20, 0x40
+
+
+class TamperedError(Error):
+    """A response that the TPM did not make, or that was changed on its way."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__(
+            CKR.DEVICE_ERROR,
+            f"the response to TPM2_{command} was tampered with: somebody may be between this machine and its TPM",
+        )
+
+
+class Opening:
+    """What the caller says to start a session, and what it keeps of that until the TPM answers."""
+
+    __slots__ = ("nonce", "policy", "salt", "secret", "srk_handle")
+
+    def __init__(self, srk_handle: int = 0, salt: bytes = b"", secret: bytes = b"", *, policy: bool = False) -> None:
+        self.srk_handle = srk_handle
+        self.salt = salt
+        self.secret = secret  # the salt as only the TPM can read it
+        self.policy = policy
+        self.nonce = urandom(_NONCE_SIZE)
+
+    def handles(self) -> bytes:
+        """Marshal tpmKey and bind."""
+        return (u32(self.srk_handle) if self.secret else _RH_NULL) + _RH_NULL
+
+    def parameters(self) -> bytes:
+        """Marshal the parameters of StartAuthSession (Part 3, clause 11.1)."""
+        kind = _TYPE_POLICY if self.policy else _TYPE_HMAC
+        return sized(self.nonce) + sized(self.secret) + kind + _XOR + _SHA256
+
+
+class HmacSession:
+    """A session whose key the caller and the TPM share; `salted` with the SRK of this name, or b"" if not.
+
+    A session without a salt protects a command only as far as the object's own authorisation value can not be guessed.
+    A policy session ends with the one command that it authorises, any other goes on until it is dropped.
+    """
+
+    __slots__ = ("_attributes", "_key", "_nonce", "_nonce_tpm", "_value", "handle", "once", "salted")
+
+    def __init__(self, handle: int, opening: Opening, nonce_tpm: bytes, salted: bytes) -> None:
+        self.handle = handle
+        self.salted = salted
+        self.once = opening.policy
+        self._nonce_tpm = nonce_tpm
+        self._nonce = b""
+        self._attributes = 0
+        self._value = bytearray()
+        key = kdf.kdfa(_DIGEST, opening.salt, b"ATH", nonce_tpm, opening.nonce, 256) if opening.salt else b""
+        self._key = bytearray(key)
+
+    def wipe(self) -> None:
+        """Overwrite the session's key."""
+        self._key[:] = bytes(len(self._key))
+        self._value[:] = bytes(len(self._value))
+
+    def begin(self, auth: bytes, *, hides: bool, hidden: bool) -> None:
+        """Begin a command: `auth` is the value of the object that this session authorises, empty for none.
+
+        `hides`, `hidden`: this session is the one that encrypts the first parameter of the command, of the response.
+        """
+        # The TPM strips zero bytes from the end of an authorisation value: Part 1, clause 17.6.5
+        self._value[:] = bytes(len(self._value))
+        self._value = self._key + auth.rstrip(b"\0")
+        self._nonce = urandom(_NONCE_SIZE)
+        going_on = 0 if self.once else _CONTINUE
+        self._attributes = going_on | (_DECRYPT if hides else 0) | (_ENCRYPT if hidden else 0)
+
+    def hide(self, parameters: bytes) -> bytes:
+        """Encrypt the first parameter of a command, whose size stays readable (Part 1, clause 19.1)."""
+        return self._first(parameters, self._nonce, self._nonce_tpm)
+
+    @property
+    def nonce_tpm(self) -> bytes:
+        """The TPM's last nonce, which another session's HMAC covers if this one encrypts (Part 1, clause 17.6.5)."""
+        return self._nonce_tpm
+
+    def area(self, digest: bytes, other_nonce: bytes = b"") -> bytes:
+        """Give the authorisation area for a command with this cpHash."""
+        code = self._hmac(digest, self._nonce, self._nonce_tpm + other_nonce)
+        return u32(self.handle) + sized(self._nonce) + bytes((self._attributes,)) + sized(code)
+
+    def accept(self, command: Command, digest: bytes, area: Reader) -> None:
+        """Check this session's part of a response with this rpHash; TamperedError if it is wrong."""
+        nonce_tpm = area.buffer()
+        attributes = area.number(1)
+        code = area.buffer()
+        expected = self._hmac(digest, nonce_tpm, self._nonce)
+        if attributes != self._attributes or not hmac.compare_digest(code, expected):
+            raise TamperedError(command.name)
+        self._nonce_tpm = nonce_tpm
+
+    def uncover(self, parameters: bytes) -> bytes:
+        """Decrypt the first parameter of a response that was accepted."""
+        return self._first(parameters, self._nonce_tpm, self._nonce)
+
+    def _hmac(self, digest: bytes, newer: bytes, older: bytes) -> bytes:
+        return hmac.digest(self._value, digest + newer + older + bytes((self._attributes,)), _DIGEST)
+
+    def _first(self, parameters: bytes, newer: bytes, older: bytes) -> bytes:
+        reader = Reader(parameters)
+        data = reader.buffer()
+        return sized(kdf.xor(_DIGEST, self._value, newer, older, data)) + reader.rest()

@@ -1,0 +1,49 @@
+"""The TPM's key derivation functions, with the hash of the standard library."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from p11tpm.tpm.codec import u32
+
+
+def kdfa(digest: str, key: bytes | bytearray, label: bytes, context_u: bytes, context_v: bytes, bits: int) -> bytes:
+    """Derive `bits` (a multiple of 8) from a key, in counter mode with HMAC: TPM 2.0 Part 1, clause 11.4.10.2."""
+    fixed = label + b"\0" + context_u + context_v + u32(bits)
+    size = bits // 8
+    derived = b""
+    counter = 1
+    while len(derived) < size:
+        derived += hmac.digest(key, u32(counter) + fixed, digest)
+        counter += 1
+    return derived[:size]
+
+
+def kdfe(digest: str, shared: bytes, label: bytes, party_u: bytes, party_v: bytes, bits: int) -> bytes:
+    """Derive `bits` (a multiple of 8) from the x coordinate of an ECDH point: TPM 2.0 Part 1, clause 11.4.10.3."""
+    fixed = shared + label + b"\0" + party_u + party_v
+    size = bits // 8
+    derived = b""
+    counter = 1
+    while len(derived) < size:
+        derived += hashlib.new(digest, u32(counter) + fixed).digest()
+        counter += 1
+    return derived[:size]
+
+
+def xor(digest: str, key: bytes | bytearray, newer: bytes, older: bytes, data: bytes) -> bytes:
+    """Hide or uncover a parameter by XOR obfuscation: TPM 2.0 Part 1, clause 11.4.7 and 19.2."""
+    mask = kdfa(digest, key, b"XOR", newer, older, len(data) * 8)
+    size = len(data)
+    return (int.from_bytes(data, "big") ^ int.from_bytes(mask, "big")).to_bytes(size, "big")
+
+
+def mgf1(digest: str, seed: bytes, size: int) -> bytes:
+    """Give `size` bytes of mask for OAEP: RFC 8017, appendix B.2.1."""
+    mask = b""
+    counter = 0
+    while len(mask) < size:
+        mask += hashlib.new(digest, seed + u32(counter)).digest()
+        counter += 1
+    return mask[:size]

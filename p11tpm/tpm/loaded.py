@@ -1,0 +1,178 @@
+"""What this process has in the TPM now: one session, at most LOADED_KEYS keys, the SRK if it is not persistent."""
+
+from __future__ import annotations
+
+from p11tpm.ck import CKR
+from p11tpm.error import TPM, Error, TpmError
+from p11tpm.tpm import command, template
+from p11tpm.tpm.codec import Reader, name_of, sized, u16, u32
+from p11tpm.tpm.hmac_session import HmacSession, Opening, TamperedError
+from p11tpm.tpm.salt import make_salt
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from p11tpm.tpm.codec import Blob, Key, Srk
+    from p11tpm.tpm.wire import Handle, Wire
+
+# A TPM has three slots, which other programs need too. The kernel's resource manager saves and reloads every loaded
+# object around each command, about 30 ms for each of them on a TPM behind a slow bus.
+LOADED_KEYS = 1
+
+OWNER = 0x40000001  # TPM_RH_OWNER
+_REFERENCES = range(TPM.REFERENCE_H0, TPM.REFERENCE_LAST + 1)
+
+
+class Loaded:
+    """The session and the objects of one connection, made when they are asked for and forgotten with the connection."""
+
+    __slots__ = ("_keys", "_session", "_srks", "_wire")
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._keys: dict[Hashable, Handle] = {}  # least recently used first
+        self._srks: dict[bytes, int] = {}
+        self._session: HmacSession | None = None
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is anything; it may be another program's by now if the TPM was reset."""
+        return bool(self._session or self._keys or self._srks)
+
+    def forget(self) -> None:
+        """Forget everything; the TPM lost it, or the end of the connection flushes it."""
+        self._keys.clear()
+        self._srks.clear()
+        if self._session:
+            self._session.wipe()
+        self._session = None
+
+    # -- sessions
+
+    def session(self, srk: Srk, *, salted: bool = True) -> HmacSession:
+        """Give the session, salted with this SRK or, if that is not needed, the one that is there."""
+        session = self._session
+        if session and (session.salted == srk.name or not (salted or session.salted)):
+            return session
+        if session:
+            self._drop_session(session)
+        self._session = self._start(srk if salted else None)
+        return self._session
+
+    def policy_session(self, srk: Srk) -> HmacSession:
+        """Start a salted policy session, which the caller has to use up or to flush."""
+        return self._start(srk, policy=True)
+
+    def _start(self, srk: Srk | None, *, policy: bool = False) -> HmacSession:
+        salt = (self.srk(srk)[0], *make_salt(srk.public)) if srk else ()
+        opening = Opening(*salt, policy=policy)
+        name = command.START_AUTH_SESSION
+        handle, answer = self._wire.plain(name, opening.handles(), opening.parameters())
+        try:
+            reader = Reader(answer)
+            nonce = reader.buffer()
+            reader.end()
+        except ValueError:
+            raise TamperedError(name.name) from None
+        return HmacSession(handle, opening, nonce, srk.name if srk else b"")
+
+    def _drop_session(self, session: HmacSession) -> None:
+        self._session = None
+        session.wipe()
+        self._flush(session.handle)
+
+    # -- the storage root key
+
+    def srk(self, srk: Srk) -> Handle:
+        """Give the SRK's handle and Name; a primary key is made anew if it is not persistent.
+
+        TOKEN_NOT_RECOGNIZED if what the TPM makes is not the key that the token was created under.
+        """
+        if srk.handle:
+            return srk.handle, srk.name
+        handle = self._srks.get(srk.name)
+        if handle is None:
+            self.make_room(0)
+            handle, public = create_primary(self._wire)
+            if name_of(public) != srk.name:
+                self._flush(handle)
+                raise _foreign()
+            self._srks[srk.name] = handle
+        return handle, srk.name
+
+    def check(self, srk: Srk) -> None:
+        """Raise TOKEN_NOT_RECOGNIZED if this TPM's SRK is another one than the token's."""
+        if not srk.handle:
+            return
+        try:
+            _, answer = self._wire.plain(command.READ_PUBLIC, u32(srk.handle))
+        except TpmError as error:
+            if error.code == TPM.HANDLE_1:
+                raise _foreign() from None
+            raise
+        if name_of(Reader(answer).buffer()) != srk.name:
+            raise _foreign()
+
+    # -- keys
+
+    def key(self, srk: Srk, key: Key) -> Handle:
+        """Give the handle and Name of a key, which is loaded if it is not."""
+        loaded = self._keys.pop(key.id, None)
+        if loaded is None or loaded[1] != name_of(key.public):
+            if loaded:
+                self._flush(loaded[0])
+            self.make_room()
+            loaded = self.load(srk, key, salted=False)
+        self._keys[key.id] = loaded
+        return loaded
+
+    def load(self, srk: Srk, blob: Blob, *, salted: bool) -> Handle:
+        """Load an object, which the caller has to flush; there must be room."""
+        parent = self.srk(srk)
+        parameters = sized(blob.private) + sized(blob.public)
+        session = self.session(srk, salted=salted)
+        handle, answer = self._wire.authorised(command.LOAD, session, (parent,), b"", parameters)
+        name = Reader(answer).buffer()
+        if name != name_of(blob.public):
+            raise TamperedError(command.LOAD.name)
+        return handle, name
+
+    def make_room(self, keep: int = LOADED_KEYS - 1) -> None:
+        """Flush the keys that were not used for the longest time, but `keep` of them."""
+        while len(self._keys) > keep:
+            handle, _ = self._keys.pop(next(iter(self._keys)))
+            self._flush(handle)
+
+    def drop(self, id_: Hashable) -> None:
+        """Flush a key if it is loaded."""
+        loaded = self._keys.pop(id_, None)
+        if loaded:
+            self._flush(loaded[0])
+
+    def flush(self, handle: int) -> None:
+        """Flush an object that `load` gave."""
+        self._flush(handle)
+
+    def _flush(self, handle: int) -> None:
+        """Flush a handle; it is all the same if it is gone already."""
+        try:
+            self._wire.plain(command.FLUSH_CONTEXT, parameters=u32(handle))
+        except TpmError as error:
+            if error.code not in _REFERENCES and error.code & 0xBF not in {0x84, 0x8B}:  # no such value or handle
+                raise
+
+
+def _foreign() -> Error:
+    return Error(CKR.TOKEN_NOT_RECOGNIZED, "the token belongs to another TPM, or the TPM was cleared")
+
+
+def create_primary(wire: Wire) -> tuple[int, bytes]:
+    """Make the storage root key from the TCG's template, with an empty authorisation value: its handle and TPMT_PUBLIC.
+
+    TpmError 0x9A2 if the owner hierarchy has an authorisation value.
+    """
+    sensitive, outside, pcrs = sized(u16(0) + u16(0)), u16(0), u32(0)
+    parameters = sensitive + sized(template.srk()) + outside + pcrs
+    handle, answer = wire.with_empty_password(command.CREATE_PRIMARY, u32(OWNER), parameters)
+    return handle, Reader(answer).buffer()

@@ -1,0 +1,250 @@
+"""The objects that make a token, and the changes of their authorisation values: what happens seldom.
+
+authorisation values are 32 bytes that the token derives from PINs; see `template` for the policies.
+"""
+
+from __future__ import annotations
+
+from p11tpm.ck import CKR
+from p11tpm.error import TPM, Error, TpmError
+from p11tpm.tpm import command, salt, template
+from p11tpm.tpm.codec import HASHES, Blob, Reader, Srk, name_of, sized, u16, u32
+from p11tpm.tpm.loaded import OWNER, create_primary
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from p11tpm.tpm.hmac_session import HmacSession
+    from p11tpm.tpm.tpm import Tpm
+    from p11tpm.tpm.wire import Handle
+
+SRK_HANDLE = 0x81000001  # TCG TPM v2.0 Provisioning Guidance, clause 7.5.1
+
+_CAP_ALGS, _CAP_TPM_PROPERTIES = 0, 6  # TPM_CAP: Part 2, clause 6.12
+_PT_MANUFACTURER, _PT_VENDOR_STRING, _PT_FIRMWARE = 0x105, 0x106, 0x10B  # TPM_PT: Part 2, clause 6.13
+_ESYS_KEY = 1  # IESYSC_KEY_RSRC
+
+
+class Provision:
+    """What a TPM is and has: `tpm` is "manufacturer|model|firmware", `capabilities` words as "rsa2048 p256 sha256"."""
+
+    __slots__ = ("capabilities", "srk", "srk_esys", "tpm")
+
+    def __init__(self, srk: Srk, tpm: str, capabilities: str) -> None:
+        self.srk = srk
+        self.srk_esys = esys(srk)
+        self.tpm = tpm
+        self.capabilities = capabilities
+
+
+def esys(srk: Srk) -> bytes:
+    """Serialise a persistent SRK as Esys_TR_Serialize does, for other programs; empty for a transient one."""
+    return u32(srk.handle) + sized(srk.name) + u32(_ESYS_KEY) + sized(srk.public) if srk.handle else b""
+
+
+# -- the TPM
+
+
+def provision(tpm: Tpm) -> Provision:
+    """Find or make the SRK, and ask the TPM what it is and what it can do.
+
+    A SRK that the owner hierarchy does not let us make persistent is made anew whenever it is needed (handle 0).
+    """
+    return tpm.run(lambda: _provision(tpm))
+
+
+def _provision(tpm: Tpm) -> Provision:
+    srk = _find_srk(tpm) or _make_srk(tpm)
+    salt.make_salt(srk.public)  # says now if sessions can not be salted with it
+    algorithms = _properties(tpm, _CAP_ALGS, 0, key_size=2)
+    words = [word for word, parameters in _parameters().items() if _can(tpm, parameters)]
+    words += [name for number, name in HASHES.items() if number in algorithms]
+    return Provision(srk, _describe(_properties(tpm, _CAP_TPM_PROPERTIES, 0x100)), " ".join(words))
+
+
+def _find_srk(tpm: Tpm) -> Srk | None:
+    try:
+        _, answer = tpm.wire.plain(command.READ_PUBLIC, u32(SRK_HANDLE))
+    except TpmError as error:
+        if error.code == TPM.HANDLE_1:
+            return None
+        raise
+    public = Reader(answer).buffer()
+    if not template.is_storage_key(public):
+        raise Error(CKR.DEVICE_ERROR, f"what the TPM has at {SRK_HANDLE:#x} is no storage root key: move it elsewhere")
+    return Srk(SRK_HANDLE, public)
+
+
+def _make_srk(tpm: Tpm) -> Srk:
+    tpm.loaded.make_room(0)
+    try:
+        handle, public = create_primary(tpm.wire)
+    except TpmError as error:
+        if error.code == TPM.BAD_AUTH:
+            why = (
+                f"the TPM's owner has an authorisation value: let the owner make a storage root key at {SRK_HANDLE:#x}"
+            )
+            raise Error(CKR.DEVICE_ERROR, why) from None
+        raise
+    try:
+        tpm.wire.with_empty_password(command.EVICT_CONTROL, u32(OWNER) + u32(handle), u32(SRK_HANDLE))
+    except TpmError:
+        return Srk(0, public)
+    finally:
+        tpm.let_go(handle)
+    return Srk(SRK_HANDLE, public)
+
+
+def _parameters() -> dict[str, bytes]:
+    """Give the TPMT_PUBLIC_PARMS of all kinds of keys that are offered: the public area without its policy and key."""
+    publics = {f"rsa{bits}": template.rsa(bits)[:-2] for bits in (2048, 3072, 4096)}
+    publics |= {curve: template.ec(curve)[:-4] for curve in template.CURVES}
+    return {word: public[:2] + public[10:] for word, public in publics.items()}
+
+
+def _can(tpm: Tpm, parameters: bytes) -> bool:
+    try:
+        tpm.wire.plain(command.TEST_PARMS, parameters=parameters)
+    except TpmError as error:
+        if error.code & 0x80:  # a format-one code: something about the parameters
+            return False
+        raise
+    return True
+
+
+def _properties(tpm: Tpm, capability: int, first: int, key_size: int = 4) -> dict[int, int]:
+    """Ask for a list of numbers and their values (Part 3, clause 30.2)."""
+    parameters = u32(capability) + u32(first) + u32(127)
+    reader = Reader(tpm.wire.plain(command.GET_CAPABILITY, parameters=parameters)[1])
+    reader.take(5)
+    return {reader.number(key_size): reader.number(4) for _ in range(reader.number(4))}
+
+
+def _describe(properties: dict[int, int]) -> str:
+    """Give "manufacturer|model|firmware" of a TPM."""
+
+    def text(*numbers: int) -> str:
+        raw = b"".join(u32(properties.get(number, 0)) for number in numbers).decode("ascii", "replace")
+        return "".join(letter for letter in raw if letter.isprintable() and letter not in "|\ufffd").strip()
+
+    firmware = [properties.get(_PT_FIRMWARE + index, 0) for index in range(2)]
+    version = ".".join(str(part) for number in firmware for part in (number >> 16, number & 0xFFFF))
+    return f"{text(_PT_MANUFACTURER)}|{text(*range(_PT_VENDOR_STRING, _PT_VENDOR_STRING + 4))}|{version}"
+
+
+# -- the token's objects
+
+
+def create_token(
+    tpm: Tpm, srk: Srk, _srk_esys: bytes, so_auth: bytes, user_auth: bytes, secret: bytes, *, no_pin: bool = False
+) -> tuple[Blob, Blob]:
+    """Make the object that knows the SO's PIN and the one that seals `secret` with the user's."""
+    so = tpm.create(srk, template.so(), so_auth, tpm.random(srk, 32))
+    user = tpm.create(srk, template.user(so.public, no_pin=no_pin), user_auth, secret)
+    return so, user
+
+
+def change_so_auth(tpm: Tpm, srk: Srk, _srk_esys: bytes, so: Blob, old_auth: bytes, new_auth: bytes) -> Blob:
+    """Change the SO's authorisation value. TpmError 0x98E: the old one is wrong."""
+
+    def change() -> Blob:
+        tpm.loaded.make_room(0)
+        handle = tpm.loaded.load(srk, so, salted=True)
+        try:
+            return _change(tpm, srk, tpm.loaded.session(srk), handle, so, old_auth, new_auth)
+        finally:
+            tpm.let_go(handle[0])
+
+    return tpm.run(change, srk)
+
+
+def change_user_auth(
+    tpm: Tpm, srk: Srk, _srk_esys: bytes, user: Blob, so_public: bytes, old_auth: bytes, new_auth: bytes
+) -> Blob:
+    """Change the user's authorisation value by the old one. TpmError 0x98E: the old one is wrong."""
+
+    def change() -> Blob:
+        tpm.loaded.make_room(0)
+        session = tpm.loaded.policy_session(srk)
+        tpm.wire.plain(command.POLICY_AUTH_VALUE, u32(session.handle))
+        return _by_policy(tpm, srk, session, user, so_public, (old_auth, new_auth))
+
+    return tpm.run(change, srk)
+
+
+def reset_user_auth(
+    tpm: Tpm, srk: Srk, _srk_esys: bytes, user: Blob, so: Blob, so_auth: bytes, new_auth: bytes
+) -> Blob:
+    """Set the user's authorisation value without knowing the old one, by the SO's. TpmError 0x98E: that is wrong."""
+
+    def reset() -> Blob:
+        tpm.loaded.make_room(0)
+        cipher = tpm.loaded.session(srk)
+        session = tpm.loaded.policy_session(srk)
+        _prove_so(tpm, srk, session, so, so_auth)
+        return _by_policy(tpm, srk, session, user, so.public, (b"", new_auth), cipher)
+
+    return tpm.run(reset, srk)
+
+
+def _prove_so(tpm: Tpm, srk: Srk, session: HmacSession, so: Blob, auth: bytes) -> None:
+    """PolicySecret: the SO's authorisation value goes into a policy session (Part 3, clause 23.4)."""
+    parameters = u16(0) + u16(0) + u16(0) + u32(0)  # nonceTPM, cpHashA, policyRef, expiration: no limits
+    handle = tpm.loaded.load(srk, so, salted=True)
+    policy = (session.handle, u32(session.handle))
+    try:
+        tpm.wire.authorised(command.POLICY_SECRET, tpm.loaded.session(srk), (handle, policy), auth, parameters)
+    except Error:
+        tpm.let_go(session.handle)
+        raise
+    finally:
+        tpm.let_go(handle[0])
+
+
+def _by_policy(
+    tpm: Tpm,
+    srk: Srk,
+    session: HmacSession,
+    user: Blob,
+    so_public: bytes,
+    auths: tuple[bytes, bytes],
+    cipher: HmacSession | None = None,
+) -> Blob:
+    """Finish a branch of the user's policy and change the authorisation value from and to `auths`."""
+    wire, policy = tpm.wire, u32(session.handle)
+    branches = template.policy_branches(so_public)
+    try:
+        wire.plain(command.POLICY_COMMAND_CODE, policy, u32(command.OBJECT_CHANGE_AUTH.code))
+        wire.plain(command.POLICY_OR, policy, u32(len(branches)) + b"".join(map(sized, branches)))
+        handle = _load_plainly(tpm, srk, user)
+        try:
+            return _change(tpm, srk, session, handle, user, *auths, cipher)
+        finally:
+            tpm.let_go(handle[0])
+    except Error:
+        tpm.let_go(session.handle)
+        raise
+    finally:
+        session.wipe()
+
+
+def _load_plainly(tpm: Tpm, srk: Srk, blob: Blob) -> Handle:
+    """Load an object without a session: its Name is part of what authorises its use."""
+    parameters = sized(blob.private) + sized(blob.public)
+    handle, _ = tpm.wire.with_empty_password(command.LOAD, u32(tpm.loaded.srk(srk)[0]), parameters)
+    return handle, name_of(blob.public)
+
+
+def _change(
+    tpm: Tpm,
+    srk: Srk,
+    session: HmacSession,
+    handle: Handle,
+    blob: Blob,
+    old_auth: bytes,
+    new_auth: bytes,
+    cipher: HmacSession | None = None,
+) -> Blob:
+    handles = (handle, tpm.loaded.srk(srk))
+    what = command.OBJECT_CHANGE_AUTH
+    _, answer = tpm.wire.authorised(what, session, handles, old_auth, sized(new_auth), cipher)
+    return Blob(blob.public, Reader(answer).buffer())

@@ -1,0 +1,64 @@
+"""What is tried again after a failure, and how often."""
+
+from __future__ import annotations
+
+from time import sleep
+
+from p11tpm.ck import CKR
+from p11tpm.error import TPM, Error, TpmError
+from p11tpm.tpm.connection import LostError, StaleError
+
+_FULL = frozenset({TPM.CONTEXT_GAP, TPM.OBJECT_MEMORY, TPM.SESSION_MEMORY, TPM.MEMORY, TPM.SESSION_HANDLES})
+_GONE = frozenset(range(TPM.REFERENCE_H0, TPM.REFERENCE_LAST + 1))
+_REFUSED = frozenset({TPM.AUTH_FAIL, TPM.BAD_AUTH, TPM.HANDLE_1})
+_FULL_TRIES = 5
+_REOPENINGS = 1
+_REBUILDINGS = 1
+_IDLE_ENDS = 3  # the connection closed itself between two commands of one call: hardly ever once
+
+
+class Retry:
+    """The tries that one call has left."""
+
+    __slots__ = ("_full", "_idle", "_rebuild", "_reopen")
+
+    def __init__(self) -> None:
+        self._full = _FULL_TRIES
+        self._reopen = _REOPENINGS
+        self._rebuild = _REBUILDINGS
+        self._idle = _IDLE_ENDS
+
+    def after(self, error: Exception, *, stale_possible: bool) -> bool:
+        """Say whether the call may be tried again with a new connection, having waited if that helps.
+
+        `stale_possible`: the session or key was older than the call, and somebody else's may be in its place by now.
+        """
+        if isinstance(error, StaleError):
+            self._idle -= 1
+            return self._idle >= 0
+        if isinstance(error, LostError):
+            self._reopen -= 1
+            return self._reopen >= 0
+        if isinstance(error, TpmError):
+            return self._after_code(error.code, stale_possible=stale_possible)
+        return False
+
+    def _after_code(self, code: int, *, stale_possible: bool) -> bool:
+        if code in _FULL:
+            self._full -= 1
+            if self._full >= 0:
+                sleep(0.02 * 2 ** (_FULL_TRIES - 1 - self._full))
+            return self._full >= 0
+        if code in _GONE or (code in _REFUSED and stale_possible):
+            self._rebuild -= 1
+            return self._rebuild >= 0
+        return False
+
+
+def outcome(error: Exception) -> Error:
+    """Give the error of a call whose tries are used up."""
+    if isinstance(error, Error):
+        return error
+    if isinstance(error, ValueError):
+        return Error(CKR.DEVICE_ERROR, "the TPM's response makes no sense")
+    return Error(CKR.DEVICE_ERROR, "the connection to the TPM closes before it can be used")

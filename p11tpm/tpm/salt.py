@@ -1,0 +1,73 @@
+"""The salt of a session: a secret that only the TPM with the right storage root key can read.
+
+TPM 2.0 Part 1, annex B.10.2 (RSA) and C.6.3 (ECC). Made for the SRK that was trusted when the token was created, so
+that nobody between us and the TPM can take its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from os import urandom
+
+from p11tpm._native import ffi, lib
+from p11tpm.ck import CKR
+from p11tpm.error import Error
+from p11tpm.tpm import template
+from p11tpm.tpm.codec import HASHES, sized
+from p11tpm.tpm.kdf import kdfe, mgf1
+
+_ORDER = {  # SEC 2, clauses 2.4.2 and 2.5.1: bits of the curve and the order of its base point
+    "p256": (256, 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551),
+    "p384": (
+        384,
+        0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
+    ),
+}
+_LABEL = b"SECRET"
+
+
+def make_salt(srk_public: bytes) -> tuple[bytes, bytes]:
+    """Make a salt for the key with this TPMT_PUBLIC: the salt and its TPM2B_ENCRYPTED_SECRET's contents.
+
+    CKR_DEVICE_ERROR for a key that can not take one: a curve other than P-256 and P-384.
+    """
+    digest = HASHES[int.from_bytes(srk_public[2:4], "big")]
+    if template.is_rsa(srk_public):
+        return _rsa(srk_public, digest)
+    return _ecc(srk_public, digest)
+
+
+def _ecc(public: bytes, digest: str) -> tuple[bytes, bytes]:
+    curve = template.curve(public)
+    if curve not in _ORDER:
+        raise Error(CKR.DEVICE_ERROR, f"the storage root key is on the curve {curve}: P-256 or P-384 is needed")
+    bits, order = _ORDER[curve]
+    size = bits // 8
+    x, y = (number.to_bytes(size, "big") for number in template.ec_point(public))
+    # 64 bits more than the order has: the remainder is as good as uniform (FIPS 186-5, appendix A.2.1)
+    scalar = (int.from_bytes(urandom(size + 8), "big") % (order - 1) + 1).to_bytes(size, "big")
+    own_x, own_y, shared = (ffi.new("uint8_t[]", size) for _ in range(3))
+    if lib.ecdh(bits, scalar, x, y, own_x, own_y, shared):
+        raise Error(CKR.DEVICE_ERROR, "the storage root key of the store is no point on its curve: restore the store")
+    ephemeral = bytes(ffi.buffer(own_x))
+    salt = kdfe(digest, bytes(ffi.buffer(shared)), _LABEL, ephemeral, x, hashlib.new(digest).digest_size * 8)
+    ffi.memmove(shared, bytes(size), size)
+    return salt, sized(ephemeral) + sized(bytes(ffi.buffer(own_y)))
+
+
+def _rsa(public: bytes, digest: str) -> tuple[bytes, bytes]:
+    """RSAES-OAEP with the key's name algorithm; the label's zero byte counts (RFC 8017, clause 7.1.1)."""
+    modulus, exponent = template.rsa_numbers(public)
+    size = (modulus.bit_length() + 7) // 8
+    label = hashlib.new(digest, _LABEL + b"\0").digest()
+    width = len(label)
+    salt, seed = urandom(width), urandom(width)
+    block = label + bytes(size - 3 * width - 2) + b"\x01" + salt
+    masked = _mix(block, mgf1(digest, seed, len(block)))
+    masked_seed = _mix(seed, mgf1(digest, masked, width))
+    number = pow(int.from_bytes(masked_seed + masked, "big"), exponent, modulus)
+    return salt, number.to_bytes(size, "big")
+
+
+def _mix(one: bytes, other: bytes) -> bytes:
+    return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).to_bytes(len(one), "big")

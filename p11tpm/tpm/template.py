@@ -1,0 +1,131 @@
+"""Public areas: templates of what is created, readers of what came back (TPM 2.0 Part 2, clause 12.2.4)."""
+
+from __future__ import annotations
+
+import hashlib
+
+from p11tpm.tpm import command
+from p11tpm.tpm.codec import Reader, name_of, sized, u16, u32
+
+RSA, KEYED_HASH, ECC = 0x0001, 0x0008, 0x0023
+SHA256 = 0x000B
+_NULL = u16(0x0010)
+_AES_128_CFB = u16(0x0006) + u16(128) + u16(0x0043)
+CURVES = {"p256": 0x0003, "p384": 0x0004, "p521": 0x0005}  # TPM_ECC_CURVE
+
+# TPMA_OBJECT: Part 2, clause 8.3
+FIXED_TPM, FIXED_PARENT, SENSITIVE_DATA_ORIGIN = 1 << 1, 1 << 4, 1 << 5
+USER_WITH_AUTH, ADMIN_WITH_POLICY, NO_DA = 1 << 6, 1 << 7, 1 << 10
+RESTRICTED, DECRYPT, SIGN = 1 << 16, 1 << 17, 1 << 18
+
+_FIXED = FIXED_TPM | FIXED_PARENT
+# adminWithPolicy stays clear, so that a key can be certified with its own authorisation value
+_KEY = _FIXED | SENSITIVE_DATA_ORIGIN | USER_WITH_AUTH | NO_DA | SIGN | DECRYPT
+_SRK = _FIXED | SENSITIVE_DATA_ORIGIN | USER_WITH_AUTH | NO_DA | RESTRICTED | DECRYPT
+
+
+def _head(kind: int, attributes: int, policy: bytes = b"") -> bytes:
+    return u16(kind) + u16(SHA256) + u32(attributes) + sized(policy)
+
+
+def rsa(bits: int) -> bytes:
+    """Give the template of an RSA key that signs and decrypts whatever its user padded; exponent 65537."""
+    return _head(RSA, _KEY) + _NULL + _NULL + u16(bits) + u32(0) + sized(b"")
+
+
+def ec(curve: str) -> bytes:
+    """Give the template of an EC key for signatures and key agreement; `curve` is one of CURVES."""
+    return _head(ECC, _KEY) + _NULL + _NULL + u16(CURVES[curve]) + _NULL + sized(b"") + sized(b"")
+
+
+def srk() -> bytes:
+    """Give the TCG's template of a P-256 storage root key, as key files with the parent 0x40000001 mean it."""
+    return _head(ECC, _SRK) + _AES_128_CFB + _NULL + u16(CURVES["p256"]) + _NULL + sized(b"") + sized(b"")
+
+
+def so() -> bytes:
+    """Give the template of the object that knows the SO's PIN: protected against guessing."""
+    return _head(KEYED_HASH, _FIXED | USER_WITH_AUTH) + _NULL + sized(b"")
+
+
+def user(so_public: bytes, *, no_pin: bool = False) -> bytes:
+    """Give the template of the object that seals a token's secret; the policy says who may change its PIN.
+
+    Without a PIN it is not protected against guessing, since there is nothing to guess.
+    """
+    attributes = _FIXED | USER_WITH_AUTH | ADMIN_WITH_POLICY | (NO_DA if no_pin else 0)
+    return _head(KEYED_HASH, attributes, policy_or(*policy_branches(so_public))) + _NULL + sized(b"")
+
+
+def _extend(policy: bytes, *more: bytes) -> bytes:
+    for part in more:
+        policy = hashlib.sha256(policy + part).digest()
+    return policy
+
+
+def policy_branches(so_public: bytes) -> tuple[bytes, bytes]:
+    """Give the two ways to a new PIN, as policy digests (Part 3, clause 23).
+
+    The user's: PolicyAuthValue . PolicyCommandCode(ObjectChangeAuth). The SO's: PolicySecret(SO) . the same code.
+    """
+    change = u32(command.POLICY_COMMAND_CODE.code) + u32(command.OBJECT_CHANGE_AUTH.code)
+    own = _extend(bytes(32), u32(command.POLICY_AUTH_VALUE.code), change)
+    # PolicySecret extends twice, the second time by policyRef, which is empty (Part 3, clause 23.2.3, PolicyUpdate)
+    officer = _extend(bytes(32), u32(command.POLICY_SECRET.code) + name_of(so_public), b"", change)
+    return own, officer
+
+
+def policy_or(*branches: bytes) -> bytes:
+    """Give the digest of a policy that any of these policies satisfies (Part 3, clause 23.6)."""
+    return _extend(bytes(32), u32(command.POLICY_OR.code) + b"".join(branches))
+
+
+def is_rsa(public: bytes) -> bool:
+    """Say whether a TPMT_PUBLIC is an RSA key's."""
+    return int.from_bytes(public[:2], "big") == RSA
+
+
+def is_storage_key(public: bytes) -> bool:
+    """Say whether this is a key that can be the parent of others."""
+    attributes = int.from_bytes(public[4:8], "big")
+    wanted = RESTRICTED | DECRYPT
+    return int.from_bytes(public[:2], "big") in {RSA, ECC} and attributes & (wanted | SIGN) == wanted
+
+
+def _parameters(public: bytes) -> Reader:
+    """Skip what all asymmetric keys have: type, name algorithm, attributes, policy, symmetric algorithm, scheme."""
+    reader = Reader(public)
+    kind = reader.number(2)
+    reader.take(6)
+    reader.buffer()
+    if reader.take(2) != _NULL:
+        reader.take(4)  # key bits and mode
+    scheme = reader.take(2)
+    if scheme not in {_NULL, u16(0x0015)}:  # RSAES has no details
+        reader.take(2 if scheme != u16(0x001A) else 4)  # a hash; ECDAA a counter too
+    if kind not in {RSA, ECC}:
+        raise ValueError("not an asymmetric key")
+    return reader
+
+
+def rsa_numbers(public: bytes) -> tuple[int, int]:
+    """Give modulus and exponent of an RSA key."""
+    reader = _parameters(public)
+    reader.take(2)
+    exponent = reader.number(4) or 65537
+    return int.from_bytes(reader.buffer(), "big"), exponent
+
+
+def curve(public: bytes) -> str:
+    """Give the name of an EC key's curve; its number as text if it is none of CURVES."""
+    number = _parameters(public).number(2)
+    return next((name for name, known in CURVES.items() if known == number), f"{number:#06x}")
+
+
+def ec_point(public: bytes) -> tuple[int, int]:
+    """Give the coordinates of an EC key's public point."""
+    reader = _parameters(public)
+    reader.take(2)
+    if reader.take(2) != _NULL:
+        reader.take(2)
+    return int.from_bytes(reader.buffer(), "big"), int.from_bytes(reader.buffer(), "big")

@@ -1,0 +1,215 @@
+"""The TPM as the layers above see it: about ten operations, bytes in and bytes out."""
+
+from __future__ import annotations
+
+import _thread
+
+from p11tpm.ck import CKR
+from p11tpm.error import Error, TpmError
+from p11tpm.tpm import command, template
+from p11tpm.tpm.codec import Blob, Reader, sized, u16, u32
+from p11tpm.tpm.connection import Connection, StaleError
+from p11tpm.tpm.loaded import Loaded
+from p11tpm.tpm.retry import Retry, outcome
+from p11tpm.tpm.wire import RefusedError, Wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+    from typing import TypeVar
+
+    from p11tpm.tpm.codec import Key, Srk
+
+    T = TypeVar("T")
+
+_NULL = u16(0x0010)
+_ECDSA = u16(0x0018)
+_HASH_OF_SIZE = {20: u16(0x0004), 32: u16(0x000B), 48: u16(0x000C), 64: u16(0x000D)}
+_NO_TICKET = u16(0x8024) + u32(0x40000007) + u16(0)  # TPMT_TK_HASHCHECK: the key is not restricted
+_RANDOM_MOST = 64  # a TPM gives no more than its largest digest at a time, and may give less
+
+_BELOW_SRK = {command.START_AUTH_SESSION, command.LOAD, command.CREATE}
+
+# TPM_PT: Part 2, clause 6.13
+_CAP_TPM_PROPERTIES = 6
+_PT_PERMANENT, _PT_LOCKOUT_COUNTER = 0x200, 0x20E
+_LOCKOUT_AUTH_SET, _IN_LOCKOUT = 1 << 2, 1 << 9
+
+
+class Lockout:
+    """The TPM's protection against guessing: tries and times (seconds) are those of the whole machine."""
+
+    __slots__ = ("auth_set", "counter", "interval", "locked", "max_tries", "recovery")
+
+    def __init__(self, properties: dict[int, int]) -> None:
+        numbers = [properties.get(_PT_LOCKOUT_COUNTER + index, 0) for index in range(4)]
+        self.counter, self.max_tries, self.interval, self.recovery = numbers
+        permanent = properties.get(_PT_PERMANENT, 0)
+        self.locked = bool(permanent & _IN_LOCKOUT)
+        self.auth_set = bool(permanent & _LOCKOUT_AUTH_SET)
+
+
+class Tpm:
+    """A TPM, opened when it is first needed and let go `idle_seconds` after its last use.
+
+    Every operation raises Error: DEVICE_REMOVED without a TPM, DEVICE_ERROR for a tampered response,
+    TOKEN_NOT_RECOGNIZED if the SRK is not this TPM's, or TpmError with the TPM's code. Threads take turns. With
+    `idle_seconds` 0 there is no timer thread, and everything is let go at the end of each operation.
+    """
+
+    def __init__(self, tcti: str, idle_seconds: float = 10) -> None:
+        self.lock = _thread.RLock()
+        self.connection = Connection(tcti, idle_seconds)
+        self.wire = Wire(self.connection)
+        self.loaded = Loaded(self.wire)
+        self._keep = idle_seconds > 0
+
+    # -- operations
+
+    def unseal(self, srk: Srk, blob: Blob, auth: bytes) -> bytes:
+        """Give what is sealed in an object. TpmError 0x98E: a wrong authorisation value, which the TPM has counted."""
+        return self.run(lambda: self._unseal(srk, blob, auth), srk)
+
+    def _unseal(self, srk: Srk, blob: Blob, auth: bytes) -> bytes:
+        loaded = self.loaded
+        loaded.make_room(0)
+        handle = loaded.load(srk, blob, salted=True)
+        try:
+            _, answer = self.wire.authorised(command.UNSEAL, loaded.session(srk), (handle,), auth, b"")
+            return Reader(answer).buffer()
+        finally:
+            self.let_go(handle[0])
+
+    def create(self, srk: Srk, public: bytes, auth: bytes, data: bytes = b"") -> Blob:
+        """Make a key, or seal `data`, from a TPMT_PUBLIC; the authorisation value and the data are sent hidden."""
+        return self.run(lambda: self._create(srk, public, auth, data), srk)
+
+    def _create(self, srk: Srk, public: bytes, auth: bytes, data: bytes) -> Blob:
+        parameters = sized(sized(auth) + sized(data)) + sized(public) + u16(0) + u32(0)  # no outsideInfo, no PCRs
+        self.loaded.make_room(0)  # some TPMs need a slot of their own while they make a key
+        parent = self.loaded.srk(srk)
+        _, answer = self.wire.authorised(command.CREATE, self.loaded.session(srk), (parent,), b"", parameters)
+        reader = Reader(answer)
+        private = reader.buffer()
+        return Blob(reader.buffer(), private)
+
+    def sign(self, srk: Srk, key: Key, digest: bytes) -> tuple[int, int]:
+        """Sign a digest of 20, 32, 48 or 64 bytes by ECDSA: r and s."""
+        scheme = _ECDSA + _HASH_OF_SIZE[len(digest)]
+        reader = Reader(self._use(command.SIGN, srk, key, sized(digest) + scheme + _NO_TICKET))
+        reader.take(4)
+        return int.from_bytes(reader.buffer(), "big"), int.from_bytes(reader.buffer(), "big")
+
+    def rsa(self, srk: Srk, key: Key, block: bytes) -> bytes:
+        """Raise a block of the modulus's size to the private exponent: as many bytes."""
+        answer = self._use(command.RSA_DECRYPT, srk, key, sized(block) + _NULL + u16(0))
+        return Reader(answer).buffer().rjust(len(block), b"\0")
+
+    def ecdh(self, srk: Srk, key: Key, point: tuple[int, int]) -> bytes:
+        """Give the x coordinate of the product of the key and a point on its curve, as long as the curve's field."""
+        size = {"p256": 32, "p384": 48, "p521": 66}[template.curve(key.public)]
+        x, y = (number.to_bytes(size, "big") for number in point)
+        answer = self._use(command.ECDH_ZGEN, srk, key, sized(sized(x) + sized(y)))
+        return Reader(Reader(answer).buffer()).buffer().rjust(size, b"\0")
+
+    def _use(self, what: command.Command, srk: Srk, key: Key, parameters: bytes) -> bytes:
+        """Use a key with its own authorisation value; the session has a salt only if the answer has to be hidden."""
+
+        def use() -> bytes:
+            session = self.loaded.session(srk, salted=what.hidden)  # before Load, which is content with any
+            handle = self.loaded.key(srk, key)
+            return self.wire.authorised(what, session, (handle,), key.auth, parameters)[1]
+
+        return self.run(use, srk)
+
+    def random(self, srk: Srk, count: int) -> bytes:
+        """Give `count` random bytes of the TPM, hidden on the way."""
+        return self.run(lambda: self._random(srk, count), srk)
+
+    def _random(self, srk: Srk, count: int) -> bytes:
+        session = self.loaded.session(srk)
+        given = b""
+        while len(given) < count:
+            wanted = u16(min(count - len(given), _RANDOM_MOST))
+            data = Reader(self.wire.authorised(command.GET_RANDOM, session, (), b"", wanted)[1]).buffer()
+            if not data:
+                raise Error(CKR.DEVICE_ERROR, "the TPM gives no random bytes")
+            given += data
+        return given[:count]
+
+    def lockout(self) -> Lockout:
+        """Ask for the state of the TPM's protection against guessing."""
+        return self.run(self._lockout)
+
+    def _lockout(self) -> Lockout:
+        parameters = u32(_CAP_TPM_PROPERTIES) + u32(_PT_PERMANENT) + u32(32)
+        reader = Reader(self.wire.plain(command.GET_CAPABILITY, parameters=parameters)[1])
+        reader.take(5)
+        return Lockout({reader.number(4): reader.number(4) for _ in range(reader.number(4))})
+
+    def let_go(self, handle: int) -> None:
+        """Flush an object after its use, about which a failure says nothing; the connection's end flushes it too."""
+        try:
+            self.loaded.flush(handle)
+        except (Error, StaleError):
+            self.release()
+
+    def forget(self, id_: Hashable) -> None:
+        """Let go of a key that was destroyed."""
+        with self.lock:
+            try:
+                self.loaded.drop(id_)
+            except (Error, StaleError):
+                self.release()
+
+    def release(self) -> None:
+        """Flush everything, close the connection and end the timer thread; the next operation opens it again."""
+        with self.lock:
+            self.loaded.forget()
+            self.connection.close()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the parent's connection without a word to the TPM. Of no more use afterwards."""
+        self.loaded.forget()
+        self.connection.abandon()
+
+    # -- trying again
+
+    def run(self, action: Callable[[], T], srk: Srk | None = None) -> T:
+        """Run an action on the open connection; again if the TPM was full, reset or away for a moment."""
+        with self.lock:
+            retry = Retry()
+            while True:
+                old = False
+                try:
+                    if not self.connection.open():
+                        self.loaded.forget()
+                    old = self.loaded.anything
+                    return action()
+                except (Error, StaleError, ValueError) as error:
+                    self._recover(retry, error, srk, old=old)
+                finally:
+                    if not self._keep:
+                        self.release()
+
+    def _recover(self, retry: Retry, error: Exception, srk: Srk | None, *, old: bool) -> None:
+        """Come back if the action is to be run again, else raise what it ends with.
+
+        `old`: it used what was loaded before, in whose place a reset TPM may have something else.
+        """
+        refused = error.refused if isinstance(error, RefusedError) else None
+        if retry.after(error, stale_possible=old and refused is not None and not refused.guess):
+            self.release()
+            return
+        if refused in _BELOW_SRK and srk:
+            self._diagnose(srk)
+        if not isinstance(error, TpmError):
+            self.release()
+        raise outcome(error) from None
+
+    def _diagnose(self, srk: Srk) -> None:
+        """Raise TOKEN_NOT_RECOGNIZED if a refusal came from another SRK than the token's."""
+        try:
+            self.loaded.check(srk)
+        except (StaleError, ValueError):
+            self.release()
