@@ -1,0 +1,235 @@
+/*
+ * Python in somebody else's process: started by the first C_Initialize, never before and never ended.
+ *
+ * The stubs (generated) call Python only while `ready`; a result counts only if it carries FINISHED, because cffi makes
+ * every function return 0 = CKR_OK when Python does not start, when a function has no code or when it raises.
+ *
+ * Lock order: `start_lock`, then the GIL. A thread of a Python program may come here with the GIL: it lets go of it first.
+ */
+
+enum { NEW, STARTING, STARTED, FAILED };
+
+static pthread_mutex_t start_lock = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
+static atomic_int state = NEW; /* written with start_lock held, by the end of Python or by a child after fork */
+static atomic_bool ready;      /* between C_Initialize and C_Finalize */
+
+static CK_RV result(uint64_t answer)
+{
+    return (answer & FINISHED_MASK) == FINISHED ? (CK_RV)(answer & ~FINISHED_MASK) : CKR_GENERAL_ERROR;
+}
+
+/* For errors of the set-up only: nothing else may write to the host's stderr unasked. */
+static void complain(const char *format, ...)
+{
+    char text[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    syslog(LOG_AUTHPRIV | LOG_ERR, "p11tpm: %s", text);
+    dprintf(STDERR_FILENO, "p11tpm: %s\n", text);
+}
+
+/* Whether the Python that the linker bound us to is of the version that this module was built for. In a Python program it is
+ * the program's; one of another version would hang, so nothing else of it may be called. */
+static bool is_our_python(void)
+{
+    Dl_info module = { 0 };
+    char wanted[16];
+    const char *version = Py_GetVersion();
+    int length = snprintf(wanted, sizeof wanted, "%d.%d.", PY_MAJOR_VERSION, PY_MINOR_VERSION);
+    if (strncmp(version, wanted, (size_t)length) == 0)
+        return true;
+    dladdr((void *)is_our_python, &module);
+    complain("this program is Python %.*s, but the module was built for Python %d.%d; "
+             "let p11-kit run it in a process of its own (pkcs11.conf(5)): \"remote: |p11-kit remote %s\"",
+             (int)strcspn(version, " "), version, PY_MAJOR_VERSION, PY_MINOR_VERSION,
+             module.dli_fname ? module.dli_fname : "MODULE");
+    return false;
+}
+
+static bool holds_gil(void)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyThreadState *current = PyThreadState_GetUnchecked();
+#else
+    PyThreadState *current = _PyThreadState_UncheckedGet();
+#endif
+    /* PyGILState_Check alone says yes whenever there are sub-interpreters */
+    return PyGILState_Check() && current && current == PyGILState_GetThisThreadState();
+}
+
+static PyThreadState *let_go_of_gil(void)
+{
+    return Py_IsInitialized() && holds_gil() ? PyEval_SaveThread() : NULL;
+}
+
+static void take_gil_back(PyThreadState *held)
+{
+    if (held)
+        PyEval_RestoreThread(held);
+}
+
+/* Hosts load us with RTLD_LOCAL, and libpython with us, but the extension modules of the standard library want its symbols.
+ * A program that is Python itself has them in the open already, and then this does nothing. */
+static void promote_libpython(void)
+{
+    Dl_info library;
+    if (dladdr((void *)Py_IsInitialized, &library) && library.dli_fname)
+        (void)dlopen(library.dli_fname, RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD);
+}
+
+static PyStatus add_search_paths(PyConfig *config)
+{
+    PyStatus status = PyStatus_Ok();
+    config->module_search_paths_set = 1;
+    for (size_t i = 0; i < PATHS && !PyStatus_Exception(status); i++) {
+        wchar_t *path = Py_DecodeLocale(PATH[i], NULL);
+        status = path ? PyWideStringList_Append(&config->module_search_paths, path) : PyStatus_NoMemory();
+        PyMem_RawFree(path);
+    }
+    return status;
+}
+
+/* Every path is told: what Python would find by itself comes through $PATH, the current directory and the environment. */
+static PyStatus set_paths(PyConfig *config)
+{
+    struct { wchar_t **field; const char *value; } const told[] = {
+        { &config->program_name, EXECUTABLE },    { &config->executable, EXECUTABLE },
+        { &config->base_executable, EXECUTABLE }, { &config->home, HOME },
+        { &config->prefix, PREFIX },              { &config->base_prefix, PREFIX },
+        { &config->exec_prefix, EXEC_PREFIX },    { &config->base_exec_prefix, EXEC_PREFIX },
+        { &config->stdlib_dir, STDLIB },
+    };
+    PyStatus status = PyStatus_Ok();
+    for (size_t i = 0; i < sizeof told / sizeof *told && !PyStatus_Exception(status); i++)
+        status = PyConfig_SetBytesString(config, told[i].field, told[i].value);
+    return PyStatus_Exception(status) ? status : add_search_paths(config);
+}
+
+static PyStatus initialize(void)
+{
+    PyPreConfig before;
+    PyConfig config;
+    PyPreConfig_InitIsolatedConfig(&before);
+    before.utf8_mode = 1; /* whatever the host's locale is */
+    PyStatus status = Py_PreInitialize(&before);
+    if (PyStatus_Exception(status))
+        return status;
+    PyConfig_InitIsolatedConfig(&config);
+    config.site_import = 0;
+    config.install_signal_handlers = 0;
+    config.write_bytecode = 0;
+    config.configure_c_stdio = 0;
+    status = set_paths(&config);
+    if (!PyStatus_Exception(status))
+        status = Py_InitializeFromConfig(&config);
+    PyConfig_Clear(&config);
+    return status;
+}
+
+/* Descriptors 0 and 1 are the host's: ssh-pkcs11-helper speaks its protocol on them. */
+static void take_streams_away(void)
+{
+    PySys_SetObject("stdin", Py_None);
+    PySys_SetObject("__stdin__", Py_None);
+    PySys_SetObject("stdout", Py_None);
+    PySys_SetObject("__stdout__", Py_None);
+}
+
+static bool start_python(void)
+{
+    PyStatus status = initialize();
+    if (PyStatus_Exception(status)) {
+        complain("Python does not start: %s", status.err_msg ? status.err_msg : "no reason given");
+        return false;
+    }
+    take_streams_away();
+    PyEval_SaveThread();
+    return true;
+}
+
+/* A program that is Python keeps its own path; ours comes after it. */
+static bool extend_search_path(void)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *paths = PySys_GetObject("path");
+    int failed = !paths || !PyList_Check(paths);
+    for (size_t i = PACKAGES; i < PATHS && !failed; i++) {
+        PyObject *path = PyUnicode_DecodeFSDefault(PATH[i]);
+        int there = path ? PySequence_Contains(paths, path) : -1;
+        failed = there < 0 || (there == 0 && PyList_Append(paths, path) < 0);
+        Py_XDECREF(path);
+    }
+    if (failed)
+        PyErr_Clear();
+    PyGILState_Release(gil);
+    return !failed;
+}
+
+/* A host that is Python ends its Python, perhaps before it lets go of us. */
+static void python_ends(void)
+{
+    ready = false;
+    state = FAILED;
+}
+
+/* Once a process: neither Python nor cffi can be started again after a failure. */
+static CK_RV start(void)
+{
+    if (state == STARTED)
+        return CKR_OK;
+    if (state != NEW)
+        return CKR_GENERAL_ERROR;
+    state = STARTING;
+    promote_libpython();
+    if (!(Py_IsInitialized() ? extend_search_path() : start_python())) {
+        state = FAILED;
+    } else if (cffi_start_python() != 0 || py_attached() != (FINISHED | FUNCTIONS)) {
+        complain("the Python code of the module does not load; is the installation complete? (%s)", PATH[PACKAGES]);
+        state = FAILED;
+    } else {
+        Py_AtExit(python_ends);
+        state = STARTED;
+    }
+    return state == STARTED ? CKR_OK : CKR_GENERAL_ERROR;
+}
+
+static void watch_forks(void);
+
+CK_RV C_Initialize(void *arguments)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    CK_RV rv = CKR_GENERAL_ERROR;
+    if (!is_our_python())
+        return rv;
+    pthread_once(&once, watch_forks);
+    PyThreadState *held = let_go_of_gil();
+    /* EDEADLK: something that Python loads (an engine of OpenSSL) came back here */
+    if (pthread_mutex_lock(&start_lock) == 0) {
+        rv = start();
+        if (rv == CKR_OK)
+            rv = result(py_C_Initialize(arguments));
+        if (rv == CKR_OK)
+            ready = true;
+        pthread_mutex_unlock(&start_lock);
+    }
+    take_gil_back(held);
+    return rv;
+}
+
+CK_RV C_Finalize(void *reserved)
+{
+    CK_RV rv = CKR_GENERAL_ERROR;
+    if (!ready)
+        return CKR_CRYPTOKI_NOT_INITIALIZED;
+    PyThreadState *held = let_go_of_gil();
+    if (pthread_mutex_lock(&start_lock) == 0) {
+        rv = ready ? result(py_C_Finalize(reserved)) : CKR_CRYPTOKI_NOT_INITIALIZED;
+        if (rv == CKR_OK || rv == CKR_CRYPTOKI_NOT_INITIALIZED)
+            ready = false;
+        pthread_mutex_unlock(&start_lock);
+    }
+    take_gil_back(held);
+    return rv;
+}
