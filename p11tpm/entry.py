@@ -96,7 +96,7 @@ def _attach(function: str, call: Callable[..., int]) -> None:
 
 def entry(function: Callable[..., None]) -> Callable[..., None]:
     """Attach a function to its C stub and map its exceptions to return values."""
-    finished = lib.FINISHED
+    finished = int(lib.FINISHED)
 
     def call(*args: Any) -> int:
         try:
@@ -340,8 +340,9 @@ def C_DestroyObject(session: int, handle: int) -> None:
     """Delete an object."""
     run = module()
     current = run.session(session)
-    current.require_write(run.object(current, handle).attributes)
-    current.token.destroy(run.id_of(current.token, handle))
+    id_ = run.id_of(current.token, handle)
+    current.require_write(current.token.record(id_).attributes)
+    current.token.destroy(id_)
 
 
 @entry
@@ -505,7 +506,17 @@ def py_attached() -> int:
     return int(lib.FINISHED | len(_attached))
 
 
-def _after_fork() -> None:
+def _before_fork() -> None:
+    if _run is not None:
+        _run.pause()
+
+
+def _after_fork_in_parent() -> None:
+    if _run is not None:
+        _run.resume()
+
+
+def _after_fork_in_child() -> None:
     """Forget the run in a forked child, where the parent's connections must not be used."""
     global _run
     run, _run = _run, None
@@ -516,4 +527,8 @@ def _after_fork() -> None:
 for _stub in dir(lib):
     if _stub.startswith("py_C_") and _stub[3:] not in _attached:
         _attach(_stub[3:], _not_supported)
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)

@@ -32,6 +32,7 @@ class TpmError(Error):
     def __init__(self, code: int, command: str) -> None:
         super().__init__(rv_of_tpm(code), f"TPM2_{command} answered {code:#05x}")
         self.code = code
+        self.command = command
 
 
 class TPM:

@@ -54,6 +54,7 @@ class KeyPair:
 
         The identifier is the SHA-1 of the modulus or of the point: a name, not a safeguard.
         """
+        shared: tuple[int, ...]
         if self.key_type == CKK.RSA:
             numbers = der.rsa_public(*template.rsa_numbers(tpm_public))
             name = numbers[CKA.MODULUS]

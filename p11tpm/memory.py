@@ -46,20 +46,20 @@ class Memory:
         entry = self._records.get(id_)
         return entry[1] if entry else None
 
-    def update(self, id_: int, attributes: Template, mac: bytes | None) -> bool:
-        """Change attributes of one object; False if it is gone."""
+    def update(self, id_: int, attributes: Template, mac: bytes | None, was: bytes | None) -> bool:
+        """Set attributes and authentication code of one object; False if it is gone or its code is no longer `was`."""
         with self._lock:
             record = self.record(id_)
-            if record is None:
+            if record is None or record.mac != was:
                 return False
             record.attributes = {**record.attributes, **attributes}
             record.mac = mac
             return True
 
-    def delete(self, id_: int) -> bool:
-        """Forget one object; False if it was gone."""
+    def delete(self, ids: list[int]) -> int:
+        """Forget objects and give how many there were."""
         with self._lock:
-            return self._records.pop(id_, None) is not None
+            return sum(self._records.pop(id_, None) is not None for id_ in ids)
 
     def forget(self, session: int | None = None) -> list[int]:
         """Forget what `session` made, or everything, and give the identifiers of what was forgotten."""

@@ -147,7 +147,8 @@ class Module:
 
     def login(self, session: Session, user: int, pin: bytes) -> None:
         """Log in; the SO needs all sessions to be read-write (clause 5.6.8)."""
-        if user == CKU.SO and not all(other.read_write for other in self.sessions_of(session.token.id)):
+        nobody = session.token.logged_in is None
+        if nobody and user == CKU.SO and not all(other.read_write for other in self.sessions_of(session.token.id)):
             raise Error(CKR.SESSION_READ_ONLY_EXISTS, "the SO needs all sessions to be read-write")
         session.token.login(user, pin)
 
@@ -195,6 +196,14 @@ class Module:
         for token in list(self._tokens.values()):
             token.close()
         self.store.close()
+
+    def pause(self) -> None:
+        """Before a fork: let transactions of other threads end."""
+        self.store.pause()
+
+    def resume(self) -> None:
+        """In the parent after a fork: go on."""
+        self.store.resume()
 
     def abandon(self) -> None:
         """Forget everything in a forked child, without touching what the parent goes on using."""

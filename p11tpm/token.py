@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from p11tpm.config import Config
     from p11tpm.store import Store
 
+_MOST_READ = 64  # objects that are kept after they were read
+
 
 class Token:
     """One token: its row in the store, its objects, who is logged in, and its part of the TPM."""
@@ -34,6 +36,8 @@ class Token:
         self._version: object = None
         self._secret: Secret | None = None
         self._so_auth = bytearray()
+        self._read_before: dict[int, Object] = {}
+        self._read_at: object = None
         self.id = row.id
         self.memory = Memory()
         self.logged_in: int | None = None
@@ -265,8 +269,12 @@ class Token:
 
     # -- objects (clause 5.7)
 
+    @property
+    def _shelves(self) -> tuple[Store, Memory]:
+        return self._store, self.memory
+
     def _shelf(self, id_: int) -> Store | Memory:
-        return self.memory if id_ < 0 else self._store
+        return self._shelves[id_ < 0]
 
     def find(self, template: Template) -> list[int]:
         """Find the visible objects that match a template, those of the store first."""
@@ -287,18 +295,33 @@ class Token:
         return [id_ for id_ in ids if self.object(id_).get(CKA.VALUE) == value]
 
     def object(self, id_: int) -> Object:
-        """Read an object that the host may see; CKR_OBJECT_HANDLE_INVALID if it is gone or hidden.
+        """Give an object that the host may see; CKR_OBJECT_HANDLE_INVALID if it is gone or hidden.
 
-        With a login, a private object must be as this token wrote it, or it is CKR_DEVICE_ERROR.
+        With a login, a private object must be as this token wrote it, or it is CKR_DEVICE_ERROR. What was read is kept
+        for as long as nobody writes to the store and the login stays the same.
         """
+        if id_ < 0:
+            return self._read(id_)
+        state = (self._store.version(), self.logged_in)
+        if state != self._read_at or len(self._read_before) >= _MOST_READ:
+            self._read_before, self._read_at = {}, state
+        thing = self._read_before.get(id_)
+        if thing is None:
+            thing = self._read_before[id_] = self._read(id_)
+        return thing
+
+    def record(self, id_: int) -> Record:
+        """Give the record of an object that the host may see, as it is stored and not verified."""
         record = self._shelf(id_).record(id_)
         if record is None or (record.attributes.get(CKA.PRIVATE) == TRUE and not self.sees_private):
             raise Error(CKR.OBJECT_HANDLE_INVALID, "the object is gone, or it is private and nobody is logged in")
-        if record.attributes.get(CKA.PRIVATE) == TRUE or record.tpm_private is not None:
-            if self.sees_private:
-                self.secret.verify(record)
-        elif record.mac is not None and self._secret is not None:
-            self._secret.verify(record)
+        return record
+
+    def _read(self, id_: int) -> Object:
+        record = self.record(id_)
+        must_be_ours = record.attributes.get(CKA.PRIVATE) == TRUE or record.tpm_private is not None
+        if self.sees_private and (must_be_ours or record.mac is not None):
+            self.secret.verify(record)
         value = None
         if self._is_encrypted(record.attributes):
             value = self.secret.decrypt(record.uuid, record.attributes[CKA.VALUE])
@@ -364,28 +387,33 @@ class Token:
     def set_attributes(self, id_: int, changes: Template) -> None:
         """Change attributes of an object (C_SetAttributeValue)."""
         with self._lock:
-            thing = self.object(id_)
-            attribute.check_change(thing.attributes, changes)
-            self._require_writer(thing.attributes)
-            record = thing.record
-            if CKA.VALUE in changes and self._is_encrypted(record.attributes):
-                changes = {**changes, CKA.VALUE: self.secret.encrypt(record.uuid, changes[CKA.VALUE])}
-            changed = Record(self.id, record.uuid, {**record.attributes, **changes})
-            changed.tpm_public, changed.tpm_private = record.tpm_public, record.tpm_private
-            mac = self.secret.mac(changed) if self.sees_private else None
-            if not self._shelf(id_).update(id_, changes, mac):
-                raise Error(CKR.OBJECT_HANDLE_INVALID, "the object was deleted meanwhile")
+            while not self._set(id_, changes):
+                pass  # another process changed the object meanwhile: once more, on what it made of it
 
-    def destroy(self, id_: int) -> None:
-        """Delete an object, and what the TPM holds of it (C_DestroyObject)."""
+    def _set(self, id_: int, changes: Template) -> bool:
+        """Change attributes; False if the object is no longer as it was read."""
+        record = self._read(id_).record
+        attribute.check_change(record.attributes, changes)
+        self._require_writer(record.attributes)
+        if CKA.VALUE in changes and self._is_encrypted(record.attributes):
+            changes = {**changes, CKA.VALUE: self.secret.encrypt(record.uuid, changes[CKA.VALUE])}
+        attributes = {**record.attributes, **changes}
+        changed = Record(self.id, record.uuid, attributes, record.tpm_public, record.tpm_private)
+        mac = self.secret.mac(changed) if self.sees_private else None
+        return self._shelf(id_).update(id_, changes, mac, record.mac)
+
+    def destroy(self, *ids: int) -> None:
+        """Delete objects, all or none, and what the TPM holds of them (C_DestroyObject)."""
         with self._lock:
-            thing = self.object(id_)
-            if thing.record.attributes[CKA.DESTROYABLE] == FALSE:
-                raise Error(CKR.ACTION_PROHIBITED, "the object may not be destroyed")
-            self._require_writer(thing.attributes)
-            if not self._shelf(id_).delete(id_):
+            records = [self.record(id_) for id_ in ids]
+            for record in records:
+                if record.attributes[CKA.DESTROYABLE] == FALSE:
+                    raise Error(CKR.ACTION_PROHIBITED, "the object may not be destroyed")
+                self._require_writer(record.attributes)
+            if not sum(shelf.delete([id_ for id_ in ids if self._shelf(id_) is shelf]) for shelf in self._shelves):
                 raise Error(CKR.OBJECT_HANDLE_INVALID, "the object was deleted meanwhile")
-            self.tpm.forget(thing.record.uuid)
+            for record in records:
+                self.tpm.forget(record.uuid)
 
     def end_session(self, session: int) -> None:
         """Forget the session objects of a session (clause 4.4)."""
