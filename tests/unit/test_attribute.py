@@ -65,9 +65,7 @@ def test_wrong_templates_get_the_code_of_the_standard(template, rv):
 
 def test_a_private_key_can_not_be_asked_for_in_the_clear():
     for template in ({CKA.SENSITIVE: FALSE}, {CKA.EXTRACTABLE: TRUE}):
-        refused(
-            CKR.ATTRIBUTE_VALUE_INVALID, attribute.complete, template, CKO.PRIVATE_KEY, CKK.EC, GENERATE
-        )
+        refused(CKR.ATTRIBUTE_VALUE_INVALID, attribute.complete, template, CKO.PRIVATE_KEY, CKK.EC, GENERATE)
 
 
 def certificate():

@@ -1,0 +1,101 @@
+"""README.md and conf.example say what the code does."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from p11tpm.ck import CKF, CKK
+from p11tpm.cli import p11tpm
+from p11tpm.config import Config
+from p11tpm.error import Error
+from p11tpm.mechanism import MECHANISMS
+from rig import write_secret
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+DOES = {CKF.GENERATE_KEY_PAIR: "generate", CKF.SIGN: "sign"}
+
+
+def commands():
+    """Every call of p11tpm in the README's code blocks and code spans."""
+    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    spans = re.findall(r"(?<!`)`(p11tpm [^`\n]+)`", README)
+    for line in [line for block in blocks for line in block.splitlines()] + spans:
+        for call in re.findall(r"\bp11tpm ([a-z][^|)&;#]*)", line):
+            yield call.strip()
+
+
+def test_every_command_in_the_readme_is_there():
+    found = list(commands())
+    assert len(found) > 12
+    for call in found:
+        words = shlex.split(call)
+        command: click.Command = p11tpm
+        context = click.Context(p11tpm, info_name="p11tpm")
+        while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+            name = words.pop(0)
+            command = command.commands[name]
+            context = click.Context(command, info_name=name, parent=context)
+        if isinstance(command, click.Group):
+            assert words == ["--help"], call
+        else:
+            names = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+            assert {word for word in words if word.startswith("-")} <= names, call
+
+
+def what_it_does(row):
+    return ", ".join(word for flag, word in DOES.items() if row.does & flag)
+
+
+def test_the_readme_lists_the_mechanisms():
+    listed = re.findall(r"^\| `(CKM_\w+)` \| (\w+) \| (.+) \|$", README, re.MULTILINE)
+    keys = {CKK.RSA: "RSA", CKK.EC: "EC"}
+    declared = [(row.name, keys[row.key], what_it_does(row)) for row in MECHANISMS.values()]
+    assert declared == listed
+
+
+def test_no_mechanism_does_what_the_readme_has_no_word_for():
+    known = sum(DOES)
+    assert [row.name for row in MECHANISMS.values() if row.does & ~known] == []
+
+
+def test_functions_that_the_readme_calls_missing_are_missing():
+    missing = README.split("## What is not there yet")[1].split("answer `CKR_FUNCTION_NOT_SUPPORTED`")[0]
+    source = (ROOT / "p11tpm" / "entry.py").read_text()
+    there = set(re.findall(r"^def (C_\w+)\(", source, re.MULTILINE))
+    for name in re.findall(r"`(C_\w+)\*?`", missing):
+        assert not {function for function in there if function.startswith(name)}, name
+
+
+@pytest.fixture
+def example():
+    """The settings of conf.example, the comment marks taken away."""
+    return dict(re.findall(r"^# ([a-z-]+) = (.+)$", (ROOT / "conf.example").read_text(), re.MULTILINE))
+
+
+def read(tmp_path, text):
+    file = write_secret(tmp_path / "p11tpm.conf", text)
+    config = Config()
+    config.read(str(file))
+    return config
+
+
+def test_the_example_has_every_setting(tmp_path, example):
+    with pytest.raises(Error, match="there are ") as refused:
+        read(tmp_path, "nonsense = 1\n")
+    assert set(refused.value.why.split("there are ")[1].split(", ")) == set(example)
+
+
+def test_the_example_shows_the_defaults(tmp_path, example):
+    default = Config()
+    config = read(tmp_path, "".join(f"{key} = {value}\n" for key, value in example.items()))
+    for name in ("tcti", "pin_tries", "pin_min", "log", "log_level"):
+        assert getattr(default, name) == getattr(config, name), name
+
+
+def test_the_example_can_be_used_as_it_is(tmp_path):
+    config = read(tmp_path, (ROOT / "conf.example").read_text())
+    assert config.token is None

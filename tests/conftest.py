@@ -1,0 +1,101 @@
+"""What every test may ask for: TPMs, environments of host programs, the command line, PIN files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import rig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Tpm = rig.Swtpm | rig.Tabrmd | rig.CountingProxy
+
+USER_PIN = "123456"
+SO_PIN = "so-secret"
+CLI = Path(sys.prefix) / "bin" / "p11tpm"
+
+
+@pytest.fixture
+def swtpm() -> Iterator[rig.Swtpm]:
+    """A TPM that no other test has touched, with a dictionary-attack limit of 3 tries."""
+    with rig.Swtpm() as tpm:
+        yield tpm
+
+
+@pytest.fixture
+def proxy(swtpm: rig.Swtpm) -> Iterator[rig.CountingProxy]:
+    """The wire to `swtpm`."""
+    with rig.CountingProxy(swtpm) as between:
+        yield between
+
+
+@pytest.fixture
+def tabrmd() -> Iterator[rig.Tabrmd]:
+    """A TPM that several processes may use at a time."""
+    with rig.Tabrmd(max_tries=32) as broker:
+        yield broker
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """The directory of a store that does not exist yet."""
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def host_env(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """Environment of a host program: `host_env(tpm_or_tcti, store)`; by default `swtpm` and the store of this test."""
+
+    def make(tpm: Tpm | str | None = None, where: Path | None = None) -> dict[str, str]:
+        place = request.getfixturevalue("swtpm") if tpm is None else tpm
+        tcti, more = (place, {}) if isinstance(place, str) else (place.tcti, place.env)
+        config = rig.write_secret(tmp_path / "p11tpm.conf", "")  # the machine's own settings must not be read
+        where = where or tmp_path / "store"
+        return rig.clean_env(P11TPM_TCTI=tcti, P11TPM_STORE=str(where), P11TPM_CONF=str(config), **more)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def module_path() -> str:
+    """Absolute path of the PKCS#11 module, as `make build` made it."""
+    done = subprocess.run([CLI, "module"], env=rig.clean_env(), capture_output=True, text=True, check=True)
+    path = done.stdout.strip()
+    assert Path(path).is_absolute(), path
+    return path
+
+
+@pytest.fixture
+def pin_file(tmp_path: Path) -> Path:
+    """A file with the user's PIN."""
+    return rig.write_secret(tmp_path / "pin", USER_PIN + "\n")
+
+
+@pytest.fixture
+def so_pin_file(tmp_path: Path) -> Path:
+    """A file with the security officer's PIN."""
+    return rig.write_secret(tmp_path / "so-pin", SO_PIN + "\n")
+
+
+@pytest.fixture
+def p11tpm_cli(host_env: Callable[..., dict[str, str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`p11tpm_cli(*args, input=None, env=None)`: the command, on `swtpm` unless `env` says else."""
+
+    def run(*args: str | Path, input: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:  # noqa: A002 - as in subprocess
+        return subprocess.run(
+            [str(CLI), *map(str, args)],
+            env=env or host_env(),
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,24 @@
+"""Real programs for the tests and the demo: software TPMs, a resource manager, a counting proxy, sshd and ssh-agent."""
+
+from rig.agent import Agent
+from rig.askpass import Askpass
+from rig.process import Process, clean_env, write_secret
+from rig.proxy import Command, CountingProxy
+from rig.sshd import Sshd
+from rig.swtpm import Swtpm
+from rig.tabrmd import Tabrmd
+from rig.user import User
+
+__all__ = [
+    "Agent",
+    "Askpass",
+    "Command",
+    "CountingProxy",
+    "Process",
+    "Sshd",
+    "Swtpm",
+    "Tabrmd",
+    "User",
+    "clean_env",
+    "write_secret",
+]

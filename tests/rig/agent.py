@@ -1,0 +1,69 @@
+"""A real ssh-agent."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from rig.process import Process, clean_env, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# ssh-agent is setgid, which takes away the order to end with its parent: a shell passes that on
+START = '/usr/bin/ssh-agent "$@" & trap "kill $!; wait $!" TERM; wait'
+
+
+class Agent:
+    """An ssh-agent that loads PKCS#11 modules from `allow` (pattern of real paths; None: its own default list).
+
+    `env` is the environment of the agent and of ssh-add; clients need `socket` as SSH_AUTH_SOCK.
+    """
+
+    def __init__(self, env: Mapping[str, str] | None = None, allow: str | None = None) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="p11tpm-agent-"))
+        self.socket = self.directory / "agent"
+        self.env = {**(clean_env() if env is None else env), "SSH_AUTH_SOCK": str(self.socket)}
+        options = ["-D", "-a", str(self.socket), *(["-P", allow] if allow else [])]
+        try:
+            self._process = Process(["/bin/sh", "-c", START, "sh", *options], self.directory / "log", self.env)
+            wait_until(self.socket.exists, "ssh-agent's socket")
+        except BaseException:
+            self.stop()
+            raise
+
+    def ssh_add(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run ssh-add on this agent; `env` is added to the agent's."""
+        return subprocess.run(
+            ["/usr/bin/ssh-add", *arguments],
+            env={**self.env, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def keys(self) -> list[str]:
+        """Public keys that the agent offers, one line each."""
+        done = self.ssh_add("-L")
+        return done.stdout.splitlines() if done.returncode == 0 else []
+
+    @property
+    def log(self) -> str:
+        """What the agent and its PKCS#11 helper wrote to stderr."""
+        return self._process.output()
+
+    def stop(self) -> None:
+        if hasattr(self, "_process"):
+            self._process.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

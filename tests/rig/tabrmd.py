@@ -1,0 +1,78 @@
+"""A software TPM behind the user-space resource manager."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Self
+
+from rig.process import Process, clean_env, wait_until
+from rig.swtpm import Swtpm
+
+BUS_NAME = "com.intel.tss2.Tabrmd"
+
+# only this name and this user: no service is started by the bus, nothing of the desktop's bus is seen
+BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>session</type>
+  <listen>unix:path={path}</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
+    <allow own="*"/>
+  </policy>
+</busconfig>
+"""
+
+
+class Tabrmd:
+    """swtpm, a private D-Bus daemon and tpm2-abrmd: many processes share the TPM as they do on a real machine.
+
+    A client needs `env` (the address of the bus) besides `tcti`.
+    """
+
+    tcti = f"tabrmd:bus_name={BUS_NAME},bus_type=session"
+
+    def __init__(self, max_tries: int | None = None) -> None:
+        self.swtpm = Swtpm(max_tries)
+        directory = self.swtpm.directory
+        bus = directory / "bus"
+        self.env = {"DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus}"}
+        config = directory / "bus.conf"
+        config.write_text(BUS_CONFIG.format(path=bus))
+        self._processes: list[Process] = []
+        try:
+            self._run(["/usr/bin/dbus-daemon", "--nofork", "--nopidfile", f"--config-file={config}"])
+            wait_until(bus.exists, "D-Bus socket")
+            options = ["--session", "--allow-root", f"--dbus-name={BUS_NAME}", f"--tcti={self.swtpm.tcti}"]
+            self._run(["/usr/sbin/tpm2-abrmd", *options])
+            wait_until(self._owned, "tpm2-abrmd")
+        except BaseException:
+            self.stop()
+            raise
+
+    def _run(self, argv: list[str]) -> None:
+        log = self.swtpm.directory / f"{len(self._processes)}.log"
+        self._processes.append(Process(argv, log, clean_env(**self.env)))
+
+    def _owned(self) -> bool:
+        """True once tpm2-abrmd has its name on the bus."""
+        for process in self._processes:
+            if not process.running():
+                raise ChildProcessError(f"{process.name}: {process.output()}")
+        address = self.env["DBUS_SESSION_BUS_ADDRESS"]
+        ask = ["--print-reply", "--dest=org.freedesktop.DBus", "/", "org.freedesktop.DBus.GetNameOwner"]
+        command = ["/usr/bin/dbus-send", f"--bus={address}", *ask, f"string:{BUS_NAME}"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def stop(self) -> None:
+        for process in reversed(self._processes):
+            process.kill()
+        self.swtpm.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
