@@ -1,0 +1,199 @@
+"""``p11tpm doctor``: look at everything that has to be right, and say what to do about what is not."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from p11tpm.ck import CKR, CKU
+from p11tpm.cli import module
+from p11tpm.cli.machine import Machine
+from p11tpm.cli.output import example, json_option, print_json, printable
+from p11tpm.error import Error
+from p11tpm.tpm import Srk, Tpm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from p11tpm.config import Config
+    from p11tpm.token import Token
+
+OK, NOTE, WRONG = "ok", "note", "wrong"
+_COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red"}
+_AGENT_ALLOWS = ("/usr/lib*/*", "/usr/local/lib*/*")  # ssh-agent(1), option -P
+
+
+class Finding:
+    """One thing that was looked at: how it is, and, unless it is well, what to do."""
+
+    __slots__ = ("about", "remedy", "state", "text")
+
+    def __init__(self, about: str, state: str, text: str, remedy: str = "") -> None:
+        self.about = about
+        self.state = state
+        self.text = text
+        self.remedy = remedy
+
+    def show(self) -> None:
+        """Print it for a person."""
+        click.echo(f"{click.style(self.state.ljust(5), fg=_COLOURS[self.state])}  {self.about}: {self.text}")
+        if self.remedy:
+            click.echo(f"       do: {self.remedy}")
+
+
+@click.command(epilog=example("p11tpm doctor", "p11tpm doctor --json"))
+@json_option
+def doctor(*, as_json: bool) -> int:
+    """Look for what is wrong, and say what to do about it.
+
+    Checks the module, the store, the TPM and the tokens. Changes nothing and needs no PIN.
+
+    Exit status: 1 if something is wrong; what is only worth a note does not count.
+    """
+    findings = list(_findings())
+    if as_json:
+        print_json([{slot: getattr(one, slot) for slot in ("about", "state", "text", "remedy")} for one in findings])
+    else:
+        for one in findings:
+            one.show()
+    return int(any(one.state == WRONG for one in findings))
+
+
+def _findings() -> Iterator[Finding]:
+    yield _module()
+    try:
+        machine = Machine()
+    except Error as error:
+        yield Finding("configuration and store", WRONG, error.why, "see conf.example for what may be set, and how")
+        return
+    with machine:
+        yield _store(Path(machine.config.store))
+        device = _device(machine.config)
+        yield device
+        if device.state == WRONG:
+            return
+        try:
+            yield from _tpm(machine.config)
+            for token in machine.tokens:
+                yield _token(machine, token)
+        except Error as error:
+            yield Finding(
+                "TPM", WRONG, error.why, "see that the TPM is on, that 'tcti' names it, and that nothing else holds it"
+            )
+
+
+def _module() -> Finding:
+    path = Path(module.path())
+    if not path.is_file() or path.is_symlink():
+        return Finding("module", WRONG, f"{path} is no regular file", "build it: 'make build' or 'make install'")
+    real = str(path.resolve())
+    if not any(fnmatchcase(real, pattern) for pattern in _AGENT_ALLOWS):
+        return Finding(
+            "module",
+            NOTE,
+            f"{path} is not where ssh-agent looks for modules by default",
+            f"'make install', or start the agent with: ssh-agent -P '{real}'",
+        )
+    return Finding("module", OK, str(path))
+
+
+def _store(directory: Path) -> Finding:
+    try:
+        status = directory.stat()
+    except FileNotFoundError:
+        return Finding("store", NOTE, f"there is none yet in {directory}", "p11tpm init")
+    owner = _user_name(status.st_uid)
+    files = [directory, *directory.glob("p11tpm.db*")]
+    if status.st_uid != os.geteuid() or not os.access(directory, os.W_OK):
+        return Finding("store", NOTE, f"{directory} is {owner}'s and read-only here: keys work, changes do not")
+    open_ = [str(file) for file in files if stat.S_IMODE(file.stat().st_mode) & 0o077]
+    if open_:
+        return Finding("store", WRONG, f"others can read {', '.join(open_)}", f"chmod go= {' '.join(open_)}")
+    return Finding("store", OK, f"{directory}, {owner}'s alone")
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _device(config: Config) -> Finding:
+    kind, _, rest = config.tcti.partition(":")
+    if kind != "device":
+        return Finding("TPM connection", OK, config.tcti)
+    path = Path(rest or "/dev/tpmrm0")
+    if not path.exists():
+        return Finding(
+            "TPM device", WRONG, f"there is no {path}", "switch the TPM 2.0 (fTPM, PTT) on in the firmware set-up"
+        )
+    if os.access(path, os.R_OK | os.W_OK):
+        return Finding("TPM device", OK, str(path))
+    return Finding("TPM device", WRONG, f"{path} may not be opened by {_user_name(os.getuid())}", how_to_open(path))
+
+
+def how_to_open(path: Path) -> str:
+    """Say how this user gets at the device: by its group, which Debian's package tpm-udev makes ``tss``."""
+    status = path.stat()
+    groups = [group for group in grp.getgrall() if group.gr_gid == status.st_gid != 0]
+    if not groups or stat.S_IMODE(status.st_mode) & 0o060 != 0o060:
+        return "install the package tpm-udev, and start the machine again"
+    user, group = _user_name(os.getuid()), groups[0]
+    if user in group.gr_mem:
+        return f"log out and in again: you are in group {group.gr_name} by now, this login is not"
+    return f"sudo usermod -aG {group.gr_name} {user}, then log out and in again"
+
+
+def _tpm(config: Config) -> Iterator[Finding]:
+    tpm = Tpm(config.tcti)
+    try:
+        lockout = tpm.lockout()
+    finally:
+        tpm.release()
+    tries = f"{lockout.counter} of {lockout.max_tries} wrong PINs counted, one forgiven every {lockout.interval} s"
+    if lockout.locked:
+        yield Finding("TPM lockout", WRONG, f"locked: {tries}", "wait, or: tpm2_dictionarylockout --clear-lockout")
+    else:
+        yield Finding("TPM lockout", OK, tries)
+    if lockout.auth_set:
+        yield Finding("TPM lockout authorisation", OK, "set")
+    else:
+        yield Finding(
+            "TPM lockout authorisation",
+            NOTE,
+            "empty: who can open the TPM can reset the count of wrong PINs, and so guess on",
+            "tpm2_changeauth --object-context=lockout NEW, and keep it; without it nobody can clear a lockout",
+        )
+
+
+def _token(machine: Machine, token: Token) -> Finding:
+    about = f"token '{printable(token.label)}'"
+    try:
+        _check_srk(token.tpm, Srk(token.row.srk_handle, token.row.srk_public))
+    except Error as error:
+        if error.rv != CKR.TOKEN_NOT_RECOGNIZED:
+            raise
+        remedy = f"use it with its TPM, or give it up: p11tpm token delete '{printable(token.label)}'"
+        return Finding(about, WRONG, error.why, remedy)
+    failures = token.failures(CKU.USER)
+    if failures:
+        limit = machine.config.pin_tries
+        return Finding(about, NOTE, f"{failures} of {limit} wrong PINs counted", "find the program that has an old PIN")
+    return Finding(about, OK, "this TPM has its storage root key")
+
+
+def _check_srk(tpm: Tpm, srk: Srk) -> None:
+    """Raise CKR_TOKEN_NOT_RECOGNIZED if the TPM has another storage root key: a persistent one, or one made anew."""
+    try:
+        tpm.run(lambda: tpm.loaded.check(srk))
+        tpm.run(lambda: tpm.loaded.srk(srk))
+    finally:
+        tpm.release()  # a TPM without resource manager has one connection only

@@ -1,0 +1,148 @@
+"""``p11tpm key``: key pairs whose private half never leaves the TPM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from p11tpm.attribute import TRUE, ulong
+from p11tpm.ck import CKA, CKM, CKO, CKR
+from p11tpm.cli.machine import Machine, objects, select, token_option
+from p11tpm.cli.output import confirm, example, json_option, print_json, print_listing, printable, wait
+from p11tpm.cli.prompt import pin_file_option
+from p11tpm.cli.publickey import PublicKey
+from p11tpm.error import Error
+from p11tpm.mechanism import CURVES, RSA_SIZES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from p11tpm.token import Token
+
+ALGORITHMS = (*CURVES, *(f"rsa{bits}" for bits in RSA_SIZES))
+algorithm_option = click.option(
+    "--algorithm", type=click.Choice(ALGORITHMS), default="p256", show_default=True, help="What kind of key."
+)
+_key_argument = click.argument("wanted", metavar="[KEY]", required=False)
+
+
+@click.group(epilog=example("p11tpm key generate --label web --algorithm rsa2048", "p11tpm key list"))
+def key() -> None:
+    """Make, list and delete key pairs.
+
+    KEY is a key's label or its id in hexadecimal; it may be left out if there is only one key.
+    """
+
+
+@key.command(epilog=example("p11tpm key generate --label web --algorithm rsa2048"))
+@click.option("--label", required=True, help="The name of the new key.")
+@algorithm_option
+@token_option
+@pin_file_option
+def generate(label: str, algorithm: str, token_label: str | None, pin_file: Path | None) -> None:
+    """Make a key pair in the TPM and print its PKCS#11 URI."""
+    with Machine() as machine:
+        token = machine.token(token_label)
+        check(token, label, algorithm)
+        machine.log_in(token, pin_file)
+        click.echo(make(token, label, algorithm).uri)
+
+
+def check(token: Token, label: str, algorithm: str) -> None:
+    """Refuse a key that the TPM does not have, or a label that another key has, before anybody types a PIN."""
+    check_label(label)
+    if algorithm not in token.capabilities:
+        there = " ".join(word for word in ALGORITHMS if word in token.capabilities)
+        raise Error(CKR.KEY_SIZE_RANGE, f"this TPM makes no {algorithm} keys; it makes: {there}")
+    if objects(token, CKO.PUBLIC_KEY, label=label.encode()):
+        raise Error(CKR.ARGUMENTS_BAD, f"there is already a key '{label}': choose another --label")
+
+
+def check_label(label: str) -> None:
+    """Refuse a label that could not be printed on a line."""
+    if not label.strip() or label != printable(label):
+        raise click.UsageError(f"A key's label is printable text: {printable(label)!r} is not.")
+
+
+def make(token: Token, label: str, algorithm: str) -> PublicKey:
+    """Make a key pair in the TPM, for whoever is logged in."""
+    shared = {CKA.TOKEN: TRUE, CKA.LABEL: label.encode()}
+    if algorithm in CURVES:
+        mechanism, size = CKM.EC_KEY_PAIR_GEN, {CKA.EC_PARAMS: CURVES[algorithm][1]}
+    else:
+        mechanism = CKM.RSA_PKCS_KEY_PAIR_GEN
+        size = {CKA.MODULUS_BITS: ulong(int(algorithm.removeprefix("rsa")))}
+    public, _ = wait(
+        f"The TPM makes a key of type {algorithm}", lambda: token.generate_pair(mechanism, {**shared, **size}, shared)
+    )
+    return PublicKey(token.label, token.object(public))
+
+
+@key.command("list", epilog=example("p11tpm key list --json"))
+@token_option
+@json_option
+def list_(token_label: str | None, *, as_json: bool) -> None:
+    """List the keys of a token, each with its PKCS#11 URI. Needs no PIN."""
+    with Machine() as machine:
+        token = machine.token(token_label)
+        keys = [PublicKey(token.label, thing) for thing in objects(token, CKO.PUBLIC_KEY)]
+        if as_json:
+            print_json([_described(one) for one in keys])
+        else:
+            print_listing([((one.name, one.algorithm, f"id {one.id.hex()}", _where(one)), (one.uri,)) for one in keys])
+
+
+def _where(one: PublicKey) -> str:
+    return "" if one.in_tpm else "public key only"
+
+
+def _described(one: PublicKey) -> dict[str, str | bool]:
+    return {
+        "label": one.label.decode(errors="replace"),
+        "id": one.id.hex(),
+        "algorithm": one.algorithm,
+        "in_tpm": one.in_tpm,
+        "uri": one.uri,
+        "openssh": _openssh(one),
+    }
+
+
+def _openssh(one: PublicKey) -> str:
+    try:
+        return one.openssh()
+    except Error:
+        return ""
+
+
+@key.command(epilog=example("p11tpm key public ssh | ssh HOST 'cat >> .ssh/authorized_keys'"))
+@_key_argument
+@click.option(
+    "--format", "form", type=click.Choice(["openssh", "pem"]), default="openssh", show_default=True, help="Which form."
+)
+@token_option
+def public(wanted: str | None, form: str, token_label: str | None) -> None:
+    """Print the public half of a key. Needs no PIN."""
+    with Machine() as machine:
+        token = machine.token(token_label)
+        one = PublicKey(token.label, select(token, CKO.PUBLIC_KEY, wanted))
+        click.echo(one.openssh() if form == "openssh" else one.pem())
+
+
+@key.command(epilog=example("p11tpm key delete web"))
+@click.argument("wanted", metavar="KEY")
+@token_option
+@pin_file_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(wanted: str, token_label: str | None, pin_file: Path | None, *, yes: bool) -> None:
+    """Delete a key pair for ever. Certificates stay."""
+    with Machine() as machine:
+        token = machine.token(token_label)
+        thing = select(token, CKO.PUBLIC_KEY, wanted)
+        one = PublicKey(token.label, thing)
+        confirm(f"Delete key '{one.name}' ({one.algorithm}, id {one.id.hex()}) for ever?", yes=yes)
+        if one.in_tpm:
+            machine.log_in(token, pin_file)
+            for private in objects(token, CKO.PRIVATE_KEY, info=thing.get(CKA.PUBLIC_KEY_INFO)):
+                token.destroy(private.record.id)
+        token.destroy(thing.record.id)

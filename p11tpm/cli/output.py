@@ -1,0 +1,102 @@
+"""What the commands say: results on stdout, everything else on stderr; JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rich.status import Status
+
+Result = TypeVar("Result")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+def say(text: str) -> None:
+    """Print one line for the person on stderr."""
+    click.echo(f"p11tpm: {printable(text)}", err=True)
+
+
+def printable(text: str) -> str:
+    """Replace what is no printable character: a label may come from any program, and must stay on its line."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def as_text(value: bytes) -> str:
+    """Decode a label of the standard, UTF-8, into something that can be printed."""
+    return printable(value.decode(errors="replace"))
+
+
+def print_json(value: object) -> None:
+    """Print a result for programs."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_listing(rows: Sequence[tuple[Sequence[str], Sequence[str]]]) -> None:
+    """Print each thing's columns, aligned, on a line; below it, indented, lines that can be copied as they are."""
+    widths = [max(map(len, column)) for column in zip(*(columns for columns, _ in rows), strict=True)]
+    for columns, below in rows:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(columns, widths, strict=True)).rstrip())
+        for line in below:
+            click.echo(f"    {line}")
+
+
+def example(*commands: str) -> str:
+    """Give the end of a command's help: what to type. It begins with click's mark for lines that stay as they are."""
+    return "\n".join(["\b", "Example:", *(f"  {command}" for command in commands)])
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is destroyed, unless `yes`; a program that can not be asked has to say --yes."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Nobody is there to confirm it: add --yes.")
+    click.confirm(question, abort=True, err=True)
+
+
+def wait(text: str, work: Callable[[], Result]) -> Result:
+    """Do work that may take the TPM minutes; a terminal sees what is going on, and for how long.
+
+    The work has a thread of its own, since a TPM command can not be interrupted: Ctrl-C ends the process at once. Only
+    finished work reaches the store, in one transaction.
+    """
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    console = Console(stderr=True)
+    start = time.monotonic()
+    try:
+        with console.status(text) as status:
+            thread.start()
+            while thread.is_alive():
+                thread.join(0.2)
+                _show_elapsed(status, text, time.monotonic() - start)
+    except KeyboardInterrupt:
+        say("interrupted; what was there before is unchanged")
+        os._exit(1)
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _show_elapsed(status: Status, text: str, seconds: float) -> None:
+    if seconds >= 1:
+        status.update(f"{text} ({seconds:.0f} s)")

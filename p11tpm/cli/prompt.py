@@ -1,0 +1,107 @@
+"""Where PINs come from: the terminal, without echo, or a file that nobody else can read. Never the command line."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import stat
+import sys
+from pathlib import Path
+
+import click
+
+from p11tpm.ck import CKR
+from p11tpm.error import Error
+from p11tpm.pin import check_new
+
+_ATTEMPTS = 3
+_LONGEST_FILE = 4096  # bytes; a PIN is far shorter
+
+pin_file_option = click.option(
+    "--pin-file",
+    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    help="Read the PIN from this file (mode 600; '-' is stdin) instead of asking for it.",
+)
+so_pin_file_option = click.option(
+    "--so-pin-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Read the SO PIN (it sets a new PIN when the PIN is lost) from this file (mode 600).",
+)
+no_pin_option = click.option(
+    "--no-pin",
+    is_flag=True,
+    help="Use the keys without a PIN: who can read the store can use them on this machine. For services.",
+)
+
+
+def existing(what: str, file: Path | None) -> bytes:
+    """Read a PIN that the token knows: from `file`, or by asking for `what` once."""
+    return read(file) if file else _ask(what)
+
+
+def new(what: str, file: Path | None, shortest: int, *, optional: bool = False) -> bytes | None:
+    """Read a PIN that is to be set, at least `shortest` bytes long: from `file`, or by asking twice for `what`.
+
+    None if an `optional` one was left empty.
+    """
+    if file:
+        pin = read(file)
+        check_new(pin, shortest)
+        return pin
+    for _ in range(_ATTEMPTS):
+        pin = _ask(f"New {what}")
+        if optional and not pin:
+            return None
+        try:
+            check_new(pin, shortest)
+        except Error as error:
+            click.echo(f"{error.why}; try again", err=True)
+            continue
+        if _ask(f"{what} again") == pin:
+            return pin
+        click.echo("the two differ; try again", err=True)
+    raise Error(CKR.PIN_INVALID, f"no {what} was set in {_ATTEMPTS} attempts; nothing was changed")
+
+
+def new_pair(pin_file: Path | None, so_pin_file: Path | None, shortest: int) -> tuple[bytes | None, bytes | None]:
+    """Read the SO PIN and the PIN of a new token. A script that gives just a PIN file makes a token without SO PIN."""
+    pin = new("PIN", pin_file, shortest)
+    if pin_file and not so_pin_file:
+        return None, pin
+    if not so_pin_file:
+        click.echo(
+            "The SO PIN sets a new PIN when the PIN is lost; it opens no key. Leave it empty for none.", err=True
+        )
+    return new("SO PIN", so_pin_file, shortest, optional=True), pin
+
+
+def read(file: Path) -> bytes:
+    """Read the PIN that is the only line of a file; the file must be closed to group and others."""
+    descriptor = os.dup(0) if str(file) == "-" else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as source:
+        _check_mode(file, os.fstat(descriptor))
+        content = source.read(_LONGEST_FILE + 1)
+    pin = content.removesuffix(b"\n").removesuffix(b"\r")
+    if not pin or b"\n" in pin or len(content) > _LONGEST_FILE:
+        raise Error(CKR.PIN_INVALID, f"{file}: write the PIN, and nothing else, on one line")
+    return pin
+
+
+def _check_mode(file: Path, status: os.stat_result) -> None:
+    """Only files can be read by others: pipes, sockets and terminals are this process's own."""
+    if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
+        raise Error(CKR.GENERAL_ERROR, f"{file}: others could read or change the PIN in it: chmod 600 {file}")
+
+
+def _ask(what: str) -> bytes:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        raise Error(CKR.GENERAL_ERROR, "no terminal to ask for a PIN: give it in a file, see --help") from None
+    sys.stdout.flush()
+    try:
+        return getpass.getpass(f"{what}: ").encode()
+    except EOFError:
+        raise click.Abort from None
+    except UnicodeError:
+        raise Error(CKR.PIN_INVALID, "a PIN is UTF-8 text") from None

@@ -1,0 +1,332 @@
+"""The real command on a real, if simulated, TPM."""
+
+import json
+import os
+import pty
+import re
+import signal
+import stat
+import subprocess
+import time
+from contextlib import contextmanager
+
+import click
+import pytest
+from click.testing import CliRunner
+from cryptography.hazmat.primitives.serialization import load_pem_public_key, load_ssh_public_key
+
+from command import failed, good
+from conftest import CLI, SO_PIN, USER_PIN
+from p11tpm.cli import p11tpm
+from rig import write_secret
+
+
+@pytest.fixture
+def cli(p11tpm_cli, pin_file, so_pin_file):
+    """The command with a token and a first key."""
+    good(p11tpm_cli("init", "--pin-file", pin_file, "--so-pin-file", so_pin_file))
+    return p11tpm_cli
+
+
+@pytest.fixture
+def free(p11tpm_cli):
+    """The command with a token without PIN, and a first key."""
+    good(p11tpm_cli("init", "--no-pin"))
+    return p11tpm_cli
+
+
+def commands(group=p11tpm, name="p11tpm"):
+    yield name, group
+    if isinstance(group, click.Group):
+        for word, command in group.commands.items():
+            yield from commands(command, f"{name} {word}")
+
+
+# -- help
+
+
+@pytest.mark.parametrize("name", [name for name, _ in commands()])
+def test_help_teaches_by_example(name):
+    done = CliRunner().invoke(p11tpm, [*name.split()[1:], "--help"], prog_name="p11tpm")
+    assert done.exit_code == 0
+    examples = done.output.split("  Example:\n")[1]
+    assert re.search(rf"^    (ssh -I \"\$\()?{name}\b", examples, re.MULTILINE), examples
+
+
+def test_every_option_says_what_it_is_for():
+    silent = [
+        (name, option.name)
+        for name, command in commands()
+        for option in command.params
+        if isinstance(option, click.Option) and not option.help
+    ]
+    assert silent == []
+
+
+def test_no_option_takes_a_secret():
+    takers = {option for _, command in commands() for parameter in command.params for option in parameter.opts}
+    assert {"--pin-file", "--so-pin-file", "--no-pin"} == {option for option in takers if "pin" in option}
+
+
+def test_wrong_usage_is_2(p11tpm_cli):
+    failed(p11tpm_cli("kye"), "No such command", 2)
+    failed(p11tpm_cli("key", "generate"), "Missing option '--label'", 2)
+    failed(p11tpm_cli("init", "--no-pin", "--pin-file", "/dev/null"), "contradict", 2)
+
+
+# -- init
+
+
+def test_init_makes_a_token_with_a_key_and_says_what_to_do_next(p11tpm_cli, pin_file, so_pin_file, store, module_path):
+    said = good(p11tpm_cli("init", "--pin-file", pin_file, "--so-pin-file", so_pin_file))
+    keys = json.loads(good(p11tpm_cli("key", "list", "--json")))
+    assert [(key["label"], key["algorithm"], key["in_tpm"]) for key in keys] == [("ssh", "p256", True)]
+    for line in (
+        keys[0]["openssh"],
+        f"ssh -I {module_path} HOST",
+        f"    PKCS11Provider {module_path}",
+        f"ssh-add -s {module_path}",
+    ):
+        assert line in said.splitlines()
+    assert stat.S_IMODE(store.stat().st_mode) == 0o700
+    assert {0o600} == {stat.S_IMODE(file.stat().st_mode) for file in store.iterdir()}
+
+
+def test_init_says_if_programs_will_not_see_the_token(p11tpm_cli, host_env, tmp_path):
+    env = host_env()
+    (tmp_path / "p11tpm.conf").write_text("token = work\n")
+    assert "write 'token = p11tpm'" in p11tpm_cli("init", "--no-pin", env=env).stderr
+
+
+@pytest.mark.usefixtures("cli")
+def test_init_leaves_nothing_loaded_in_the_tpm(swtpm):
+    assert swtpm.loaded() == []
+
+
+def test_init_twice_changes_nothing(cli, pin_file):
+    before = good(cli("key", "list"))
+    failed(cli("init", "--pin-file", pin_file), "already a token 'p11tpm': add a key with 'p11tpm key generate")
+    assert before == good(cli("key", "list"))
+
+
+def test_init_without_what_the_tpm_has_leaves_nothing(p11tpm_cli):
+    failed(p11tpm_cli("init", "--no-pin", "--algorithm", "rsa4096"), "makes no rsa4096 keys; it makes: p256")
+    assert json.loads(good(p11tpm_cli("token", "list", "--json"))) == []
+
+
+def test_init_without_a_terminal_says_what_to_do(host_env):
+    done = subprocess.run(
+        [CLI, "init"], env=host_env(), capture_output=True, text=True, start_new_session=True, check=False
+    )
+    failed(done, "no terminal to ask for a PIN: give it in a file")
+
+
+def test_init_without_a_tpm_changes_nothing(p11tpm_cli, host_env, pin_file, store):
+    failed(p11tpm_cli("init", "--pin-file", pin_file, env=host_env("swtpm:host=127.0.0.1,port=1", store)), "TPM")
+    assert json.loads(good(p11tpm_cli("token", "list", "--json"))) == []
+
+
+def talk(arguments, env, answers):
+    """Run the command on a terminal of its own, answer each question, and give exit status and what was to be seen."""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execve(CLI, [str(CLI), *arguments], env)
+    seen = b""
+    for question, answer in answers:
+        while question not in seen[seen.rfind(b"\n") + 1 :]:
+            seen += os.read(terminal, 1000)
+        time.sleep(0.1)  # the question is there before echo is off
+        os.write(terminal, answer + b"\n")
+        while not seen.endswith(b"\n"):
+            seen += os.read(terminal, 1)
+    try:
+        while part := os.read(terminal, 1000):
+            seen += part
+    except OSError:  # the other side was closed
+        pass
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seen.decode()
+
+
+def test_init_asks_twice_without_echo(host_env, p11tpm_cli, pin_file):
+    answers = [
+        (b"New PIN: ", b"123"),  # too short
+        (b"New PIN: ", USER_PIN.encode()),
+        (b"PIN again: ", b"654321"),
+        (b"New PIN: ", USER_PIN.encode()),
+        (b"PIN again: ", USER_PIN.encode()),
+        (b"New SO PIN: ", SO_PIN.encode()),
+        (b"SO PIN again: ", SO_PIN.encode()),
+    ]
+    code, seen = talk(["init"], host_env(), answers)
+    assert code == 0, seen
+    assert not any(pin in seen for pin in (USER_PIN, SO_PIN, "654321", "123\r"))
+    good(p11tpm_cli("key", "generate", "--label", "second", "--pin-file", pin_file))
+
+
+def test_an_interrupted_question_changes_nothing(host_env, p11tpm_cli):
+    code, seen = talk(["init"], host_env(), [(b"New PIN: ", b"\x03")])
+    assert code == 1
+    assert "interrupted; what was there before is unchanged" in seen
+    assert good(p11tpm_cli("token", "list")) == ""
+
+
+def test_a_token_may_have_no_so_pin(host_env):
+    pin = USER_PIN.encode()
+    code, seen = talk(["init"], host_env(), [(b"New PIN: ", pin), (b"PIN again: ", pin), (b"New SO PIN: ", b"")])
+    assert code == 0, seen
+
+
+# -- PINs
+
+
+def test_a_wrong_pin_is_counted_once(cli, tmp_path, swtpm):
+    wrong = write_secret(tmp_path / "wrong", "999999\n")
+    failed(cli("key", "generate", "--label", "web", "--pin-file", wrong), "the PIN is wrong")
+    assert swtpm.lockout_counter() == 1
+    assert json.loads(good(cli("token", "list", "--json")))[0]["pin"] == "wrong PIN counted"
+
+
+def test_a_pin_file_that_others_can_read_is_refused(cli, pin_file):
+    pin_file.chmod(0o644)
+    failed(cli("key", "generate", "--label", "web", "--pin-file", pin_file), f"chmod 600 {pin_file}")
+
+
+def test_a_missing_pin_file_is_said(cli, tmp_path):
+    failed(cli("key", "generate", "--label", "web", "--pin-file", tmp_path / "none"), "none: No such file")
+
+
+def test_a_pin_may_come_by_stdin(cli):
+    good(cli("key", "generate", "--label", "web", "--pin-file", "-", input=f"{USER_PIN}\n"))
+
+
+# -- keys
+
+
+@pytest.mark.parametrize("algorithm", ["p256", "p384", "rsa2048"])
+def test_generate_list_public_delete(cli, pin_file, algorithm):
+    uri = good(cli("key", "generate", "--label", "web key", "--algorithm", algorithm, "--pin-file", pin_file)).strip()
+    key = json.loads(good(cli("key", "list", "--json")))[1]
+    assert (uri, algorithm) == (key["uri"], key["algorithm"])
+    assert f"    {uri}\n" in good(cli("key", "list"))
+    assert "object=web%20key" in uri
+    openssh, pem = (good(cli("key", "public", key["id"], "--format", form)).strip() for form in ("openssh", "pem"))
+    assert openssh.endswith(" web key")
+    assert load_ssh_public_key(openssh.encode()) == load_pem_public_key(pem.encode())
+    good(cli("key", "delete", "web key", "--yes", "--pin-file", pin_file))
+    assert [key["label"] for key in json.loads(good(cli("key", "list", "--json")))] == ["ssh"]
+
+
+def test_a_label_is_used_once(cli, pin_file):
+    failed(cli("key", "generate", "--label", "ssh", "--pin-file", pin_file), "already a key 'ssh'")
+
+
+def test_an_unknown_key_is_said(cli):
+    failed(cli("key", "public", "nobody"), "no key 'nobody': see 'p11tpm key list'")
+
+
+def test_deleting_asks(cli, host_env, pin_file):
+    failed(cli("key", "delete", "ssh", "--pin-file", pin_file), "add --yes", 2)
+    code, _ = talk(["key", "delete", "ssh", "--pin-file", str(pin_file)], host_env(), [(b"[y/N]: ", b"n")])
+    assert code == 1
+    assert "ssh" in good(cli("key", "list"))
+    code, _ = talk(["key", "delete", "ssh", "--pin-file", str(pin_file)], host_env(), [(b"[y/N]: ", b"y")])
+    assert code == 0
+    assert good(cli("key", "list")) == ""
+
+
+def test_a_token_without_pin_asks_for_none(free):
+    good(free("key", "generate", "--label", "web"))
+    assert json.loads(good(free("token", "list", "--json")))[0]["pin"] == "none"
+    good(free("key", "delete", "web", "--yes"))
+
+
+def test_listing_needs_no_tpm(cli, host_env, store):
+    nowhere = host_env("swtpm:host=127.0.0.1,port=1", store)
+    assert "ssh" in good(cli("key", "list", env=nowhere))
+    assert "p11tpm" in good(cli("token", "list", env=nowhere))
+
+
+@contextmanager
+def busy(tpm):
+    """The TPM takes its time: it answers nothing within this block."""
+    pid = tpm._process.pid  # noqa: SLF001 - the rig has no word for it
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_interrupted_generation_leaves_the_old_state(free, host_env, swtpm):
+    with busy(swtpm):
+        arguments = [CLI, "key", "generate", "--label", "web"]
+        process = subprocess.Popen(arguments, env=host_env(), stderr=subprocess.PIPE, text=True)
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=5)[1]
+    assert (process.returncode, said) == (1, "p11tpm: interrupted; what was there before is unchanged\n")
+    assert [key["label"] for key in json.loads(good(free("key", "list", "--json")))] == ["ssh"]
+
+
+@pytest.mark.usefixtures("free")
+def test_a_long_generation_shows_that_it_goes_on(host_env, swtpm):
+    seen = b""
+    with busy(swtpm):
+        pid, terminal = pty.fork()
+        if not pid:
+            os.execve(CLI, [str(CLI), "key", "generate", "--label", "web"], host_env() | {"TERM": "xterm"})
+        while b"(1 s)" not in seen:
+            seen += os.read(terminal, 1000)
+    assert b"The TPM makes a key of type p256" in seen
+    try:
+        while os.read(terminal, 1000):
+            pass
+    except OSError:  # the other side was closed
+        pass
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+# -- tokens
+
+
+def test_a_second_token_is_made_and_deleted(free, pin_file):
+    done = free("token", "create", "--label", "work", "--pin-file", pin_file)
+    assert done.returncode == 0
+    assert "write 'token = work'" in done.stderr
+    tokens = json.loads(good(free("token", "list", "--json")))
+    assert [(one["label"], one["shown"], one["keys"]) for one in tokens] == [("p11tpm", True, 1), ("work", False, 0)]
+    assert done.stdout.strip() == tokens[1]["uri"]
+    good(free("key", "generate", "--token", "work", "--label", "a", "--pin-file", pin_file))
+    assert "object=a;" in good(free("key", "list", "--token", "work"))
+    failed(free("token", "create", "--label", "work", "--no-pin"), "already a token 'work'")
+    failed(free("token", "delete", "work"), "with 1 key for ever.*add --yes", 2)
+    good(free("token", "delete", "work", "--yes"))
+    failed(free("key", "list", "--token", "work"), "no token 'work', only: p11tpm")
+
+
+@pytest.mark.parametrize("label", ["", " ", "x" * 33, "two\nlines"])
+def test_a_label_that_is_none(p11tpm_cli, label):
+    failed(p11tpm_cli("token", "create", "--no-pin", "--label", label), "1 to 32 bytes", 2)
+
+
+def test_without_a_token_it_says_init(p11tpm_cli):
+    failed(p11tpm_cli("key", "list"), "make one with 'p11tpm init'")
+    assert good(p11tpm_cli("token", "list")) == ""
+
+
+# -- output
+
+
+@pytest.mark.usefixtures("cli")
+def test_a_reader_that_has_seen_enough(host_env):
+    line = f"{CLI} key list | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["/bin/bash", "-c", line], env=host_env(), capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_a_bad_configuration_is_said_with_file_and_line(p11tpm_cli, host_env, tmp_path):
+    env = host_env()
+    (tmp_path / "p11tpm.conf").write_text("\nstroe = /x\n")
+    failed(p11tpm_cli("key", "list", env=env), r"p11tpm.conf:2: there is no setting 'stroe'")

@@ -1,0 +1,117 @@
+import grp
+import json
+import os
+import sqlite3
+
+import pytest
+
+import rig
+from command import good
+from p11tpm.cli.doctor import how_to_open
+
+
+@pytest.fixture
+def cli(p11tpm_cli, pin_file):
+    good(p11tpm_cli("init", "--pin-file", pin_file))
+    return p11tpm_cli
+
+
+def findings(done):
+    return {one["about"]: one for one in json.loads(done.stdout)}
+
+
+def the_only_wrong(done, about):
+    assert done.returncode == 1
+    wrong = [one for one in findings(done).values() if one["state"] == "wrong"]
+    assert [about] == [one["about"] for one in wrong], done.stdout
+    assert wrong[0]["remedy"]
+    return wrong[0]
+
+
+def test_all_is_well(cli):
+    found = findings(cli("doctor", "--json"))
+    assert {"ok"} == {found[about]["state"] for about in ("store", "token 'p11tpm'", "TPM lockout", "TPM connection")}
+    assert "tpm2_changeauth" in found["TPM lockout authorisation"]["remedy"]  # a new software TPM has none
+    assert "ok     store: " in good(cli("doctor"))
+
+
+def test_before_init(p11tpm_cli):
+    found = findings(p11tpm_cli("doctor", "--json"))
+    assert (found["store"]["state"], found["store"]["remedy"]) == ("note", "p11tpm init")
+
+
+def test_a_lockout_authorisation_is_seen(cli, swtpm):
+    swtpm.tool("changeauth", "--object-context=lockout", "secret")
+    assert findings(cli("doctor", "--json"))["TPM lockout authorisation"]["state"] == "ok"
+
+
+def test_a_cleared_tpm_is_another_one(cli, swtpm):
+    swtpm.clear()
+    assert "another TPM" in the_only_wrong(cli("doctor", "--json"), "token 'p11tpm'")["text"]
+
+
+def test_after_a_cleared_tpm_one_can_start_again(cli, swtpm):
+    swtpm.clear()
+    good(cli("token", "delete", "p11tpm", "--yes"))
+    good(cli("init", "--no-pin"))
+    assert cli("doctor").returncode == 0
+
+
+def test_another_tpm(cli, host_env):
+    with rig.Swtpm() as other:
+        the_only_wrong(cli("doctor", "--json", env=host_env(other)), "token 'p11tpm'")
+
+
+def test_a_storage_root_key_that_is_made_anew(cli, store, swtpm):
+    with sqlite3.connect(store / "p11tpm.db") as database:
+        database.execute("UPDATE token SET srk_handle = 0")
+    assert findings(cli("doctor", "--json"))["token 'p11tpm'"]["state"] == "ok"
+    assert swtpm.loaded() == []
+    swtpm.clear()
+    the_only_wrong(cli("doctor", "--json"), "token 'p11tpm'")
+
+
+def test_a_store_open_to_others(cli, store):
+    (store / "p11tpm.db").chmod(0o644)
+    assert f"chmod go= {store}/p11tpm.db" == the_only_wrong(cli("doctor", "--json"), "store")["remedy"]
+
+
+def test_a_store_that_others_may_write_to(cli, store):
+    store.chmod(0o777)
+    the_only_wrong(cli("doctor", "--json"), "configuration and store")
+
+
+def test_no_tpm(cli, host_env, tmp_path):
+    the_only_wrong(cli("doctor", "--json", env=host_env(f"device:{tmp_path}/tpmrm0")), "TPM device")
+    the_only_wrong(cli("doctor", "--json", env=host_env("swtpm:host=127.0.0.1,port=1")), "TPM")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to a group")
+@pytest.mark.parametrize(
+    ("group", "mode", "remedy"),
+    [
+        (grp.getgrnam("daemon").gr_gid, 0o660, "usermod -aG daemon root"),
+        (grp.getgrnam("daemon").gr_gid, 0o600, "tpm-udev"),
+        (0, 0o660, "tpm-udev"),
+        (987654, 0o660, "tpm-udev"),
+    ],
+)
+def test_how_to_get_at_the_device(tmp_path, group, mode, remedy):
+    device = tmp_path / "tpmrm0"
+    device.touch()
+    device.chmod(mode)
+    os.chown(device, 0, group)
+    assert remedy in how_to_open(device)
+
+
+def test_wrong_pins_are_noted(cli, tmp_path):
+    wrong = rig.write_secret(tmp_path / "wrong", "999999\n")
+    cli("key", "generate", "--label", "web", "--pin-file", wrong)
+    found = findings(cli("doctor", "--json"))["token 'p11tpm'"]
+    assert (found["state"], found["text"].startswith("1 of 5 wrong PINs")) == ("note", True)
+
+
+def test_a_locked_tpm_is_wrong(cli, swtpm, tmp_path):
+    swtpm.set_lockout(1)
+    cli("key", "generate", "--label", "web", "--pin-file", rig.write_secret(tmp_path / "wrong", "999999\n"))
+    assert "locked" in the_only_wrong(cli("doctor", "--json"), "TPM lockout")["text"]

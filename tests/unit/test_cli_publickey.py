@@ -1,0 +1,63 @@
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from p11tpm import der
+from p11tpm.attribute import TRUE, ulong
+from p11tpm.ck import CKA, CKK, CKO
+from p11tpm.cli.publickey import PublicKey
+from p11tpm.error import Error
+from p11tpm.object import Object
+from p11tpm.store import Record
+
+CURVES = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1(), "p521": ec.SECP521R1()}
+
+
+def public_key(algorithm):
+    """Attributes of a public key, as the core describes it, and what cryptography makes of the same numbers."""
+    if algorithm in CURVES:
+        key = ec.generate_private_key(CURVES[algorithm]).public_key()
+        numbers = key.public_numbers()
+        described = der.ec_public(algorithm, numbers.x, numbers.y, CURVES[algorithm].key_size)
+    else:
+        key = rsa.generate_private_key(65537, 2048).public_key()
+        numbers = key.public_numbers()
+        described = der.rsa_public(numbers.n, numbers.e)
+    key_type = CKK.EC if algorithm in CURVES else CKK.RSA
+    named = {CKA.TOKEN: TRUE, CKA.LABEL: b"lap\ntop", CKA.ID: b"\x01\x02"}
+    attributes = {
+        CKA.CLASS: ulong(CKO.PUBLIC_KEY),
+        CKA.KEY_TYPE: ulong(key_type),
+        CKA.LOCAL: TRUE,
+        **named,
+        **described,
+    }
+    return Object(Record(1, bytes(16), attributes)), key
+
+
+@pytest.mark.parametrize("algorithm", ["p256", "p384", "p521", "rsa2048"])
+def test_both_forms_are_the_same_key(algorithm):
+    thing, key = public_key(algorithm)
+    shown = PublicKey("p11tpm", thing)
+    assert shown.algorithm == algorithm
+    assert serialization.load_ssh_public_key(shown.openssh().encode()).public_numbers() == key.public_numbers()
+    assert serialization.load_pem_public_key(shown.pem().encode()).public_numbers() == key.public_numbers()
+
+
+def test_a_point_on_no_curve_is_no_key():
+    thing, _ = public_key("p256")
+    thing.record.attributes.update(der.ec_public("p256", 1, 1, 256))
+    shown = PublicKey("p11tpm", thing)
+    assert shown.algorithm == "p256"
+    with pytest.raises(Error, match="is no public key: delete it"):
+        shown.openssh()
+
+
+def test_a_label_can_not_add_a_line_to_authorized_keys():
+    thing, _ = public_key("p256")
+    assert len(PublicKey("p11tpm", thing).openssh().splitlines()) == 1
+
+
+def test_the_uri_is_the_private_keys():
+    thing, _ = public_key("p256")
+    assert PublicKey("p11tpm", thing).uri == "pkcs11:token=p11tpm;id=%01%02;object=lap%0Atop;type=private"
