@@ -1,0 +1,134 @@
+# Everything here installs what it needs first; all paths are relative, so that the checkout may lie anywhere.
+#   make demo        a login with ssh and ssh-agent by keys in a software TPM
+#   make test        lint and all tests
+#   make build       .venv/bin/p11tpm and the module (its path: .venv/bin/p11tpm module)
+#   make install     a self-contained copy below PREFIX (root);  make uninstall  removes it
+#   make lint clean
+
+SHELL := /bin/sh
+# an empty environment will do, and so will a user's without the sbin directories
+export PATH := $(if $(PATH),$(PATH):)/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+PREFIX ?= /usr/local
+# p11-kit's directory for what the administrator adds (pkcs11.conf(5)); another PREFIX keeps to itself
+P11_KIT_MODULES ?= $(if $(filter /usr /usr/local,$(PREFIX)),/etc/pkcs11/modules,$(PREFIX)/etc/pkcs11/modules)
+
+# The module embeds Python: 3.11 or later, with a shared libpython (Debian's comes from the packages below).
+SUITABLE = import sys, sysconfig; sys.exit(sys.version_info < (3, 11) or \
+	not (sys.base_prefix == "/usr" or sysconfig.get_config_var("Py_ENABLE_SHARED")))
+FIND_PYTHON = for python in $(1) /usr/bin/python3; do \
+	"$$python" -c '$(SUITABLE)' 2>/dev/null && break; done; echo "$$python"
+ifeq ($(origin PYTHON), undefined)
+PYTHON = $(shell $(call FIND_PYTHON,python3 python3.14 python3.13 python3.12 python3.11))
+endif
+# an installed module should not depend on a Python in somebody's home directory
+ifeq ($(origin INSTALL_PYTHON), undefined)
+INSTALL_PYTHON = $(shell $(call FIND_PYTHON,/usr/bin/python3 "$(PYTHON)"))
+endif
+
+DEBIAN_BUILD := gcc libc6-dev pkg-config libp11-kit-dev libtss2-dev libssl-dev
+DEBIAN_DEMO := swtpm openssh-server openssh-client
+DEBIAN_TEST := $(DEBIAN_DEMO) tpm2-tools tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon dbus-bin softhsm2 opensc p11-kit \
+	libengine-pkcs11-openssl openssl gnutls-bin
+
+SUDO := $(if $(filter-out 0,$(shell id -u 2>&1)),sudo)
+# A copied checkout gets an environment of its own: one that was made elsewhere still points there.
+HERE := $(shell pwd -P | cksum | cut -d ' ' -f 1)
+VENV := .venv/made-$(HERE)
+TOOLS := .venv/tools-$(HERE)
+BUILT := .venv/built-$(HERE)
+PIP_INSTALL := -m pip install -qq --no-input --disable-pip-version-check
+
+# $(call debian,PACKAGES): install what is missing. A service that comes with a package is not left running.
+define debian
+	@command -v dpkg-query >/dev/null || { echo "Not Debian: make sure you have the likes of $(strip $(1))"; exit 0; }; \
+	here=$$(dpkg-query -W -f='$${db:Status-Status} $${Package} ' $(1) 2>/dev/null); \
+	missing=; for package in $(1); do \
+		case " $$here" in *" installed $$package "*) ;; *) missing="$$missing $$package";; esac; done; \
+	[ -n "$$missing" ] || exit 0; \
+	echo "Installing Debian packages:$$missing"; \
+	told=$$($(SUDO) apt-get update -qq 2>&1 && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+			-o Dpkg::Use-Pty=0 $$missing 2>&1) || { echo "$$told"; exit 1; }; \
+	[ -d /run/systemd/system ] || exit 0; \
+	case "$$missing " in *" openssh-server "*) $(SUDO) systemctl disable --quiet --now ssh;; esac; \
+	case "$$missing " in *" tpm2-abrmd "*) $(SUDO) systemctl disable --quiet --now tpm2-abrmd;; esac
+endef
+
+# $(call python_debian,PYTHON): the headers and venv of a Python that Debian packaged
+define python_debian
+$(shell "$(1)" -c 'import sys; v = "python%d.%d-" % sys.version_info[:2]; \
+	print(v + "dev", v + "venv") if sys.base_prefix == "/usr" else None' 2>/dev/null || echo python3-dev python3-venv)
+endef
+
+.PHONY: build demo test lint install uninstall clean packages-build packages-demo packages-test
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+build: $(BUILT)
+
+demo: packages-demo $(BUILT)
+	@.venv/bin/python tests/demo.py
+
+test: packages-test lint
+	@.venv/bin/python -m pytest
+
+lint: $(BUILT) $(TOOLS)
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/mypy --no-error-summary
+
+packages-build:
+	$(call debian,$(DEBIAN_BUILD) $(if $(wildcard $(VENV)),,$(call python_debian,$(PYTHON))))
+
+packages-demo:
+	$(call debian,$(DEBIAN_DEMO))
+
+packages-test:
+	$(call debian,$(DEBIAN_TEST))
+
+$(VENV): | packages-build
+	@"$(PYTHON)" -c '$(SUITABLE)' || { echo "No Python 3.11 or later with a shared libpython; name one: PYTHON=..."; exit 1; }
+	@echo "Making .venv with $(PYTHON)"
+	@rm -rf .venv
+	@"$(PYTHON)" -m venv .venv
+	@.venv/bin/python $(PIP_INSTALL) --editable .
+	@touch $@
+
+$(TOOLS): pyproject.toml $(VENV)
+	@echo "Installing the tools of the tests"
+	@.venv/bin/python $(PIP_INSTALL) --editable '.[test]'
+	@touch $@
+
+$(BUILT): $(wildcard csrc/*.*) $(VENV) | packages-build
+	@echo "Building the module"
+	@.venv/bin/python csrc/build.py
+	@touch $@
+
+# The copy is made from a copy of the sources, so that root leaves nothing in the checkout.
+install:
+	@umask 022; mkdir -p "$(PREFIX)/lib" 2>/dev/null; \
+	[ -w "$(PREFIX)/lib" ] || { echo "$(PREFIX)/lib is not yours to write: sudo make install"; exit 1; }
+	$(call debian,$(DEBIAN_BUILD) $(call python_debian,$(INSTALL_PYTHON)))
+	@echo "Installing below $(PREFIX) with $(INSTALL_PYTHON)"
+	@set -eu; umask 022; \
+	rm -rf "$(PREFIX)/lib/p11tpm"; \
+	mkdir -p "$(PREFIX)/lib/pkcs11" "$(PREFIX)/bin" "$(P11_KIT_MODULES)"; \
+	"$(INSTALL_PYTHON)" -m venv "$(PREFIX)/lib/p11tpm"; \
+	sources=$$(mktemp -d); trap 'rm -rf "$$sources"' EXIT; \
+	cp -R pyproject.toml README.md LICENSE p11tpm csrc "$$sources"; \
+	find "$$sources" '(' -name '*.so' -o -name '*.pyc' ')' -delete; \
+	"$(PREFIX)/lib/p11tpm/bin/python" $(PIP_INSTALL) "$$sources"; \
+	cd "$$sources"; \
+	"$(PREFIX)/lib/p11tpm/bin/python" -B csrc/build.py --module "$(PREFIX)/lib/pkcs11/p11tpm.so"; \
+	ln -sf "$(PREFIX)/lib/p11tpm/bin/p11tpm" "$(PREFIX)/bin/p11tpm"; \
+	echo "module: $(PREFIX)/lib/pkcs11/p11tpm.so" > "$(P11_KIT_MODULES)/p11tpm.module"
+	@echo "Installed: $(PREFIX)/bin/p11tpm, $(PREFIX)/lib/pkcs11/p11tpm.so"
+
+uninstall:
+	@rm -rf "$(PREFIX)/lib/p11tpm"
+	@rm -f "$(PREFIX)/lib/pkcs11/p11tpm.so" "$(PREFIX)/bin/p11tpm" "$(P11_KIT_MODULES)/p11tpm.module"
+	@rmdir "$(PREFIX)/lib/pkcs11" "$(P11_KIT_MODULES)" "$$(dirname "$(P11_KIT_MODULES)")" 2>/dev/null || true
+	@echo "Removed from $(PREFIX); tokens, keys and settings are still where they were"
+
+clean:
+	@rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage p11tpm/*.so
+	@find p11tpm csrc tests -name __pycache__ -prune -exec rm -rf {} +
