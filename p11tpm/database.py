@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 NAME = "p11tpm.db"
-PATIENCE = 60.0  # seconds for which a write waits for its turn
-_BUSY_TIMEOUT = 30  # seconds for which SQLite waits for everything else: longest commit of other processes
+PATIENCE = 60.0  # seconds for which a transaction waits for its turn
+_BUSY_TIMEOUT = 30_000  # milliseconds for which one that has begun to write waits for readers to end
 _FORK_PATIENCE = 1.0  # seconds for which a fork waits for a transaction to end
 
 # EXTRA is FULL, and syncs the directory after a commit too: what was answered with CKR_OK outlives a power cut.
@@ -124,11 +124,26 @@ class Database:
         with self._gate:
             self._lock.acquire()
         try:
-            return work()
-        except Exception as error:  # noqa: BLE001 - sqlite3.Error, and sqlite3 may not be imported
-            raise self._meant(error) from None
+            return self._patiently(work)
         finally:
             self._lock.release()
+
+    def _patiently(self, work: Callable[[], Result]) -> Result:
+        """Do some work, again and again while other processes keep it from starting.
+
+        SQLite's own waiting asks every 100 ms at last, so that busy programs starve the others for seconds; this asks
+        every few milliseconds, at odd times. A transaction that will write never starts as a reading one, which could
+        not be waited for (two of them would wait for each other).
+        """
+        deadline = 0.0
+        while True:
+            try:
+                return work()
+            except Exception as error:  # noqa: BLE001 - sqlite3.Error, and sqlite3 may not be imported
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF != _BUSY or 0 < deadline < monotonic():
+                    raise self._meant(error) from None
+            deadline = deadline or monotonic() + PATIENCE
+            sleep(os.urandom(1)[0] / 64_000)
 
     def close(self) -> None:
         """Close the connection; the next transaction opens it again."""
@@ -183,7 +198,7 @@ class Database:
 
         quoted = self.path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
         connection = sqlite3.connect(  # mode=rw creates nothing, and is read-only where the file is
-            f"file:{quoted}?mode=rw", uri=True, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            f"file:{quoted}?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False
         )
         try:
             connection.executescript(_PRAGMAS)
@@ -224,42 +239,16 @@ class Database:
 
 
 def _written(connection: Connection, work: Callable[[Connection], Result]) -> Result:
-    _begin(connection)
+    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT}")
         schema.migrate(connection)
         result = work(connection)
         connection.execute("COMMIT")
     finally:
         _end(connection)
+        connection.execute("PRAGMA busy_timeout=0")
     return result
-
-
-def _begin(connection: Connection) -> None:
-    """Take the turn to write.
-
-    SQLite's own waiting asks every 100 ms at last, so one busy program could starve the others for minutes; this asks
-    every few milliseconds, at odd times. A transaction that will write never starts as a reading one, which could not
-    be waited for (two of them would wait for each other).
-    """
-    deadline = monotonic() + PATIENCE
-    connection.execute("PRAGMA busy_timeout=0")
-    try:
-        while not _began(connection, last=monotonic() > deadline):
-            sleep(os.urandom(1)[0] / 64_000)
-    finally:
-        connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT * 1000}")
-
-
-def _began(connection: Connection, *, last: bool) -> bool:
-    from sqlite3 import OperationalError
-
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-    except OperationalError as error:
-        if last or error.sqlite_errorcode & 0xFF != _BUSY:
-            raise
-        return False
-    return True
 
 
 def _end(connection: Connection) -> None:

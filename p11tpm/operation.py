@@ -50,9 +50,9 @@ class Sign:
             self.size = 2 * ((self._bits + 7) // 8)
 
     def update(self, part: bytes) -> None:
-        """Take the next part of the data; only mechanisms that hash take more than one."""
+        """Take the next part of the data; only mechanisms that hash take parts: CKR_FUNCTION_NOT_SUPPORTED."""
         if self._mechanism.digest is None:
-            raise Error(CKR.OPERATION_NOT_INITIALIZED, "this mechanism signs in one part")
+            raise Error(CKR.FUNCTION_NOT_SUPPORTED, "this mechanism signs in one part")
         if self._parts is None:
             self._parts = hashlib.new(self._mechanism.digest)
         self._parts.update(part)
@@ -65,10 +65,10 @@ class Sign:
         return self._sign(data if digest is None else hashlib.new(digest, data).digest())
 
     def finish(self) -> bytes:
-        """Sign the parts."""
+        """Sign the parts; CKR_FUNCTION_NOT_SUPPORTED if the mechanism takes none."""
         digest = self._mechanism.digest
         if digest is None:
-            raise Error(CKR.OPERATION_NOT_INITIALIZED, "this mechanism signs in one part")
+            raise Error(CKR.FUNCTION_NOT_SUPPORTED, "this mechanism signs in one part")
         return self._sign((self._parts or hashlib.new(digest)).digest())
 
     def _sign(self, hashed: bytes) -> bytes:

@@ -27,7 +27,11 @@ _FLAGS = {  # a failure was counted, one try is left, no try is left (clause 3.2
     CKU.USER: (CKF.USER_PIN_COUNT_LOW, CKF.USER_PIN_FINAL_TRY, CKF.USER_PIN_LOCKED),
 }
 _LOCKOUT_AGE = 1.0  # seconds for which the TPM's lockout state is not asked for again
+
+# PINs that failed in this process, as a hash under a key of its own: they outlive a run, since hosts begin a new one
+# with the same PIN. A mark belongs to one sealed object, which is another one after a change of the PIN.
 _process_key = bytearray(32)
+_failed: set[bytes] = set()
 
 
 def auth_value(row: TokenRow, user: int, pin: bytes) -> bytes:
@@ -60,7 +64,6 @@ class Tries:
         self._tpm = tpm
         self._token = token
         self._user = user
-        self._failed: set[bytes] = set()
         self._lockout: tuple[float, Lockout] | None = None
 
     def attempt(self, row: TokenRow, pin: bytes, private: bytes, use: Callable[[bytes], Result]) -> Result:
@@ -70,7 +73,7 @@ class Tries:
         Raises CKR_PIN_INCORRECT, CKR_PIN_LOCKED, or CKR_FUNCTION_FAILED if a policy of the token is not satisfied.
         """
         mark = self._mark(pin, private)
-        if mark in self._failed:
+        if mark in _failed:
             raise Error(CKR.PIN_INCORRECT, "this PIN was wrong before; it was not tried again")
         failures = self.failures()
         if failures and self._used_up(failures):
@@ -86,7 +89,7 @@ class Tries:
 
     def _failure(self, error: TpmError, mark: bytes) -> None:
         if error.code == TPM.AUTH_FAIL:
-            self._failed.add(mark)
+            _failed.add(mark)
             self._lockout = None
             self._store.set_failures(self._token, ROLES[self._user], self.failures() + 1, int(time()))
             raise Error(CKR.PIN_INCORRECT, "the PIN is wrong") from None
