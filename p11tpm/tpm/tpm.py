@@ -86,7 +86,6 @@ class Tpm:
 
     def _create(self, srk: Srk, public: bytes, auth: bytes, data: bytes) -> Blob:
         parameters = sized(sized(auth) + sized(data)) + sized(public) + u16(0) + u32(0)  # no outsideInfo, no PCRs
-        self.loaded.make_room(0)  # some TPMs need a slot of their own while they make a key
         parent = self.loaded.srk(srk)
         _, answer = self.wire.authorised(command.CREATE, self.loaded.session(srk), (parent,), b"", parameters)
         reader = Reader(answer)

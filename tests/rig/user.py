@@ -78,4 +78,5 @@ class User:
 
     def tokens(self) -> list[dict[str, Any]]:
         """What `p11tpm token list` knows."""
-        return json.loads(self.p11tpm("token", "list", "--json"))
+        listed: list[dict[str, Any]] = json.loads(self.p11tpm("token", "list", "--json"))
+        return listed

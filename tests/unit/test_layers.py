@@ -1,0 +1,149 @@
+"""Imports point down only, and what every host loads stays light."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "p11tpm"
+
+# From the top down. A file may import what is in its own set or in a lower layer; sets side by side do not know each
+# other. A folder stands for all of its files. What is imported for type checking only is not meant.
+LAYERS = (
+    ({"entry", "marshal"}, {"cli"}),
+    ({"module", "session"},),
+    ({"token"},),
+    ({"operation", "object", "keypair", "memory", "pin", "secret"},),
+    ({"mechanism", "attribute", "der", "padding"},),
+    ({"tpm"}, {"store", "database", "schema", "record"}, {"config"}, {"log"}),
+    ({"files"}, {"_native"}),
+    ({"error", "ck"},),
+)
+NOT_FOR_THE_COMMAND_LINE = {"module", "session"}
+C_BOUNDARY = {"entry", "marshal"}  # the only files that know the cffi of the C ABI
+
+# What costs milliseconds, measured at start-up; these files and folders may load it, being loaded only when needed.
+HEAVY = {
+    *("asn1crypto", "asyncio", "collections", "configparser", "contextlib", "cryptography", "ctypes", "dataclasses"),
+    *("datetime", "enum", "inspect", "json", "logging", "pathlib", "random", "re", "secrets", "shutil", "socket"),
+    *("sqlite3", "ssl", "subprocess", "tempfile", "threading", "tomllib", "tpm2_pytss", "traceback", "typing"),
+    "urllib",
+}
+LOADED_WHEN_NEEDED = {"cli", "tpm.provision", "der", "keypair"}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"}
+
+
+class Imports(ast.NodeVisitor):
+    """The modules that a file imports: when it is loaded, and later."""
+
+    def __init__(self, path: Path) -> None:
+        self.first: set[str] = set()
+        self.later: set[str] = set()
+        self._depth = 0
+        self.visit(ast.parse(path.read_text()))
+
+    @property
+    def all(self) -> set[str]:
+        return self.first | self.later
+
+    def visit_If(self, node: ast.If) -> None:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return
+        self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        self._depth += 1
+        self.generic_visit(node)
+        self._depth -= 1
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self._add({alias.name for alias in node.names})
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        assert node.level == 0, "imports are absolute"
+        names = {f"{node.module}.{alias.name}" for alias in node.names}
+        inner = {name for name in names if name.removeprefix("p11tpm.") in {*FILES, "_native"}}
+        self._add(inner | ({node.module} if len(inner) < len(names) else set()))
+
+    def _add(self, names: set[str]) -> None:
+        (self.later if self._depth else self.first).update(names - {"__future__", "p11tpm"})
+
+
+IMPORTS = {name: Imports(path) for name, path in FILES.items()}
+
+
+def inner(names: set[str]) -> set[str]:
+    return {name.removeprefix("p11tpm.") for name in names if name.startswith("p11tpm.")}
+
+
+def place(name: str) -> tuple[int, int]:
+    places = [
+        (depth, number)
+        for depth, layer in enumerate(LAYERS)
+        for number, members in enumerate(layer)
+        if name in members or name.partition(".")[0] in members
+    ]
+    assert len(places) == 1, f"p11tpm/{name.replace('.', '/')}.py has no place in the layers"
+    return places[0]
+
+
+def within(name: str, members: set[str]) -> bool:
+    return name in members or name.partition(".")[0] in members
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_point_down(name):
+    here = place(name)
+    for imported in inner(IMPORTS[name].all):
+        there = place(imported)
+        assert there == here or there[0] > here[0], f"{name} imports {imported}, which is not below it"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_every_host_loads_is_light(name):
+    if within(name, LOADED_WHEN_NEEDED):
+        return
+    heavy = {imported for imported in IMPORTS[name].first if imported.partition(".")[0] in HEAVY}
+    assert not heavy, f"{name} imports {heavy} when it is loaded"
+    needless = {imported for imported in inner(IMPORTS[name].first) if within(imported, LOADED_WHEN_NEEDED)}
+    assert not needless, f"{name} imports {needless} when it is loaded"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_only_the_boundary_knows_the_c_abi(name):
+    assert name in C_BOUNDARY or "_p11tpm" not in {imported.partition(".")[0] for imported in IMPORTS[name].all}
+
+
+def test_the_command_line_works_on_tokens():
+    for name in FILES:
+        if within(name, {"cli"}):
+            assert not inner(IMPORTS[name].all) & NOT_FOR_THE_COMMAND_LINE
+
+
+def test_no_file_imports_itself_in_a_circle():
+    graph = {name: inner(IMPORTS[name].first) - {name} for name in FILES}
+    assert list(TopologicalSorter(graph).static_order())
+
+
+def test_the_checks_see_what_they_look_for(tmp_path):
+    path = tmp_path / "file.py"
+    path.write_text(
+        "from __future__ import annotations\nimport re\nfrom p11tpm import ck, _native\nfrom p11tpm.tpm import Tpm\n"
+        "TYPE_CHECKING = False\nif TYPE_CHECKING:\n    import typing\nif re:\n    import json.decoder\n"
+        "class A:\n    import enum\n    def f(self):\n        from p11tpm.tpm import provision\n"
+    )
+    imports = Imports(path)
+    assert imports.first == {"re", "p11tpm.ck", "p11tpm._native", "p11tpm.tpm", "json.decoder", "enum"}
+    assert imports.later == {"p11tpm.tpm.provision"}
+    assert place("tpm.wire") == place("tpm")
+    with pytest.raises(AssertionError, match="no place"):
+        place("utils")

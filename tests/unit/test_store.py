@@ -1,0 +1,334 @@
+"""Tokens, objects and counts of wrong PINs, as one process sees them and as several do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p11tpm.ck import CKR
+from p11tpm.error import Error
+from p11tpm.record import COLUMNS
+from p11tpm.store import Record, Store, TokenRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CLASS, PRIVATE, LABEL, ID = 0x000, 0x002, 0x003, 0x102
+PRIVATE_KEY = (3).to_bytes(8, "little")
+
+
+def a_token(label: str = "first") -> TokenRow:
+    return TokenRow(uuid=os.urandom(16), label=label, serial="0123456789abcdef", salt=os.urandom(16))
+
+
+def a_record(token: int, **names: bytes) -> Record:
+    attributes = {CLASS: PRIVATE_KEY, PRIVATE: b"\1", LABEL: names.get("label", b""), ID: names.get("id", b"")}
+    return Record(token, os.urandom(16), attributes, b"public", b"private", b"mac")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(str(tmp_path / "store"))
+    yield store
+    store.close()
+
+
+def test_a_missing_store_reads_as_empty_and_is_not_made(store, tmp_path):
+    assert store.tokens() == []
+    assert store.token(1) is None
+    assert store.find(1, {}, {}) == []
+    assert store.record(1) is None
+    assert store.failures(1, "USER") == (0, 0)
+    assert store.next_token_id() == 1
+    assert store.version() == store.version()
+    assert store.writable
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_store_does_not_import_sqlite(tmp_path):
+    code = (
+        "import sys; from p11tpm.store import Store; Store(sys.argv[1]).tokens(); assert 'sqlite3' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "store")], check=True)
+
+
+def test_a_token_is_read_as_it_was_written(store):
+    texts = {"label": "über", "serial": "00ff", "tpm": "INTC|x|1.2", "capabilities": "p256 rsa2048"}
+    numbers = {"srk_handle": 0x81000001, "created": 1_700_000_000, "no_pin": False, "user_pin_set": True}
+    blobs = {name: name.encode() for name in COLUMNS if name not in texts and name not in numbers}
+    fields = {**texts, **numbers, **blobs}
+    assert store.next_token_id() == store.add_token(TokenRow(**fields)) == 1
+    row = store.token(1)
+    assert {name: getattr(row, name) for name in COLUMNS} == fields
+    assert row.no_pin is False
+    assert row.user_pin_set is True
+    assert [token.id for token in store.tokens()] == [1]
+
+
+def test_a_token_changes_column_by_column(store):
+    id_ = store.add_token(a_token())
+    before = store.token(id_)
+    store.update_token(id_, user_private=b"new", user_pin_set=True)
+    after = store.token(id_)
+    assert (after.user_private, after.user_pin_set) == (b"new", True)
+    assert (after.uuid, after.salt) == (before.uuid, before.salt)
+    with pytest.raises(TypeError):
+        store.update_token(id_, password="x")
+
+
+def test_identifiers_are_never_used_again(store):
+    token = store.add_token(a_token())
+    other = store.add_token(a_token())
+    (first,) = store.add([a_record(token)])
+    assert store.delete([first]) == 1
+    assert store.add([a_record(token)]) == [first + 1]
+    store.delete_token(other)
+    assert store.next_token_id() == other + 1
+    assert store.add_token(a_token()) == other + 1
+
+
+def test_replacing_a_token_destroys_its_objects_and_forgives_its_wrong_pins(store):
+    token, other = store.add_token(a_token()), store.add_token(a_token("other"))
+    store.add([a_record(token), a_record(token)])
+    kept = store.add([a_record(other)])
+    for role in ("SO", "USER"):
+        store.set_failures(token, role, 3, 100)
+        store.set_failures(other, role, 4, 200)
+    row = a_token("again")
+    row.id = token
+    store.replace_token(row)
+    assert store.token(token).label == "again"
+    assert store.find(token, {}, {}) == []
+    assert store.failures(token, "SO") == store.failures(token, "USER") == (0, 0)
+    assert store.find(other, {}, {}) == kept
+    assert store.failures(other, "USER") == (4, 200)
+
+
+def test_a_deleted_token_takes_its_objects_along_and_can_not_be_changed(store):
+    token = store.add_token(a_token())
+    (id_,) = store.add([a_record(token)])
+    store.delete_token(token)
+    store.delete_token(token)
+    assert store.record(id_) is None
+    row = a_token()
+    row.id = token
+    for change in (
+        lambda: store.update_token(token, label="x"),
+        lambda: store.replace_token(row),
+        lambda: store.add([a_record(token)]),
+        lambda: store.set_failures(token, "USER", 1, 1),
+    ):
+        with pytest.raises(Error) as caught:
+            change()
+        assert caught.value.rv == CKR.TOKEN_NOT_PRESENT
+    assert store.next_token_id() == token + 1
+
+
+def test_an_object_is_read_as_it_was_written_and_changed(store):
+    token = store.add_token(a_token())
+    written = Record(token, os.urandom(16), {LABEL: b"", ID: bytes(3000), 0xFFFFFFFF: b"\0"}, None, None, None)
+    (id_,) = store.add([written])
+    read = store.record(id_)
+    for name in ("token", "uuid", "attributes", "tpm_public", "tpm_private", "mac"):
+        assert getattr(read, name) == getattr(written, name)
+    assert read.id == id_
+    assert store.update(id_, {LABEL: b"new", CLASS: PRIVATE_KEY}, b"mac 2", None)
+    read = store.record(id_)
+    assert read.attributes == {**written.attributes, LABEL: b"new", CLASS: PRIVATE_KEY}
+    assert read.mac == b"mac 2"
+    for stale in (None, b"mac"):
+        assert not store.update(id_, {LABEL: b"overtaken"}, b"mac 3", stale)
+    assert store.record(id_).attributes == read.attributes
+    assert store.delete([id_, id_]) == 1
+    assert not store.update(id_, {LABEL: b"late"}, None, b"mac 2")
+
+
+def test_objects_are_added_all_or_none(store):
+    token = store.add_token(a_token())
+    with pytest.raises(Error):
+        store.add([a_record(token), a_record(token + 1)])
+    assert store.find(token, {}, {}) == []
+
+
+_values = st.sampled_from([b"", b"\0", b"\1", b"a", b"b" * 40])
+_templates = st.dictionaries(st.integers(0, 4), _values, max_size=4)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1), _templates), max_size=24),
+    st.lists(st.tuples(_templates, _templates), min_size=1, max_size=4),
+)
+def test_a_search_finds_what_has_all_and_none(tmp_path_factory, objects, searches):
+    store = Store(str(tmp_path_factory.mktemp("search")))
+    tokens = [store.add_token(a_token()), store.add_token(a_token())]
+    ids = store.add([Record(tokens[owner], os.urandom(16), attributes) for owner, attributes in objects])
+    for wanted, unwanted in searches:
+        for number, token in enumerate(tokens):
+            assert store.find(token, wanted, unwanted) == [
+                id_
+                for id_, (owner, attributes) in zip(ids, objects, strict=True)
+                if owner == number
+                and wanted.items() <= attributes.items()
+                and not unwanted.items() & attributes.items()
+            ]
+    store.close()
+
+
+def test_a_search_for_numbers_and_amounts_that_no_object_has(store):
+    token = store.add_token(a_token())
+    store.add([a_record(token)])
+    assert store.find(token, {2**64 - 1: b"x"}, {}) == []
+    assert store.find(token, dict.fromkeys(range(250), b""), {}) == []
+    with pytest.raises(Error) as caught:
+        store.find(token, dict.fromkeys(range(251), b""), {})
+    assert caught.value.rv == CKR.ARGUMENTS_BAD
+
+
+def steps_of(store: Store, work) -> int:
+    """Count the steps of SQLite's virtual machine."""
+    count = [0]
+
+    def step() -> int:
+        count[0] += 1
+        return 0
+
+    store.database.read(lambda db: db.set_progress_handler(step, 1), None)
+    work()
+    store.database.read(lambda db: db.set_progress_handler(None, 0), None)
+    return count[0]
+
+
+def fill(store: Store, token: int, first: int, end: int) -> None:
+    store.add([a_record(token, label=b"key %d" % n, id=b"%d" % n) for n in range(first, end)])
+
+
+def test_a_search_costs_the_same_whatever_else_is_there(store):
+    token, other = store.add_token(a_token()), store.add_token(a_token("other"))
+    fill(store, token, 0, 20)
+    searches = [
+        ({ID: b"7"}, {}),
+        ({LABEL: b"key 7"}, {}),
+        ({CLASS: PRIVATE_KEY, ID: b"7", PRIVATE: b"\1"}, {}),
+        ({CLASS: PRIVATE_KEY, LABEL: b"key 7"}, {PRIVATE: b"\0"}),
+    ]
+    few = [steps_of(store, lambda s=search: store.find(token, *s)) for search in searches]
+    assert [store.find(token, *search) for search in searches] == [[8]] * 4
+    fill(store, token, 20, 2000)
+    fill(store, other, 0, 500)
+    assert [steps_of(store, lambda s=search: store.find(token, *s)) for search in searches] == few
+    assert max(few) < 200
+
+
+def test_opening_a_store_reads_as_much_whatever_is_in_it(store, tmp_path):
+    token = store.add_token(a_token())
+    fill(store, token, 0, 1)
+
+    def bytes_read() -> int:
+        line = open("/proc/self/io").readline()  # noqa: PTH123, SIM115 - what Path reads itself would count too
+        return int(line.split()[1])
+
+    def opening() -> int:
+        store.close()
+        before = bytes_read()
+        store.find(token, {ID: b"0"}, {})
+        return bytes_read() - before
+
+    opening()
+    few = opening()
+    fill(store, token, 1, 2000)
+    assert (tmp_path / "store" / "p11tpm.db").stat().st_size > 400_000
+    assert opening() <= few + 2 * 4096  # one more level in each of the trees that are searched
+
+
+def test_what_another_process_writes_is_seen_at_once(store, tmp_path):
+    token = store.add_token(a_token())
+    other = Store(str(tmp_path / "store"))
+    assert other.find(token, {}, {}) == []
+    before = other.version()
+    assert other.version() == before
+    ids = store.add([a_record(token)])
+    assert other.version() != before
+    assert other.find(token, {}, {}) == ids
+    before = store.version()
+    assert store.version() == before
+    assert other.update(ids[0], {LABEL: b"x"}, None, b"mac")
+    assert store.version() != before
+    before = other.version()
+    other.delete(ids)
+    assert other.version() != before
+
+
+def test_a_deleted_or_replaced_file_is_noticed(store, tmp_path):
+    file = tmp_path / "store" / "p11tpm.db"
+    store.add_token(a_token("old"))
+    old = store.version()
+    file.unlink()
+    assert store.tokens() == []
+    assert store.version() != old
+    store.add_token(a_token("new"))
+    assert [row.label for row in store.tokens()] == ["new"]
+    again = Store(str(tmp_path / "other"))
+    again.add_token(a_token("replaced"))
+    again.close()
+    new = store.version()
+    (tmp_path / "other" / "p11tpm.db").rename(file)
+    assert store.version() != new
+    assert [row.label for row in store.tokens()] == ["replaced"]
+    store.add_token(a_token("more"))
+    assert [row.label for row in Store(str(tmp_path / "store")).tokens()] == ["replaced", "more"]
+
+
+def test_eight_threads_share_a_store(store):
+    token = store.add_token(a_token())
+    wrong: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(20):
+                name = b"%d %d" % (number, turn)
+                ids = store.add([a_record(token, id=name)])
+                assert store.find(token, {ID: name}, {}) == ids
+                assert store.record(ids[0]).attributes[ID] == name
+                assert store.delete(ids) == 1
+        except BaseException as error:  # noqa: BLE001 - the test's own thread raises it
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert store.find(token, {}, {}) == []
+
+
+def test_wrong_pins_are_counted_for_all_processes(store, tmp_path):
+    token = store.add_token(a_token())
+    store.set_failures(token, "USER", 2, 1_700_000_000)
+    assert Store(str(tmp_path / "store")).failures(token, "USER") == (2, 1_700_000_000)
+    assert store.failures(token, "SO") == (0, 0)
+    store.set_failures(token, "USER", 0, 0)
+    assert store.failures(token, "USER") == (0, 0)
+
+
+def test_the_file_is_closed_on_exec_and_opened_again_after_close(store, tmp_path):
+    token = store.add_token(a_token())
+    path = tmp_path / "store" / "p11tpm.db"
+    descriptors = _descriptors(path)
+    assert descriptors
+    assert not any(os.get_inheritable(fd) for fd in descriptors)
+    store.close()
+    assert not _descriptors(path)
+    assert store.token(token) is not None
+
+
+def _descriptors(path: Path) -> list[int]:
+    return [int(entry.name) for entry in Path("/proc/self/fd").iterdir() if entry.resolve() == path]
