@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 from itertools import count
 
+from p11tpm import log
 from p11tpm.ck import CKR, CKU
 from p11tpm.config import Config
 from p11tpm.error import Error
@@ -56,6 +57,7 @@ class Module:
 
     def __init__(self) -> None:
         self.config = Config.load()
+        log.configure(self.config)
         self.store = Store(self.config.store)
         self._lock = _thread.RLock()
         self._tokens: dict[int, Token] = {}

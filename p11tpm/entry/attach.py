@@ -1,0 +1,86 @@
+"""How a function is attached to its C stub: errors become return values here and nowhere else.
+
+The stub counts a result only if it carries FINISHED, so that a broken interpreter can never look like CKR_OK.
+"""
+
+from __future__ import annotations
+
+from _p11tpm import ffi, lib
+
+from p11tpm import log
+from p11tpm.ck import CKR, name
+from p11tpm.error import Error, LengthOnly, rv_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+FINISHED = int(lib.FINISHED)
+
+# What is worth a line in the log by default: faults of the machine, not mistakes of the caller.
+FAULTS = frozenset(
+    {
+        CKR.HOST_MEMORY,
+        CKR.GENERAL_ERROR,
+        CKR.FUNCTION_FAILED,
+        CKR.DEVICE_ERROR,
+        CKR.DEVICE_MEMORY,
+        CKR.DEVICE_REMOVED,
+        CKR.TOKEN_NOT_RECOGNIZED,
+    },
+)
+
+_attached: set[str] = set()
+
+
+def _failed(function: str, exception: BaseException) -> int:
+    """Log why a function failed and give its return value: never CKR_OK."""
+    rv = rv_of(exception)
+    if isinstance(exception, Error):
+        (log.error if rv in FAULTS else log.debug)(f"{function}: {name(CKR, rv)}: {exception.why}")
+    else:
+        import traceback
+
+        # The frames alone: the text of a foreign exception may hold data.
+        frames = "".join(traceback.format_tb(exception.__traceback__))
+        log.error(f"{function}: {name(CKR, rv)}: {type(exception).__name__}\n{frames}")
+    return rv
+
+
+def _attach(function: str, call: Callable[..., int]) -> None:
+    ffi.def_extern(name=f"py_{function}", error=0)(call)
+    _attached.add(function)
+
+
+def entry(function: Callable[..., None]) -> Callable[..., None]:
+    """Attach a function to its C stub and map its exceptions to return values."""
+
+    def call(*args: Any) -> int:
+        try:
+            function(*args)
+        except LengthOnly:
+            return FINISHED | CKR.OK
+        except BaseException as exception:  # noqa: BLE001 - nothing may pass into the host
+            return FINISHED | _failed(function.__name__, exception)
+        return FINISHED | CKR.OK
+
+    _attach(function.__name__, call)
+    return function
+
+
+def _not_supported(*_args: object) -> int:
+    return FINISHED | CKR.FUNCTION_NOT_SUPPORTED
+
+
+def attach_the_rest() -> None:
+    """Attach every function that is not built to the answer CKR_FUNCTION_NOT_SUPPORTED."""
+    for stub in dir(lib):
+        if stub.startswith("py_C_") and stub[3:] not in _attached:
+            _attach(stub[3:], _not_supported)
+
+
+@ffi.def_extern(error=0)  # type: ignore[untyped-decorator]
+def py_attached() -> int:
+    """Tell the C side how many functions have code; it starts nothing before all have."""
+    return FINISHED | len(_attached)

@@ -1,0 +1,61 @@
+"""Keys (clause 5.18) and random numbers (clause 5.19)."""
+
+from __future__ import annotations
+
+from _p11tpm import ffi
+
+from p11tpm.ck import CKR
+from p11tpm.entry.attach import entry
+from p11tpm.entry.run import module
+from p11tpm.error import Error
+from p11tpm.marshal import read_mechanism, read_template, required
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Ptr = Any
+
+MOST_RANDOM = 1 << 20  # bytes in one call; a TPM gives some 30 a command
+
+
+@entry
+def C_GenerateKeyPair(
+    session: int,
+    mechanism: Ptr,
+    public: Ptr,
+    public_count: int,
+    private: Ptr,
+    private_count: int,
+    public_handle: Ptr,
+    private_handle: Ptr,
+) -> None:
+    """Make a key pair in the TPM."""
+    run = module()
+    current = run.session(session)
+    required(public_handle, private_handle)
+    type_, parameter = read_mechanism(mechanism)
+    if parameter:
+        raise Error(CKR.MECHANISM_PARAM_INVALID, "the mechanism takes no parameter")
+    templates = read_template(public, public_count), read_template(private, private_count)
+    for template in templates:
+        current.require_write(template)
+    ids = current.token.generate_pair(type_, *templates, session)
+    public_handle[0], private_handle[0] = (run.handle_of(current.token, id_) for id_ in ids)
+
+
+@entry
+def C_SeedRandom(session: int, _seed: Ptr, _length: int) -> None:
+    """Refuse a seed: the TPM's generator takes its own."""
+    module().session(session)
+    raise Error(CKR.RANDOM_SEED_NOT_SUPPORTED, "the TPM seeds its own generator")
+
+
+@entry
+def C_GenerateRandom(session: int, out: Ptr, length: int) -> None:
+    """Give random bytes of the TPM."""
+    current = module().session(session)
+    required(out)
+    if length > MOST_RANDOM:
+        raise Error(CKR.ARGUMENTS_BAD, f"at most {MOST_RANDOM} random bytes in one call")
+    ffi.memmove(out, current.token.random(length), length)

@@ -1,0 +1,77 @@
+"""Objects (clause 5.7)."""
+
+from __future__ import annotations
+
+from p11tpm.entry.attach import entry
+from p11tpm.entry.run import module
+from p11tpm.marshal import read_template, required, write_handles, write_template
+from p11tpm.operation import Find
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Ptr = Any
+
+
+@entry
+def C_CreateObject(session: int, template: Ptr, count: int, handle: Ptr) -> None:
+    """Make a data object, a certificate or a public key."""
+    run = module()
+    current = run.session(session)
+    required(handle)
+    wanted = read_template(template, count)
+    current.require_write(wanted)
+    handle[0] = run.handle_of(current.token, current.token.create_object(wanted, session))
+
+
+@entry
+def C_DestroyObject(session: int, handle: int) -> None:
+    """Delete an object."""
+    run = module()
+    current = run.session(session)
+    id_ = run.id_of(current.token, handle)
+    current.require_write(current.token.record(id_).attributes)
+    current.token.destroy(id_)
+
+
+@entry
+def C_GetAttributeValue(session: int, handle: int, template: Ptr, count: int) -> None:
+    """Read attributes of an object."""
+    run = module()
+    write_template(template, count, run.object(run.session(session), handle))
+
+
+@entry
+def C_SetAttributeValue(session: int, handle: int, template: Ptr, count: int) -> None:
+    """Change attributes of an object."""
+    run = module()
+    current = run.session(session)
+    changes = read_template(template, count)
+    current.require_write(run.object(current, handle).attributes)
+    current.token.set_attributes(run.id_of(current.token, handle), changes)
+
+
+@entry
+def C_FindObjectsInit(session: int, template: Ptr, count: int) -> None:
+    """Begin a search."""
+    current = module().session(session)
+    current.require_none(Find)
+    current.begin(Find(current.token.find(read_template(template, count))))
+
+
+@entry
+def C_FindObjects(session: int, objects: Ptr, most: int, count: Ptr) -> None:
+    """Give the next objects that were found."""
+    run = module()
+    current = run.session(session)
+    with current.going_on(Find) as search:
+        required(objects, count)
+        write_handles(objects, count, (run.handle_of(current.token, id_) for id_ in search.take(most)))
+
+
+@entry
+def C_FindObjectsFinal(session: int) -> None:
+    """End a search."""
+    with module().session(session).using(Find):
+        pass

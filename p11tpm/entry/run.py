@@ -1,0 +1,60 @@
+"""The run of the library in this process, if there is one, and what a fork makes of it."""
+
+from __future__ import annotations
+
+import os
+
+from p11tpm.ck import CKR
+from p11tpm.error import Error
+from p11tpm.module import Module
+
+_run: Module | None = None
+
+
+def module() -> Module:
+    """Give the run of the library; CKR_CRYPTOKI_NOT_INITIALIZED outside of one."""
+    if _run is None:
+        raise Error(CKR.CRYPTOKI_NOT_INITIALIZED, "C_Initialize was not called")
+    return _run
+
+
+def begin() -> Module:
+    """Begin the run; CKR_CRYPTOKI_ALREADY_INITIALIZED if there is one."""
+    global _run  # noqa: PLW0603 - the standard has one run a process
+    if _run is not None:
+        raise Error(CKR.CRYPTOKI_ALREADY_INITIALIZED, "C_Initialize was called before")
+    _run = Module()
+    return _run
+
+
+def end() -> None:
+    """End the run; calls of other threads find none from here on."""
+    global _run  # noqa: PLW0603
+    run = module()
+    _run = None
+    run.close()
+
+
+def _before_fork() -> None:
+    if _run is not None:
+        _run.pause()
+
+
+def _after_fork_in_parent() -> None:
+    if _run is not None:
+        _run.resume()
+
+
+def _after_fork_in_child() -> None:
+    """Forget the run in a forked child, where the parent's connections must not be used."""
+    global _run
+    run, _run = _run, None
+    if run is not None:
+        run.abandon()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)

@@ -1,0 +1,132 @@
+"""Slots and tokens (clause 5.5)."""
+
+from __future__ import annotations
+
+from p11tpm.ck import CKF, CKR, CKU, EFFECTIVELY_INFINITE, UNAVAILABLE
+from p11tpm.entry.attach import entry
+from p11tpm.entry.general import MANUFACTURER
+from p11tpm.entry.run import module
+from p11tpm.error import Error
+from p11tpm.marshal import NULL, read_bytes, required, write_list, write_text, zeroed
+from p11tpm.mechanism import MECHANISMS
+from p11tpm.pin import LONGEST, check_new
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from p11tpm.mechanism import Mechanism
+    from p11tpm.token import Token
+
+    Ptr = Any
+
+
+@entry
+def C_GetSlotList(_present: int, slots: Ptr, count: Ptr) -> None:
+    """List the slots; each one has a token, initialised or not."""
+    run = module()
+    required(count)
+    write_list(slots, count, run.slots())
+
+
+@entry
+def C_GetSlotInfo(slot: int, info: Ptr) -> None:
+    """Describe a slot."""
+    run = module()
+    required(info)
+    token = run.slot(slot)
+    zeroed(info)
+    info.flags = CKF.TOKEN_PRESENT | CKF.HW_SLOT
+    write_text(info.slotDescription, f"TPM 2.0: {token.label}" if token else "TPM 2.0")
+    write_text(info.manufacturerID, MANUFACTURER)
+
+
+@entry
+def C_GetTokenInfo(slot: int, info: Ptr) -> None:
+    """Describe a token; the TPM is asked for its lockout state only after a wrong PIN."""
+    run = module()
+    required(info)
+    token = run.slot(slot)
+    flags = token.flags() if token else CKF.RNG | CKF.LOGIN_REQUIRED
+    manufacturer, model, _firmware = token.row.tpm.split("|") if token else (MANUFACTURER, "TPM 2.0", "")
+    zeroed(info)
+    info.flags = flags
+    write_text(info.label, token.label if token else "")
+    write_text(info.manufacturerID, manufacturer)
+    write_text(info.model, model)
+    write_text(info.serialNumber, token.row.serial if token else "")
+    write_text(info.utcTime, "")
+    info.ulMaxPinLen, info.ulMinPinLen = LONGEST, run.config.pin_min
+    info.ulMaxSessionCount = info.ulMaxRwSessionCount = EFFECTIVELY_INFINITE
+    sessions = run.sessions_of(slot)
+    info.ulSessionCount = len(sessions)
+    info.ulRwSessionCount = sum(session.read_write for session in sessions)
+    info.ulTotalPublicMemory = info.ulFreePublicMemory = UNAVAILABLE
+    info.ulTotalPrivateMemory = info.ulFreePrivateMemory = UNAVAILABLE
+
+
+def _mechanisms(token: Token) -> dict[int, tuple[Mechanism, list[int]]]:
+    """Give the mechanisms that the token's TPM has, with their key sizes."""
+    sizes = {type_: (row, row.sizes(token.capabilities)) for type_, row in MECHANISMS.items()}
+    return {type_: entry for type_, entry in sizes.items() if entry[1]}
+
+
+@entry
+def C_GetMechanismList(slot: int, mechanisms: Ptr, count: Ptr) -> None:
+    """List the mechanisms, as the TPM said when the token was made: no command."""
+    run = module()
+    required(count)
+    write_list(mechanisms, count, list(_mechanisms(run.token(slot))))
+
+
+@entry
+def C_GetMechanismInfo(slot: int, type_: int, info: Ptr) -> None:
+    """Describe a mechanism."""
+    run = module()
+    required(info)
+    found = _mechanisms(run.token(slot)).get(type_)
+    if found is None:
+        raise Error(CKR.MECHANISM_INVALID, f"the token does not have mechanism {type_:#x}")
+    row, sizes = found
+    zeroed(info)
+    info.ulMinKeySize, info.ulMaxKeySize, info.flags = min(sizes), max(sizes), row.flags
+
+
+@entry
+def C_InitToken(slot: int, pin: Ptr, pin_length: int, label: Ptr) -> None:
+    """Initialise a token; `label` is 32 bytes, padded with blanks."""
+    run = module()
+    run.slot(slot)
+    so_pin = _read_pin(pin, pin_length)
+    text = read_bytes(label, 32).rstrip(b" \0") if label != NULL else b""
+    try:
+        run.init_token(slot, text.decode(), so_pin)
+    except UnicodeDecodeError:
+        raise Error(CKR.ARGUMENTS_BAD, "the label is not UTF-8") from None
+
+
+def _read_pin(pin: Ptr, length: int) -> bytes:
+    """Read a PIN; there is no protected authentication path, so NULL is CKR_ARGUMENTS_BAD."""
+    required(pin)
+    return read_bytes(pin, length, LONGEST, CKR.PIN_LEN_RANGE)
+
+
+@entry
+def C_InitPIN(session: int, pin: Ptr, pin_length: int) -> None:
+    """Set the user's PIN, by the SO."""
+    token = module().session(session).token
+    if token.logged_in != CKU.SO:
+        raise Error(CKR.USER_NOT_LOGGED_IN, "the SO is not logged in")
+    token.init_pin(_read_pin(pin, pin_length))
+
+
+@entry
+def C_SetPIN(session: int, old: Ptr, old_length: int, new: Ptr, new_length: int) -> None:
+    """Change the PIN of whoever is logged in, the user's if nobody is."""
+    run = module()
+    current = run.session(session)
+    if not current.read_write:
+        raise Error(CKR.SESSION_READ_ONLY, "a PIN is changed in a read-write session")
+    new_pin = _read_pin(new, new_length)
+    check_new(new_pin, run.config.pin_min)
+    current.token.set_pin(_read_pin(old, old_length), new_pin)
