@@ -1,0 +1,288 @@
+"""The connection: what it is made to, and what the host notices of it: nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pty
+import socket
+import subprocess
+import sys
+import threading
+import tty
+from pathlib import Path
+
+import pytest
+from p11tpm._native import lib
+
+from p11tpm.ck import CKR
+from p11tpm.error import Error
+from p11tpm.tpm import Tpm, provision, template
+from p11tpm.tpm.connection import LostError
+from p11tpm.tpm.hmac_session import TamperedError
+from rig.proxy import Command
+from unit.tpm_ground import SECRET, SO, USER, Ground, timer_threads
+
+
+@pytest.fixture
+def ground(proxy):
+    with Ground(proxy, idle_seconds=0.4) as ground:
+        yield ground
+
+
+# -- what it is made to
+
+
+@pytest.mark.parametrize(
+    "tcti",
+    ["swtpm:host=127.0.0.1,port=1", "swtpm:path=/nowhere/socket", "device:/nowhere/tpm", "device:", "device"],
+)
+def test_no_tpm_there(tcti, capfd):
+    with pytest.raises(Error) as caught:
+        Tpm(tcti).lockout()
+    assert caught.value.rv == CKR.DEVICE_REMOVED
+    assert tcti in caught.value.why
+    assert timer_threads() == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_permission_for_the_device(as_nobody, tmp_path):
+    device = tmp_path / "tpmrm0"
+    device.touch(mode=0o000)
+
+    def work():
+        try:
+            Tpm(f"device:{device}").lockout()
+        except Error as error:
+            return error.rv, error.why
+
+    rv, why = as_nobody(work)
+    assert rv == CKR.DEVICE_ERROR
+    assert "add the user to group tss" in why
+
+
+def test_an_unknown_connection():
+    with pytest.raises(Error) as caught:
+        Tpm("nothing:like=this").lockout()
+    assert caught.value.rv in {CKR.GENERAL_ERROR, CKR.DEVICE_ERROR, CKR.DEVICE_REMOVED}
+
+
+def test_a_unix_socket(swtpm, tmp_path):
+    path = tmp_path / "tpm.socket"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            with client:
+                if request := client.recv(4096):
+                    client.sendall(ask(swtpm, request))
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    tpm = Tpm(f"swtpm:path={path}")
+    assert tpm.lockout().max_tries == 3
+    tpm.release()
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join()
+    with pytest.raises(Error):
+        Tpm("swtpm:path=/" + "x" * 200).lockout()
+
+
+def ask(swtpm, request: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", swtpm.port)) as tpm:
+        tpm.sendall(request)
+        response = tpm.recv(4096)
+        while len(response) < int.from_bytes(response[2:6], "big"):
+            response += tpm.recv(4096)
+    return response
+
+
+class Device:
+    """A character device that answers as /dev/tpmrm0 does: a command whole, its response at once."""
+
+    def __init__(self, swtpm) -> None:
+        self.swtpm = swtpm
+        self.commands: list[Command] = []
+        self.master, slave = pty.openpty()
+        tty.setraw(slave)
+        self.path = os.ttyname(slave)
+        self.slave = slave
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self) -> None:
+        while True:
+            try:
+                request = os.read(self.master, 4096)
+                while len(request) < int.from_bytes(request[2:6], "big"):
+                    request += os.read(self.master, 4096)
+                self.commands.append(Command(request, ask(self.swtpm, request)))
+                os.write(self.master, self.commands[-1].response)
+            except OSError:
+                return
+
+
+def test_a_device(swtpm):
+    device = Device(swtpm)
+    tpm = Tpm(f"device:{device.path}")
+    srk = provision.provision(tpm).srk
+    so, user = provision.create_token(tpm, srk, b"", SO, USER, SECRET)
+    assert tpm.unseal(srk, user, USER) == SECRET
+    assert so.public != user.public
+    ours = descriptors_of(device)
+    assert len(ours) == 1
+    assert fcntl.fcntl(ours[0], fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    tpm.release()
+    assert not descriptors_of(device)
+    assert swtpm.loaded() == []
+    os.close(device.slave)
+    os.close(device.master)
+
+
+def descriptors_of(device: Device) -> list[int]:
+    """Give our descriptors of a device, but the one that keeps it alive."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if str(link.readlink()) == device.path and int(link.name) != device.slave:
+                found.append(int(link.name))
+    return found
+
+
+TABRMD = """
+import os, sys
+from p11tpm.tpm import Tpm, template, Key, provision
+tpm = Tpm(sys.argv[1], 0.3)
+srk = provision.provision(tpm).srk
+so, user = provision.create_token(tpm, srk, b"", b"s" * 32, b"u" * 32, b"secret")
+assert tpm.unseal(srk, user, b"u" * 32) == b"secret"
+keys = []
+for _ in range(5):
+    blob = tpm.create(srk, template.ec("p256"), b"k" * 32)
+    keys.append(Key(len(keys), blob.public, blob.private, b"k" * 32))
+for key in keys * 2:
+    tpm.sign(srk, key, bytes(32))
+import time
+time.sleep(0.8)
+tpm.sign(srk, keys[0], bytes(32))
+child = os.fork()
+if child == 0:
+    tpm.abandon()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+tpm.sign(srk, keys[0], bytes(32))
+tpm.release()
+print("done")
+"""
+
+
+def test_a_resource_manager_by_way_of_the_library(tabrmd):
+    done = subprocess.run(
+        [sys.executable, "-c", TABRMD, tabrmd.tcti],
+        env={**os.environ, **tabrmd.env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+# -- guests
+
+
+def test_a_forked_child_lets_go_and_the_parent_goes_on(ground, swtpm):
+    key = ground.key(template.ec("p256"))
+    ground.sign(key)
+    ground.proxy.clear()
+    child = os.fork()
+    if child == 0:
+        try:
+            ground.tpm.abandon()
+            own = Tpm(ground.proxy.tcti)
+            r, _ = own.sign(ground.srk, key, bytes(32))
+            own.release()
+            os._exit(0 if r else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert ground.proxy.names == ["StartAuthSession", "Load", "Sign", "FlushContext", "FlushContext"]
+    ground.proxy.clear()
+    ground.sign(key)
+    assert ground.proxy.names == ["Sign"]
+    assert len(swtpm.loaded()) == 2
+
+
+def test_a_child_that_abandons_a_device_closes_it(swtpm):
+    device = Device(swtpm)
+    tpm = Tpm(f"device:{device.path}")
+    tpm.lockout()
+    sent = len(device.commands)
+    child = os.fork()
+    if child == 0:
+        tpm.abandon()
+        left = descriptors_of(device)
+        del tpm
+        os._exit(len(left))
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(device.commands) == sent
+    tpm.lockout()
+    tpm.release()
+    os.close(device.slave)
+    os.close(device.master)
+
+
+HEAVY = (
+    "logging dataclasses pathlib typing tomllib configparser tpm2_pytss cryptography asn1crypto enum re threading"
+    " secrets tempfile contextlib json"
+)
+
+
+def test_light_imports(swtpm):
+    code = f"""
+import sys
+before = set(sys.modules)
+from p11tpm.tpm import Tpm
+Tpm({swtpm.tcti!r}).lockout()
+from p11tpm.tpm import provision
+print(*(set(sys.modules) - before) & set({HEAVY!r}.split()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
+def test_errors_say_what_happened_but_no_secrets():
+    assert LostError(5).rv == CKR.DEVICE_REMOVED
+    assert TamperedError("Sign").rv == CKR.DEVICE_ERROR
+
+
+@pytest.mark.parametrize(
+    ("error", "rv", "remedy"),
+    [
+        (errno.EBUSY, CKR.DEVICE_ERROR, "use device:/dev/tpmrm0"),
+        (errno.EPERM, CKR.DEVICE_ERROR, "group tss"),
+        (errno.EINVAL, CKR.GENERAL_ERROR, "correct 'tcti'"),
+        (errno.ENOMEM, CKR.HOST_MEMORY, "no memory"),
+        (errno.EIO, CKR.DEVICE_ERROR, "no TPM at"),
+        (lib.CONNECTION_REFUSED_IN_SETUID, CKR.DEVICE_ERROR, "a setuid program"),
+    ],
+)
+def test_what_to_do_about_a_connection_that_is_refused(monkeypatch, error, rv, remedy):
+    class Refusing:
+        """The extension module, with another answer of the operating system."""
+
+        def __getattr__(self, name: str):
+            return (lambda *_: error) if name == "connection_open" else getattr(lib, name)
+
+    monkeypatch.setattr("p11tpm.tpm.connection.lib", Refusing())
+    with pytest.raises(Error, match=remedy) as caught:
+        Tpm("device:/dev/tpm0").lockout()
+    assert caught.value.rv == rv
