@@ -87,8 +87,6 @@ def zeroed(struct: Any) -> Any:
     return struct
 
 
-
-
 def read_template(attributes: Any, number: int) -> Template:
     """Read a template: each attribute type once (CKR_TEMPLATE_INCONSISTENT), in any order."""
     if number > MOST_ATTRIBUTES or (number and attributes == NULL):

@@ -91,7 +91,8 @@ class Tries:
         if error.code == TPM.AUTH_FAIL:
             _failed.add(mark)
             self._lockout = None
-            self._store.set_failures(self._token, ROLES[self._user], self.failures() + 1, int(time()))
+            count, _ = self._store.failures(self._token, ROLES[self._user])
+            self._store.add_failure(self._token, ROLES[self._user], count - self.failures(), int(time()))
             raise Error(CKR.PIN_INCORRECT, "the PIN is wrong") from None
         if error.code == TPM.LOCKOUT:
             raise Error(CKR.PIN_LOCKED, "the TPM is locked out after too many wrong PINs") from None
@@ -105,7 +106,7 @@ class Tries:
 
     def clear(self) -> None:
         """Forget the failures: the PIN was right, or there is a new one."""
-        self._store.set_failures(self._token, ROLES[self._user], 0, 0)
+        self._store.clear_failures(self._token, ROLES[self._user])
         self._lockout = None
 
     def failures(self) -> int:

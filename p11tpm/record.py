@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 class TokenRow:
     """A token: its names, its PINs' salt and its objects in the TPM; `public` and `private` are wrapped blobs.
 
-    `uuid` and `salt` are 16 bytes, `srk_handle` is 0 for a storage root key that is made anew each time, `srk_esys` is
-    its ESYS serialisation, `tpm` is ``manufacturer|model|firmware``, `capabilities` are words such as ``rsa2048``
-    between spaces, `created` is a Unix time in seconds.
+    `uuid` and `salt` are 16 bytes, `srk_handle` is 0 for a storage root key that is made anew each time, `tpm` is
+    ``manufacturer|model|firmware``, `capabilities` are words such as ``rsa2048`` between spaces, `created` is a Unix
+    time in seconds.
     """
 
     __slots__ = (
@@ -25,7 +25,6 @@ class TokenRow:
         "serial",
         "so_private",
         "so_public",
-        "srk_esys",
         "srk_handle",
         "srk_public",
         "tpm",
@@ -44,7 +43,6 @@ class TokenRow:
     user_pin_set: bool
     srk_handle: int
     srk_public: bytes
-    srk_esys: bytes
     so_public: bytes
     so_private: bytes
     user_public: bytes
@@ -69,7 +67,7 @@ _EMPTY: dict[str, Any] = {
     **dict.fromkeys(("label", "serial", "tpm", "capabilities"), ""),
     **dict.fromkeys(("no_pin", "user_pin_set"), False),
     **dict.fromkeys(("srk_handle", "created"), 0),
-    **dict.fromkeys(("uuid", "salt", "srk_public", "srk_esys"), b""),
+    **dict.fromkeys(("uuid", "salt", "srk_public"), b""),
     **dict.fromkeys(("so_public", "so_private", "user_public", "user_private"), b""),
 }
 

@@ -28,7 +28,6 @@ MIGRATIONS: Sequence[Sequence[str]] = (
             user_pin_set INTEGER NOT NULL,
             srk_handle INTEGER NOT NULL,
             srk_public BLOB NOT NULL,
-            srk_esys BLOB NOT NULL,
             so_public BLOB NOT NULL,
             so_private BLOB NOT NULL,
             user_public BLOB NOT NULL,

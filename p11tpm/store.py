@@ -150,14 +150,24 @@ class Store:
         row = self.database.read(lambda db: db.execute(query, (token, role)).fetchone(), None)
         return (int(row[0]), int(row[1])) if row else (0, 0)
 
-    def set_failures(self, token: int, role: str, count: int, last: int) -> None:
-        """Count wrong PINs; a read-only store can not, and this process then counts for itself."""
+    def add_failure(self, token: int, role: str, forgiven: int, now: int) -> None:
+        """Count one more wrong PIN, of which `forgiven` earlier ones no longer count; each process's is counted.
+
+        A store that can not be written to does not count, and this process then counts for itself.
+        """
         if not self.writable:
-            self._failures[token, role] = (count, last)
+            self._failures[token, role] = (max(0, self.failures(token, role)[0] - forgiven) + 1, now)
             return
+        query = """INSERT INTO failure (token, role, count, last) VALUES (?, ?, 1, ?)
+            ON CONFLICT (token, role) DO UPDATE SET count=max(0, count - ?) + 1, last=excluded.last"""
+        self.database.write(lambda db: db.execute(query, (token, role, now, forgiven)).close())
+
+    def clear_failures(self, token: int, role: str) -> None:
+        """Forget wrong PINs."""
         self._failures.pop((token, role), None)
-        query = "INSERT OR REPLACE INTO failure (token, role, count, last) VALUES (?, ?, ?, ?)"
-        self.database.write(lambda db: db.execute(query, (token, role, count, last)).close())
+        if self.writable:
+            query = "DELETE FROM failure WHERE token=? AND role=?"
+            self.database.write(lambda db: db.execute(query, (token, role)).close())
 
 
 def _token(row: tuple[Any, ...]) -> TokenRow:

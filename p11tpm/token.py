@@ -215,7 +215,7 @@ class Token:
             row = self.row
             user, so = Blob(row.user_public, row.user_private), Blob(row.so_public, row.so_private)
             new = auth_value(row, CKU.USER, pin)
-            blob = provision.reset_user_auth(self.tpm, self._srk, row.srk_esys, user, so, bytes(self._so_auth), new)
+            blob = provision.reset_user_auth(self.tpm, self._srk, user, so, bytes(self._so_auth), new)
             self._store.update_token(self.id, user_private=blob.private, user_pin_set=True)
             self.tries[CKU.USER].clear()
 
@@ -240,7 +240,7 @@ class Token:
         row = self.row
         so = Blob(row.so_public, row.so_private)
         new_auth = auth_value(row, CKU.SO, new)
-        return provision.change_so_auth(self.tpm, self._srk, row.srk_esys, so, auth, new_auth).private
+        return provision.change_so_auth(self.tpm, self._srk, so, auth, new_auth).private
 
     def _change_user(self, auth: bytes, new: bytes) -> bytes:
         from p11tpm.tpm import provision
@@ -248,9 +248,7 @@ class Token:
         row = self.row
         user = Blob(row.user_public, row.user_private)
         new_auth = auth_value(row, CKU.USER, new)
-        return provision.change_user_auth(
-            self.tpm, self._srk, row.srk_esys, user, row.so_public, auth, new_auth
-        ).private
+        return provision.change_user_auth(self.tpm, self._srk, user, row.so_public, auth, new_auth).private
 
     @property
     def sees_private(self) -> bool:
@@ -477,7 +475,6 @@ def _new_row(tpm: Tpm, label: str, so_pin: bytes | None, pin: bytes | None, *, n
         user_pin_set=pin is not None,
         srk_handle=ground.srk.handle,
         srk_public=ground.srk.public,
-        srk_esys=ground.srk_esys,
         tpm=ground.tpm,
         capabilities=ground.capabilities,
         created=int(time()),
@@ -485,9 +482,7 @@ def _new_row(tpm: Tpm, label: str, so_pin: bytes | None, pin: bytes | None, *, n
     # A role without a PIN gets a random one that nobody knows: the SO, or the user until the SO has set one.
     so_auth = auth_value(row, CKU.SO, so_pin if so_pin is not None else urandom(32))
     user_auth = b"" if no_pin else auth_value(row, CKU.USER, pin if pin is not None else urandom(32))
-    so, user = provision.create_token(
-        tpm, ground.srk, ground.srk_esys, so_auth, user_auth, urandom(SIZE), no_pin=no_pin
-    )
+    so, user = provision.create_token(tpm, ground.srk, so_auth, user_auth, urandom(SIZE), no_pin=no_pin)
     row.so_public, row.so_private = so.public, so.private
     row.user_public, row.user_private = user.public, user.private
     return row

@@ -21,24 +21,17 @@ SRK_HANDLE = 0x81000001  # TCG TPM v2.0 Provisioning Guidance, clause 7.5.1
 
 _CAP_ALGS, _CAP_TPM_PROPERTIES = 0, 6  # TPM_CAP: Part 2, clause 6.12
 _PT_MANUFACTURER, _PT_VENDOR_STRING, _PT_FIRMWARE = 0x105, 0x106, 0x10B  # TPM_PT: Part 2, clause 6.13
-_ESYS_KEY = 1  # IESYSC_KEY_RSRC
 
 
 class Provision:
     """What a TPM is and has: `tpm` is "manufacturer|model|firmware", `capabilities` words as "rsa2048 p256 sha256"."""
 
-    __slots__ = ("capabilities", "srk", "srk_esys", "tpm")
+    __slots__ = ("capabilities", "srk", "tpm")
 
     def __init__(self, srk: Srk, tpm: str, capabilities: str) -> None:
         self.srk = srk
-        self.srk_esys = esys(srk)
         self.tpm = tpm
         self.capabilities = capabilities
-
-
-def esys(srk: Srk) -> bytes:
-    """Serialise a persistent SRK as Esys_TR_Serialize does, for other programs; empty for a transient one."""
-    return u32(srk.handle) + sized(srk.name) + u32(_ESYS_KEY) + sized(srk.public) if srk.handle else b""
 
 
 # -- the TPM
@@ -135,7 +128,7 @@ def _describe(properties: dict[int, int]) -> str:
 
 
 def create_token(
-    tpm: Tpm, srk: Srk, _srk_esys: bytes, so_auth: bytes, user_auth: bytes, secret: bytes, *, no_pin: bool = False
+    tpm: Tpm, srk: Srk, so_auth: bytes, user_auth: bytes, secret: bytes, *, no_pin: bool = False
 ) -> tuple[Blob, Blob]:
     """Make the object that knows the SO's PIN and the one that seals `secret` with the user's."""
     so = tpm.create(srk, template.so(), so_auth, tpm.random(srk, 32))
@@ -143,7 +136,7 @@ def create_token(
     return so, user
 
 
-def change_so_auth(tpm: Tpm, srk: Srk, _srk_esys: bytes, so: Blob, old_auth: bytes, new_auth: bytes) -> Blob:
+def change_so_auth(tpm: Tpm, srk: Srk, so: Blob, old_auth: bytes, new_auth: bytes) -> Blob:
     """Change the SO's authorisation value. TpmError 0x98E: the old one is wrong."""
 
     def change() -> Blob:
@@ -157,9 +150,7 @@ def change_so_auth(tpm: Tpm, srk: Srk, _srk_esys: bytes, so: Blob, old_auth: byt
     return tpm.run(change, srk)
 
 
-def change_user_auth(
-    tpm: Tpm, srk: Srk, _srk_esys: bytes, user: Blob, so_public: bytes, old_auth: bytes, new_auth: bytes
-) -> Blob:
+def change_user_auth(tpm: Tpm, srk: Srk, user: Blob, so_public: bytes, old_auth: bytes, new_auth: bytes) -> Blob:
     """Change the user's authorisation value by the old one. TpmError 0x98E: the old one is wrong."""
 
     def change() -> Blob:
@@ -171,9 +162,7 @@ def change_user_auth(
     return tpm.run(change, srk)
 
 
-def reset_user_auth(
-    tpm: Tpm, srk: Srk, _srk_esys: bytes, user: Blob, so: Blob, so_auth: bytes, new_auth: bytes
-) -> Blob:
+def reset_user_auth(tpm: Tpm, srk: Srk, user: Blob, so: Blob, so_auth: bytes, new_auth: bytes) -> Blob:
     """Set the user's authorisation value without knowing the old one, by the SO's. TpmError 0x98E: that is wrong."""
 
     def reset() -> Blob:

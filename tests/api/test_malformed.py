@@ -1,6 +1,6 @@
 """Malformed calls: each gets the standard's code and leaves the session usable."""
 
-# ruff: noqa: ARG005, E501 - one row, one call: a table that is read across
+# ruff: noqa: ARG005 - one row, one call
 
 import struct
 
@@ -37,7 +37,10 @@ def sign_init(run, session, key, type_, parameter=b"", length=None):
 
 CALLS = {
     # sessions and handles that do not exist
-    "session 0": (lambda r, s, k, n: r.raw.C_GetSessionInfo(0, r.ffi.new("CK_SESSION_INFO *")), CKR.SESSION_HANDLE_INVALID),
+    "session 0": (
+        lambda r, s, k, n: r.raw.C_GetSessionInfo(0, r.ffi.new("CK_SESSION_INFO *")),
+        CKR.SESSION_HANDLE_INVALID,
+    ),
     "session huge": (lambda r, s, k, n: r.raw.C_CloseSession(HUGE), CKR.SESSION_HANDLE_INVALID),
     "slot huge": (lambda r, s, k, n: r.raw.C_GetSlotInfo(HUGE, r.ffi.new("CK_SLOT_INFO *")), CKR.SLOT_ID_INVALID),
     "slot in open": (lambda r, s, k, n: r.raw.C_OpenSession(77, RW, n, n, r.ulong()), CKR.SLOT_ID_INVALID),
@@ -55,29 +58,67 @@ CALLS = {
     "template NULL": (lambda r, s, k, n: r.raw.C_FindObjectsInit(s, n, 1), CKR.ARGUMENTS_BAD),
     "values NULL": (lambda r, s, k, n: r.raw.C_GetAttributeValue(s, k, n, 3), CKR.ARGUMENTS_BAD),
     "mechanism NULL": (lambda r, s, k, n: r.raw.C_SignInit(s, n, k), CKR.ARGUMENTS_BAD),
-    "data NULL": (lambda r, s, k, n: sign(r, s, k, n, 32, r.ffi.new("CK_BYTE[64]"), r.ffi.new("CK_ULONG *", 64)), CKR.ARGUMENTS_BAD),
+    "data NULL": (
+        lambda r, s, k, n: sign(r, s, k, n, 32, r.ffi.new("CK_BYTE[64]"), r.ffi.new("CK_ULONG *", 64)),
+        CKR.ARGUMENTS_BAD,
+    ),
     "length NULL": (lambda r, s, k, n: sign(r, s, k, b"x" * 32, 32, n, n), CKR.ARGUMENTS_BAD),
     "random NULL": (lambda r, s, k, n: r.raw.C_GenerateRandom(s, n, 8), CKR.ARGUMENTS_BAD),
-    "pair handles NULL": (lambda r, s, k, n: r.raw.C_GenerateKeyPair(s, r.mechanism(CKM.EC_KEY_PAIR_GEN), n, 0, n, 0, n, n), CKR.ARGUMENTS_BAD),
+    "pair handles NULL": (
+        lambda r, s, k, n: r.raw.C_GenerateKeyPair(s, r.mechanism(CKM.EC_KEY_PAIR_GEN), n, 0, n, 0, n, n),
+        CKR.ARGUMENTS_BAD,
+    ),
     # absurd lengths
-    "data huge": (lambda r, s, k, n: sign(r, s, k, b"x", HUGE, r.ffi.new("CK_BYTE[64]"), r.ffi.new("CK_ULONG *", 64)), CKR.ARGUMENTS_BAD),
+    "data huge": (
+        lambda r, s, k, n: sign(r, s, k, b"x", HUGE, r.ffi.new("CK_BYTE[64]"), r.ffi.new("CK_ULONG *", 64)),
+        CKR.ARGUMENTS_BAD,
+    ),
     "random huge": (lambda r, s, k, n: r.raw.C_GenerateRandom(s, r.ffi.new("CK_BYTE[1]"), HUGE), CKR.ARGUMENTS_BAD),
     "template huge": (lambda r, s, k, n: r.raw.C_FindObjectsInit(s, attribute(r, CKA.ID, 1), HUGE), CKR.ARGUMENTS_BAD),
-    "value huge": (lambda r, s, k, n: r.raw.C_FindObjectsInit(s, attribute(r, CKA.ID, HUGE), 1), CKR.ATTRIBUTE_VALUE_INVALID),
-    "value NULL": (lambda r, s, k, n: r.raw.C_SetAttributeValue(s, k, attribute(r, CKA.LABEL, 3, None), 1), CKR.ATTRIBUTE_VALUE_INVALID),
+    "value huge": (
+        lambda r, s, k, n: r.raw.C_FindObjectsInit(s, attribute(r, CKA.ID, HUGE), 1),
+        CKR.ATTRIBUTE_VALUE_INVALID,
+    ),
+    "value NULL": (
+        lambda r, s, k, n: r.raw.C_SetAttributeValue(s, k, attribute(r, CKA.LABEL, 3, None), 1),
+        CKR.ATTRIBUTE_VALUE_INVALID,
+    ),
     "parameter huge": (lambda r, s, k, n: sign_init(r, s, k, CKM.ECDSA, b"x", HUGE), CKR.MECHANISM_PARAM_INVALID),
     "PIN huge": (lambda r, s, k, n: r.raw.C_SetPIN(s, b"1234", HUGE, b"12345", 5), CKR.PIN_LEN_RANGE),
     # wrong templates and parameters
-    "type twice": (lambda r, s, k, n: r.raw.C_FindObjectsInit(s, *r.template([(CKA.ID, b"1"), (CKA.ID, b"1")])), CKR.TEMPLATE_INCONSISTENT),
-    "no class": (lambda r, s, k, n: r.raw.C_CreateObject(s, *r.template({CKA.LABEL: b"x"}), r.ulong()), CKR.TEMPLATE_INCOMPLETE),
-    "class short": (lambda r, s, k, n: r.raw.C_CreateObject(s, *r.template({CKA.CLASS: b"\x01"}), r.ulong()), CKR.ATTRIBUTE_VALUE_INVALID),
-    "class unknown": (lambda r, s, k, n: r.raw.C_CreateObject(s, *r.template({CKA.CLASS: ulong(99)}), r.ulong()), CKR.ATTRIBUTE_VALUE_INVALID),
-    "bool of 4 bytes": (lambda r, s, k, n: r.raw.C_CreateObject(s, *r.template({CKA.CLASS: ulong(CKO.DATA), CKA.TOKEN: b"\x01\0\0\0"}), r.ulong()), CKR.ATTRIBUTE_VALUE_INVALID),
+    "type twice": (
+        lambda r, s, k, n: r.raw.C_FindObjectsInit(s, *r.template([(CKA.ID, b"1"), (CKA.ID, b"1")])),
+        CKR.TEMPLATE_INCONSISTENT,
+    ),
+    "no class": (
+        lambda r, s, k, n: r.raw.C_CreateObject(s, *r.template({CKA.LABEL: b"x"}), r.ulong()),
+        CKR.TEMPLATE_INCOMPLETE,
+    ),
+    "class short": (
+        lambda r, s, k, n: r.raw.C_CreateObject(s, *r.template({CKA.CLASS: b"\x01"}), r.ulong()),
+        CKR.ATTRIBUTE_VALUE_INVALID,
+    ),
+    "class unknown": (
+        lambda r, s, k, n: r.raw.C_CreateObject(s, *r.template({CKA.CLASS: ulong(99)}), r.ulong()),
+        CKR.ATTRIBUTE_VALUE_INVALID,
+    ),
+    "bool of 4 bytes": (
+        lambda r, s, k, n: r.raw.C_CreateObject(
+            s, *r.template({CKA.CLASS: ulong(CKO.DATA), CKA.TOKEN: b"\x01\0\0\0"}), r.ulong()
+        ),
+        CKR.ATTRIBUTE_VALUE_INVALID,
+    ),
     "parameter not wanted": (lambda r, s, k, n: sign_init(r, s, k, CKM.ECDSA, b"x"), CKR.MECHANISM_PARAM_INVALID),
-    "no serial flag": (lambda r, s, k, n: r.raw.C_OpenSession(r.slots()[0], 2, n, n, r.ulong()), CKR.SESSION_PARALLEL_NOT_SUPPORTED),
+    "no serial flag": (
+        lambda r, s, k, n: r.raw.C_OpenSession(r.slots()[0], 2, n, n, r.ulong()),
+        CKR.SESSION_PARALLEL_NOT_SUPPORTED,
+    ),
     "reserved in finalize": (lambda r, s, k, n: r.raw.C_Finalize(r.ulong()), CKR.ARGUMENTS_BAD),
     "initialize twice": (lambda r, s, k, n: r.raw.C_Initialize(n), CKR.CRYPTOKI_ALREADY_INITIALIZED),
-    "empty digest": (lambda r, s, k, n: sign(r, s, k, n, 0, r.ffi.new("CK_BYTE[64]"), r.ffi.new("CK_ULONG *", 64)), CKR.DATA_LEN_RANGE),
+    "empty digest": (
+        lambda r, s, k, n: sign(r, s, k, n, 0, r.ffi.new("CK_BYTE[64]"), r.ffi.new("CK_ULONG *", 64)),
+        CKR.DATA_LEN_RANGE,
+    ),
     "not built": (lambda r, s, k, n: r.raw.C_DigestKey(s, k), CKR.FUNCTION_NOT_SUPPORTED),
 }
 

@@ -63,9 +63,7 @@ def test_ecdsa_takes_a_digest_of_any_length(token, session, curve, length):
     signature = token.sign(session, private, CKM.ECDSA, data)
     number = as_openssl_sees(data, key.curve)
     hash_, size = {"p256": ("sha256", 32), "p384": ("sha384", 48), "p521": ("sha512", 64)}[curve]
-    key.verify(
-        der_signature(signature), number.to_bytes(size, "big"), ec.ECDSA(utils.Prehashed(HASHES[hash_]))
-    )
+    key.verify(der_signature(signature), number.to_bytes(size, "big"), ec.ECDSA(utils.Prehashed(HASHES[hash_])))
 
 
 @pytest.fixture(scope="module", params=[2048, 3072])

@@ -20,7 +20,7 @@ def a_round(store: Store, token: int, name: bytes) -> None:
     assert store.find(token, {ID: name}, {}) == ids
     assert store.update(ids[0], {LABEL: name}, b"mac", None)
     assert store.record(ids[0]).attributes == {ID: name, LABEL: name}
-    store.set_failures(token, "USER", 1, os.getpid())
+    store.add_failure(token, "USER", 0, os.getpid())
     assert store.delete(ids) == 2
 
 

@@ -145,7 +145,8 @@ def only_reads(directory: Path) -> None:
         lambda: store.delete_token(token.id),
     ):
         refused(write, CKR.TOKEN_WRITE_PROTECTED)
-    store.set_failures(token.id, "USER", 2, 100)
+    store.add_failure(token.id, "USER", 0, 99)
+    store.add_failure(token.id, "USER", 0, 100)
     assert store.failures(token.id, "USER") == (2, 100)
     assert Store(str(directory)).failures(token.id, "USER") == (0, 0)
     assert store.version() == before

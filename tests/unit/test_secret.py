@@ -41,7 +41,7 @@ def test_any_change_of_an_object_is_noticed(secret, change):
     secret.verify(record(mac=mac))
     with pytest.raises(Error) as error:
         secret.verify(record(**{"mac": mac, **change}))
-    assert CKR.DEVICE_ERROR == error.value.rv
+    assert error.value.rv == CKR.DEVICE_ERROR
 
 
 def test_keys_have_auth_values_of_their_own(secret):
@@ -51,12 +51,12 @@ def test_keys_have_auth_values_of_their_own(secret):
 
 def test_private_values_are_bound_to_their_object(secret):
     boxed = secret.encrypt(b"1" * 16, b"value")
-    assert b"value" == secret.decrypt(b"1" * 16, boxed)
+    assert secret.decrypt(b"1" * 16, boxed) == b"value"
     assert boxed != secret.encrypt(b"1" * 16, b"value")
     for uuid, box in ((b"2" * 16, boxed), (b"1" * 16, boxed[:-1] + b"\0"), (b"1" * 16, b"")):
         with pytest.raises(Error) as error:
             secret.decrypt(uuid, box)
-        assert CKR.DEVICE_ERROR == error.value.rv
+        assert error.value.rv == CKR.DEVICE_ERROR
 
 
 def test_nothing_is_derived_from_a_wiped_secret(secret):
@@ -64,4 +64,4 @@ def test_nothing_is_derived_from_a_wiped_secret(secret):
     for call in (lambda: secret.auth(b"1" * 16), lambda: secret.mac(record()), lambda: secret.encrypt(b"1" * 16, b"")):
         with pytest.raises(Error) as error:
             call()
-        assert CKR.USER_NOT_LOGGED_IN == error.value.rv
+        assert error.value.rv == CKR.USER_NOT_LOGGED_IN

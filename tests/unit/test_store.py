@@ -100,8 +100,8 @@ def test_replacing_a_token_destroys_its_objects_and_forgives_its_wrong_pins(stor
     store.add([a_record(token), a_record(token)])
     kept = store.add([a_record(other)])
     for role in ("SO", "USER"):
-        store.set_failures(token, role, 3, 100)
-        store.set_failures(other, role, 4, 200)
+        store.add_failure(token, role, 0, 100)
+        store.add_failure(other, role, 0, 200)
     row = a_token("again")
     row.id = token
     store.replace_token(row)
@@ -109,7 +109,7 @@ def test_replacing_a_token_destroys_its_objects_and_forgives_its_wrong_pins(stor
     assert store.find(token, {}, {}) == []
     assert store.failures(token, "SO") == store.failures(token, "USER") == (0, 0)
     assert store.find(other, {}, {}) == kept
-    assert store.failures(other, "USER") == (4, 200)
+    assert store.failures(other, "USER") == (1, 200)
 
 
 def test_a_deleted_token_takes_its_objects_along_and_can_not_be_changed(store):
@@ -124,7 +124,7 @@ def test_a_deleted_token_takes_its_objects_along_and_can_not_be_changed(store):
         lambda: store.update_token(token, label="x"),
         lambda: store.replace_token(row),
         lambda: store.add([a_record(token)]),
-        lambda: store.set_failures(token, "USER", 1, 1),
+        lambda: store.add_failure(token, "USER", 0, 1),
     ):
         with pytest.raises(Error) as caught:
             change()
@@ -312,10 +312,14 @@ def test_eight_threads_share_a_store(store):
 
 def test_wrong_pins_are_counted_for_all_processes(store, tmp_path):
     token = store.add_token(a_token())
-    store.set_failures(token, "USER", 2, 1_700_000_000)
+    store.add_failure(token, "USER", 0, 1_600_000_000)
+    store.add_failure(token, "USER", 0, 1_700_000_000)
     assert Store(str(tmp_path / "store")).failures(token, "USER") == (2, 1_700_000_000)
     assert store.failures(token, "SO") == (0, 0)
-    store.set_failures(token, "USER", 0, 0)
+    for forgiven, left in ((0, 3), (2, 2), (9, 1)):
+        store.add_failure(token, "USER", forgiven, 1)
+        assert store.failures(token, "USER") == (left, 1)
+    store.clear_failures(token, "USER")
     assert store.failures(token, "USER") == (0, 0)
 
 

@@ -134,7 +134,7 @@ def test_a_device(swtpm):
     device = Device(swtpm)
     tpm = Tpm(f"device:{device.path}")
     srk = provision.provision(tpm).srk
-    so, user = provision.create_token(tpm, srk, b"", SO, USER, SECRET)
+    so, user = provision.create_token(tpm, srk, SO, USER, SECRET)
     assert tpm.unseal(srk, user, USER) == SECRET
     assert so.public != user.public
     ours = descriptors_of(device)
@@ -162,7 +162,7 @@ import os, sys
 from p11tpm.tpm import Tpm, template, Key, provision
 tpm = Tpm(sys.argv[1], 0.3)
 srk = provision.provision(tpm).srk
-so, user = provision.create_token(tpm, srk, b"", b"s" * 32, b"u" * 32, b"secret")
+so, user = provision.create_token(tpm, srk, b"s" * 32, b"u" * 32, b"secret")
 assert tpm.unseal(srk, user, b"u" * 32) == b"secret"
 keys = []
 for _ in range(5):

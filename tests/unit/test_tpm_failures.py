@@ -214,7 +214,7 @@ def test_nor_when_it_is_changed(ground, command):
 
     ground.proxy.change = cut
     with pytest.raises(Error, match="is not known"):
-        provision.reset_user_auth(ground.tpm, ground.srk, b"", ground.user, ground.so, SO, NEW)
+        provision.reset_user_auth(ground.tpm, ground.srk, ground.user, ground.so, SO, NEW)
     assert len(tried) == 1
     ground.proxy.change = None
     assert ground.unseal() == SECRET
@@ -250,7 +250,7 @@ def transient(proxy):
     refuse(proxy, "EvictControl", TPM.BAD_AUTH, 1)
     ground = Ground(proxy)
     assert ground.srk.handle == 0
-    assert ground.provision.srk_esys == b""
+    assert ground.provision.srk.handle == 0
     return ground
 
 
@@ -262,10 +262,10 @@ def test_a_storage_root_key_that_is_not_persistent(transient, swtpm):
         transient.sign(key)
     transient.start_again()
     assert swtpm.loaded() == swtpm.persistent() == []
-    user = provision.change_user_auth(transient.tpm, transient.srk, b"", transient.user, transient.so.public, USER, NEW)
+    user = provision.change_user_auth(transient.tpm, transient.srk, transient.user, transient.so.public, USER, NEW)
     assert transient.tpm.unseal(transient.srk, user, NEW) == SECRET
     transient.tpm.unseal(transient.srk, transient.so, SO)
-    user = provision.reset_user_auth(transient.tpm, transient.srk, b"", user, transient.so, SO, USER)
+    user = provision.reset_user_auth(transient.tpm, transient.srk, user, transient.so, SO, USER)
     assert transient.tpm.unseal(transient.srk, user, USER) == SECRET
     transient.tpm.release()
     swtpm.clear()

@@ -51,7 +51,7 @@ def test_trailing_zero_bytes_do_not_count(ground):
 
 def test_the_user_changes_the_value_by_the_old_one(ground):
     tpm, srk = ground.tpm, ground.srk
-    user = provision.change_user_auth(tpm, srk, b"", ground.user, ground.so.public, USER, NEW)
+    user = provision.change_user_auth(tpm, srk, ground.user, ground.so.public, USER, NEW)
     assert ground.proxy.names == [
         "StartAuthSession",
         "PolicyAuthValue",
@@ -68,7 +68,7 @@ def test_the_user_changes_the_value_by_the_old_one(ground):
 
 def test_a_wrong_old_value_changes_nothing_and_leaves_nothing(ground, swtpm):
     change = provision.change_user_auth
-    refused(TPM.AUTH_FAIL, change, ground.tpm, ground.srk, b"", ground.user, ground.so.public, WRONG, NEW)
+    refused(TPM.AUTH_FAIL, change, ground.tpm, ground.srk, ground.user, ground.so.public, WRONG, NEW)
     assert ground.tpm.lockout().counter == 1
     assert swtpm.loaded() == []
 
@@ -77,7 +77,7 @@ def test_the_so_resets_the_value_without_knowing_it(ground, swtpm):
     tpm, srk = ground.tpm, ground.srk
     tpm.unseal(srk, ground.so, SO)  # the SO's login
     ground.proxy.clear()
-    user = provision.reset_user_auth(tpm, srk, b"", ground.user, ground.so, SO, NEW)
+    user = provision.reset_user_auth(tpm, srk, ground.user, ground.so, SO, NEW)
     assert ground.proxy.names == [
         "StartAuthSession",
         "Load",
@@ -90,21 +90,21 @@ def test_the_so_resets_the_value_without_knowing_it(ground, swtpm):
         "FlushContext",
     ]
     assert tpm.unseal(srk, user, NEW) == SECRET
-    refused(TPM.AUTH_FAIL, provision.reset_user_auth, tpm, srk, b"", ground.user, ground.so, WRONG, NEW)
+    refused(TPM.AUTH_FAIL, provision.reset_user_auth, tpm, srk, ground.user, ground.so, WRONG, NEW)
     assert swtpm.loaded() == ["0x2000000"]
 
 
 def test_the_so_changes_the_own_value(ground):
     tpm, srk = ground.tpm, ground.srk
-    so = provision.change_so_auth(tpm, srk, b"", ground.so, SO, NEW)
+    so = provision.change_so_auth(tpm, srk, ground.so, SO, NEW)
     assert len(tpm.unseal(srk, so, NEW)) == 32
     refused(TPM.AUTH_FAIL, tpm.unseal, srk, so, SO)
-    refused(TPM.AUTH_FAIL, provision.change_so_auth, tpm, srk, b"", so, SO, USER)
+    refused(TPM.AUTH_FAIL, provision.change_so_auth, tpm, srk, so, SO, USER)
 
 
 def test_a_token_without_pin_is_not_protected_against_guessing(ground):
     tpm, srk = ground.tpm, ground.srk
-    _, user = provision.create_token(tpm, srk, b"", SO, b"", SECRET, no_pin=True)
+    _, user = provision.create_token(tpm, srk, SO, b"", SECRET, no_pin=True)
     assert tpm.unseal(srk, user, b"") == SECRET
     refused(TPM.BAD_AUTH, tpm.unseal, srk, user, WRONG)
     assert tpm.lockout().counter == 0
@@ -118,7 +118,7 @@ class Referee:
 
     def __init__(self, esapi, ground: Ground) -> None:
         self.esapi = esapi
-        self.srk = esapi.tr_deserialize(ground.provision.srk_esys)
+        self.srk = esapi.tr_from_tpmpublic(provision.SRK_HANDLE)
         self.so, self.user = self.load(ground.so), self.load(ground.user)
 
     def load(self, blob):

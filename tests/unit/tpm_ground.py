@@ -33,7 +33,7 @@ class Ground:
         self.tpm = Tpm(proxy.tcti, idle_seconds)
         self.provision = provision.provision(self.tpm)
         self.srk: Srk = self.provision.srk
-        self.so, self.user = provision.create_token(self.tpm, self.srk, b"", SO, USER, SECRET)
+        self.so, self.user = provision.create_token(self.tpm, self.srk, SO, USER, SECRET)
         self.unseal()  # the first use of such an object after a start answers RETRY, once
         self.start_again()
 
