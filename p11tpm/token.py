@@ -34,6 +34,7 @@ class Token:
         self._lock = _thread.RLock()
         self._row = row
         self._version: object = None
+        self._srk_of: TokenRow | None = None
         self._secret: Secret | None = None
         self._so_auth = bytearray()
         self._read_before: dict[int, Object] = {}
@@ -138,8 +139,10 @@ class Token:
 
     @property
     def _srk(self) -> Srk:
-        row = self.row
-        return Srk(row.srk_handle, row.srk_public)
+        """The storage root key, as of the last look at the row; only a new token has another one."""
+        if self._srk_of is not self._row:
+            self._srk_of, self._srk_now = self._row, Srk(self._row.srk_handle, self._row.srk_public)
+        return self._srk_now
 
     # -- PINs (clause 5.5.7 to 5.5.9 and 5.6.8, 5.6.9)
 
