@@ -61,6 +61,7 @@ INCLUDES = """
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <syslog.h>
 #include <unistd.h>
 #pragma GCC visibility push(default)

@@ -141,6 +141,15 @@ static void close_fd(connection *c)
         close(fd);
 }
 
+/* Ends a conversation with swtpm. Closing is not enough: a child that was forked meanwhile may hold the socket too, and swtpm
+ * would wait for that child before it serves anybody else. */
+static void hang_up(connection *c)
+{
+    if (c->fd >= 0)
+        shutdown(c->fd, SHUT_RDWR);
+    close_fd(c);
+}
+
 /* ---- opening */
 
 static int open_device(connection *c)
@@ -216,7 +225,7 @@ static int open_swtpm(connection *c)
     free(port);
     if (!error)
         error = connect_swtpm(c); /* says now whether anybody is there */
-    close_fd(c);
+    hang_up(c);
     return error;
 }
 
@@ -274,12 +283,15 @@ static void remember_poll_fds(connection *c)
 static int open_loader(connection *c)
 {
     sigset_t old;
+    struct sigaction broken_pipe;
     if (secure())
         return CONNECTION_REFUSED_IN_SETUID;
     block_signals(&old);
+    sigaction(SIGPIPE, NULL, &broken_pipe); /* GLib ignores it for the whole process */
     int error = errno_of_loader(Tss2_TctiLdr_Initialize(c->tcti, &c->loader));
     if (!error)
         remember_poll_fds(c);
+    sigaction(SIGPIPE, &broken_pipe, NULL);
     unblock_signals(&old);
     return error;
 }
@@ -350,7 +362,7 @@ static int transact_socket(connection *c, const uint8_t *command, size_t size, u
     if (!error)
         error = read_response(c, response, response_size);
     if (c->kind == SWTPM)
-        close_fd(c);
+        hang_up(c);
     return error;
 }
 

@@ -137,6 +137,14 @@ static void take_streams_away(void)
     PySys_SetObject("__stdout__", Py_None);
 }
 
+/* Python aborts when memory ends during its first steps; later it has a MemoryError for that. */
+static bool has_memory(void)
+{
+    size_t size = 4u << 20;
+    void *room = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return room != MAP_FAILED && munmap(room, size) == 0;
+}
+
 static bool start_python(void)
 {
     PyStatus status = initialize();
@@ -174,13 +182,15 @@ static void python_ends(void)
     state = FAILED;
 }
 
-/* Once a process: neither Python nor cffi can be started again after a failure. */
+/* Once a process: neither Python nor cffi can be started again when they have failed. */
 static CK_RV start(void)
 {
     if (state == STARTED)
         return CKR_OK;
     if (state != NEW)
         return CKR_GENERAL_ERROR;
+    if (!has_memory())
+        return CKR_HOST_MEMORY;
     state = STARTING;
     promote_libpython();
     if (!(Py_IsInitialized() ? extend_search_path() : start_python())) {

@@ -1,0 +1,75 @@
+"""Host programs, modules to load, and somebody with a key."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+import rig
+from host.core import Core
+from host.programs import Hosts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Hosts:
+    return Hosts(tmp_path_factory.mktemp("hosts"))
+
+
+@pytest.fixture(scope="session")
+def core(tmp_path_factory: pytest.TempPathFactory) -> Core:
+    return Core(tmp_path_factory.mktemp("core"))
+
+
+@pytest.fixture(scope="session")
+def exported(module_path: str) -> list[str]:
+    """The names of all functions of the module."""
+    done = subprocess.run(["nm", "-D", "--defined-only", module_path], capture_output=True, text=True, check=True)
+    return [line.split()[2] for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.User]:
+    """Somebody with one key, on a TPM that several processes may use at a time."""
+    with rig.Tabrmd(max_tries=32) as tpm:
+        owner = rig.User(tpm, tmp_path_factory.mktemp("user"))
+        owner.init()
+        yield owner
+
+
+@pytest.fixture
+def forker(swtpm: rig.Swtpm, tmp_path: Path) -> rig.User:
+    """Somebody with one key, on a TPM that a child may use too: GLib, which tpm2-abrmd needs, does not survive fork."""
+    owner = rig.User(swtpm, tmp_path)
+    owner.init()
+    return owner
+
+
+@pytest.fixture
+def is_good(user: rig.User):
+    """Say whether the last thing that a host said is a signature by the user's key."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+    from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    key = load_pem_public_key(user.p11tpm("key", "public", "ssh", "--format", "pem").encode())
+
+    def check(said: list[str]) -> bool:
+        word, _, digits = said[-1].partition(" ")
+        assert word == "signature", said
+        signature = bytes.fromhex(digits)
+        der = encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
+        try:
+            key.verify(der, b"\x11" * 32, ECDSA(Prehashed(SHA256())))
+        except InvalidSignature:
+            return False
+        return True
+
+    return check

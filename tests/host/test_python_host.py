@@ -1,0 +1,136 @@
+"""The host is Python itself: one of the same version lends its interpreter, another one is refused, with a way out."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rig
+
+HERE = Path(__file__).resolve().parent
+GENERAL_ERROR = 5
+
+
+def pythons():
+    """Find the Pythons 3 of this machine that have ctypes: (version, program), each installation once."""
+    names = [f"python3.{minor}" for minor in range(6, 20)]
+    found = [sys.executable, *(shutil.which(name, path=rig.clean_env()["PATH"]) for name in names)]
+    found += sorted(Path.home().glob(".pyenv/versions/*/bin/python3"))
+    every = {}
+    for program in filter(None, found):
+        ask = "import ctypes, sys; print('%d.%d' % sys.version_info[:2], sys.prefix)"
+        done = subprocess.run([program, "-c", ask], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            version, _, prefix = done.stdout.strip().partition(" ")
+            every.setdefault(prefix, (version, str(program)))
+    return sorted(every.values())
+
+
+OURS = "{}.{}".format(*sys.version_info[:2])
+PYTHONS = pythons()
+SAME = [program for version, program in PYTHONS if version == OURS]
+OTHERS = [pytest.param(program, id=version) for version, program in PYTHONS if version != OURS]
+
+
+def run(python, module, what, env, prefix=()):
+    command = [*prefix, python, "-I", str(HERE / "guest.py"), str(module), what]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.mark.parametrize("python", SAME)
+def test_the_same_version(user, python):
+    told, stderr = run(python, user.module, "start", user.env)
+    before, after = told.pop("path before"), told.pop("path after")
+    assert told == {"initialize": 0, "streams": True, "random": True, "finalize": 0, "again": [0, True, 0]}
+    assert stderr == ""
+    assert after[: len(before)] == before
+    assert len(set(after)) == len(after)
+
+
+@pytest.mark.parametrize("python", SAME)
+def test_the_same_version_forks(forker, python):
+    told, stderr = run(python, forker.module, "fork", forker.env)
+    assert told == {"initialize": 0, "os": 10, "C": 10, "failures": 0, "finalize": 0}, stderr
+
+
+@pytest.mark.parametrize("python", SAME)
+def test_calls_that_hold_the_gil(user, python):
+    told, _ = run(python, user.module, "gil", user.env)
+    assert told == {"initialize": [0] + [0x191] * 7, "random": True, "finalize": 0}
+
+
+@pytest.mark.parametrize("python", SAME)
+def test_an_end_without_finalize(user, python):
+    told, stderr = run(python, user.module, "leave", user.env)
+    assert (told, stderr) == ({"initialize": 0, "random": True}, "")
+
+
+def is_refused(stderr, version, module):
+    (line,) = stderr.splitlines()
+    assert re.match(rf"p11tpm: this program is Python {re.escape(version)}\S*, but ", line)
+    assert f" but the module was built for Python {OURS};" in line
+    assert f'"remote: |p11-kit remote {module}"' in line
+
+
+@pytest.mark.parametrize("python", OTHERS or [pytest.param(None, marks=pytest.mark.skip("no other Python here"))])
+def test_another_version_is_refused(user, python):
+    told, stderr = run(python, user.module, "start", user.env)
+    assert told["initialize"] == GENERAL_ERROR
+    assert told["path before"] == told["path after"]
+    version = subprocess.run([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+                             capture_output=True, text=True, check=True).stdout.strip()
+    is_refused(stderr, version, user.module)
+
+
+@pytest.mark.parametrize("version", ["3.99.1 (main, Jan  1 2031)", f"{OURS}9.0", "2.7.18", "4.0"])
+def test_a_program_that_says_it_is_another_version(hosts, module_path, version):
+    """Nothing but Py_GetVersion may be called in it: the other functions of this one abort."""
+    host = hosts.program("impostor", "-rdynamic", f'-DVERSION="{version}"')
+    done = subprocess.run([host, module_path], capture_output=True, text=True, check=True)
+    *_, said = done.stderr.splitlines()
+    assert said == "> C_Initialize 0x5"
+    is_refused("".join(line for line in done.stderr.splitlines() if line[0] != ">"), version.split()[0], module_path)
+
+
+def of_p11_kit(variable):
+    command = ["pkg-config", f"--variable={variable}", "p11-kit-1"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture
+def remote(user, tmp_path):
+    """(prefix, env) of commands whose p11-kit runs the module in a process of its own, as the message advises.
+
+    p11-kit does not read root's own settings: root gets other settings of the system, in a name space of the command.
+    """
+    modules = tmp_path / "pkcs11" / "modules"
+    modules.mkdir(parents=True)
+    (modules / "p11tpm.module").write_text(f"remote: |p11-kit remote {user.module}\n")
+    if os.getuid() != 0:
+        return (), {**user.env, "XDG_CONFIG_HOME": str(tmp_path)}
+    script = f'mount --bind "{modules}" "{of_p11_kit("p11_module_configs")}" && exec "$@"'
+    prefix = ("unshare", "--mount", "sh", "-c", script, "sh")
+    if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("root has no right to make name spaces here")
+    return prefix, user.env
+
+
+def test_the_way_out_in_c(hosts, remote, is_good):
+    prefix, env = remote
+    assert is_good(hosts("sign", of_p11_kit("proxy_module"), env=env, prefix=prefix))
+
+
+@pytest.mark.parametrize("python", OTHERS or [pytest.param(None, marks=pytest.mark.skip("no other Python here"))])
+def test_the_way_out_in_another_python(remote, python):
+    prefix, env = remote
+    told, _ = run(python, of_p11_kit("proxy_module"), "start", env, prefix)
+    assert (told["initialize"], told["random"], told["finalize"]) == (0, True, 0)
