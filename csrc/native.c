@@ -100,6 +100,8 @@ static int ecdh(int bits, const uint8_t *scalar, const uint8_t *x, const uint8_t
 #define CONNECTION_REFUSED_IN_SETUID (-2)
 #define RESPONSE_SIZE 4096
 #define HEADER_SIZE 10 /* tag, size, command or response code: TPM 2.0 Part 1, clause 16 */
+#define LINGER_MS 4 /* after a command, swtpm's socket is kept for the next one ... */
+#define TURN_MS 50 /* ... but no longer than this in all, since nobody else is served meanwhile */
 #define REST_MS 1000 /* a TPM may take minutes for an RSA key, but sends a response at once */
 #define HELD_MAX 16
 #define POLL_MAX 8
@@ -115,9 +117,10 @@ typedef struct connection {
     uint64_t epoch; /* counts the times it was opened: what was loaded in an older epoch is gone */
     int idle_ms;
     struct timespec last_use;
+    struct timespec connected; /* swtpm */
     enum kind kind;
     char *tcti;
-    int fd; /* device: while open; swtpm: during one command */
+    int fd; /* device: while open; swtpm: during commands in a row, see linger() */
     struct addrinfo *address;
     struct sockaddr_un path;
     TSS2_TCTI_CONTEXT *loader;
@@ -130,6 +133,22 @@ typedef struct connection {
 static uint32_t be32(const uint8_t *bytes)
 {
     return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
+}
+
+static struct timespec later(struct timespec time, int ms)
+{
+    time.tv_sec += ms / 1000;
+    time.tv_nsec += ms % 1000 * 1000000L;
+    if (time.tv_nsec >= 1000000000L) {
+        time.tv_sec++;
+        time.tv_nsec -= 1000000000L;
+    }
+    return time;
+}
+
+static bool is_before(struct timespec a, struct timespec b)
+{
+    return a.tv_sec < b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec < b.tv_nsec);
 }
 
 /* The number is forgotten before the descriptor is closed: a child forked in between closes nothing that is not ours. */
@@ -202,7 +221,7 @@ static int connect_swtpm(connection *c)
     return error;
 }
 
-/* Looks the address up; connected is for each command, because swtpm serves one client at a time. */
+/* Looks the address up; connected is for a few commands at a time, because swtpm serves one client at a time. */
 static int open_swtpm(connection *c)
 {
     const char *colon = strchr(c->tcti, ':');
@@ -354,15 +373,42 @@ static int transact_loader(connection *c, const uint8_t *command, size_t size, u
     return error ? error : *response_size < HEADER_SIZE ? EIO : 0;
 }
 
+/* Whether the other end of a kept connection is still there: nothing can be read before something was asked. */
+static bool is_alive(connection *c)
+{
+    struct pollfd quiet = { .fd = c->fd, .events = POLLIN };
+    return poll(&quiet, 1, 0) == 0;
+}
+
+static int begin_swtpm(connection *c)
+{
+    if (c->fd >= 0 && is_alive(c))
+        return 0;
+    hang_up(c);
+    int error = connect_swtpm(c);
+    clock_gettime(CLOCK_MONOTONIC, &c->connected);
+    pthread_cond_signal(&c->wake); /* the timer is to end this one sooner than the whole */
+    return error;
+}
+
+/* Connecting costs as much as half a signature, so swtpm's socket is kept for a command that follows at once. */
+static void linger(connection *c, int error)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (error || !c->timer_started || !is_before(now, later(c->connected, TURN_MS)))
+        hang_up(c);
+}
+
 static int transact_socket(connection *c, const uint8_t *command, size_t size, uint8_t *response, size_t *response_size)
 {
-    int error = c->kind == SWTPM ? connect_swtpm(c) : 0;
+    int error = c->kind == SWTPM ? begin_swtpm(c) : 0;
     if (!error)
         error = write_all(c, command, size);
     if (!error)
         error = read_response(c, response, response_size);
     if (c->kind == SWTPM)
-        hang_up(c);
+        linger(c, error);
     return error;
 }
 
@@ -432,6 +478,8 @@ static void shut(connection *c)
     if (!c->is_open)
         return;
     flush_held(c);
+    if (c->kind == SWTPM)
+        hang_up(c);
     close_fd(c);
     if (c->loader) {
         sigset_t old;
@@ -444,32 +492,19 @@ static void shut(connection *c)
 
 /* ---- the idle timer: a thread that lives from the opening to the end of the connection, at most idle_ms after its last use */
 
-static struct timespec later(struct timespec time, int ms)
-{
-    time.tv_sec += ms / 1000;
-    time.tv_nsec += ms % 1000 * 1000000L;
-    if (time.tv_nsec >= 1000000000L) {
-        time.tv_sec++;
-        time.tv_nsec -= 1000000000L;
-    }
-    return time;
-}
-
-static bool is_before(struct timespec a, struct timespec b)
-{
-    return a.tv_sec < b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec < b.tv_nsec);
-}
-
 static void *watch(void *argument)
 {
     connection *c = argument;
     struct timespec now, end;
     pthread_mutex_lock(&c->lock);
     while (c->is_open) {
-        end = later(c->last_use, c->idle_ms);
+        bool lingers = c->kind == SWTPM && c->fd >= 0;
+        end = later(c->last_use, lingers ? LINGER_MS : c->idle_ms);
         clock_gettime(CLOCK_MONOTONIC, &now);
         if (is_before(now, end))
             pthread_cond_timedwait(&c->wake, &c->lock, &end);
+        else if (lingers)
+            hang_up(c);
         else
             shut(c);
     }
