@@ -25,16 +25,18 @@ class Config:
     """The settings of one run; each has a default.
 
     `store` is the directory of the store, an absolute path. `tcti` names the TPM as tpm2-tss does. `token` is the label
-    of the token that programs are shown, None for the first one, ``*`` for all. `pin_tries` is the number of wrong PINs
+    of the token that programs are shown, None for the first one, ``*`` for all. `bus` is ``trusted`` if nobody can
+    listen on the way to the TPM, else ``untrusted``. `pin_tries` is the number of wrong PINs
     before this package stops asking the TPM, `pin_min` the length of a new PIN in bytes. `log` is ``syslog``,
     ``stderr``, ``off`` or an absolute path, `log_level` is ``error`` or ``debug``.
     """
 
-    __slots__ = ("log", "log_level", "pin_min", "pin_tries", "store", "tcti", "token")
+    __slots__ = ("bus", "log", "log_level", "pin_min", "pin_tries", "store", "tcti", "token")
 
     def __init__(self) -> None:
         self.store = ""
         self.tcti = "device:/dev/tpmrm0"
+        self.bus = "untrusted"
         self.token: str | None = None
         self.pin_tries = 5
         self.pin_min = 4
@@ -132,6 +134,7 @@ def _word(*words: str, path: bool = False) -> Callable[[str], str]:
 _SETTINGS: dict[str, Callable[[str], str | int]] = {
     "store": _path,
     "tcti": _any,
+    "bus": _word("untrusted", "trusted"),
     "token": _any,
     "pin-tries": _number(1, 10),
     "pin-min-length": _number(4, 128),

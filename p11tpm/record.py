@@ -78,10 +78,11 @@ class Record:
     """An object: its attributes by type, its blobs if the TPM has its private part, and what authenticates it.
 
     `uuid` is 16 bytes and does not change; attribute values are in PKCS#11's encoding, a CK_ULONG is 8 bytes,
-    little-endian. `id` is 0 until the object is in a store.
+    little-endian. `id` is 0 until the object is in a store. `resident` is the persistent handle of a key that stays in
+    the TPM, else 0; the mac does not cover it, since the TPM lets nothing be used for the key but the key.
     """
 
-    __slots__ = ("attributes", "id", "mac", "token", "tpm_private", "tpm_public", "uuid")
+    __slots__ = ("attributes", "id", "mac", "resident", "token", "tpm_private", "tpm_public", "uuid")
 
     def __init__(
         self,
@@ -92,6 +93,7 @@ class Record:
         tpm_private: bytes | None = None,
         mac: bytes | None = None,
         id: int = 0,  # noqa: A002 - the row's own name for it
+        resident: int = 0,
     ) -> None:
         self.id = id
         self.token = token
@@ -100,3 +102,4 @@ class Record:
         self.tpm_public = tpm_public
         self.tpm_private = tpm_private
         self.mac = mac
+        self.resident = resident

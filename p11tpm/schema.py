@@ -42,6 +42,7 @@ MIGRATIONS: Sequence[Sequence[str]] = (
             uuid BLOB NOT NULL,
             tpm_public BLOB,
             tpm_private BLOB,
+            resident INTEGER NOT NULL DEFAULT 0,
             mac BLOB,
             UNIQUE (token, id)
         )""",

@@ -139,6 +139,24 @@ class Store:
         query = "DELETE FROM object WHERE id=?"
         return self.database.write(lambda db: sum(db.execute(query, (id_,)).rowcount for id_ in ids))
 
+    def residents(self, token: int) -> list[Record]:
+        """Give a token's keys that stay in the TPM, oldest first."""
+        query = "SELECT id FROM object WHERE token=? AND resident != 0 ORDER BY id"
+
+        def work(db: Connection) -> list[Record]:
+            found = [_record(db, id_) for (id_,) in db.execute(query, (token,)).fetchall()]
+            return [record for record in found if record]
+
+        return self.database.read(work, [])
+
+    def set_resident(self, id_: int, handle: int, was: int | None = None) -> bool:
+        """Remember where the TPM keeps a key, 0 for nowhere; False if the object is gone, or no longer where it `was`.
+
+        No such thing as a wrong memory does harm: the key is then loaded when it is used.
+        """
+        query = "UPDATE object SET resident=? WHERE id=? AND resident=ifnull(?, resident)"
+        return self.database.write(lambda db: db.execute(query, (handle, id_, was)).rowcount == 1)
+
     # -- wrong PINs
 
     def failures(self, token: int, role: str) -> tuple[int, int]:
@@ -188,12 +206,13 @@ def _require_one(count: int) -> None:
 
 
 def _record(db: Connection, id_: int) -> Record | None:
-    row = db.execute("SELECT token, uuid, tpm_public, tpm_private, mac FROM object WHERE id=?", (id_,)).fetchone()
+    query = "SELECT token, uuid, tpm_public, tpm_private, mac, resident FROM object WHERE id=?"
+    row = db.execute(query, (id_,)).fetchone()
     if row is None:
         return None
-    token, uuid, public, private, mac = row
+    token, uuid, public, private, mac, resident = row
     attributes = dict(db.execute("SELECT type, value FROM attribute WHERE object=?", (id_,)).fetchall())
-    return Record(token, uuid, attributes, public, private, mac, id_)
+    return Record(token, uuid, attributes, public, private, mac, id_, resident)
 
 
 def _add(db: Connection, record: Record) -> int:

@@ -19,8 +19,14 @@ from p11tpm.tpm import Blob, Key, Srk, Tpm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from p11tpm.config import Config
+    from p11tpm.residents import Residents
     from p11tpm.store import Store
+
+    T = TypeVar("T")
 
 _MOST_READ = 64  # objects that are kept after they were read
 
@@ -42,7 +48,7 @@ class Token:
         self.id = row.id
         self.memory = Memory()
         self.logged_in: int | None = None
-        self.tpm = Tpm(config.tcti)
+        self.tpm = _tpm(config)
         self.tries = {user: Tries(config, store, self.tpm, row.id, user) for user in (CKU.SO, CKU.USER)}
 
     # -- the token itself
@@ -62,7 +68,7 @@ class Token:
         for new in (so_pin, pin):
             if new is not None:
                 check_new(new, config.pin_min)
-        tpm = Tpm(config.tcti)
+        tpm = _tpm(config)
         try:
             row = _new_row(tpm, label, so_pin, pin, no_pin=pin is None)
         finally:
@@ -74,7 +80,7 @@ class Token:
     def initialize(cls, config: Config, store: Store, label: str, so_pin: bytes) -> Token:
         """Make a token as C_InitToken does: with an SO, whose turn it then is to set the user's PIN (clause 5.5.7)."""
         check_new(so_pin, config.pin_min)
-        tpm = Tpm(config.tcti)
+        tpm = _tpm(config)
         try:
             row = _new_row(tpm, label, so_pin, None, no_pin=False)
         finally:
@@ -87,6 +93,7 @@ class Token:
         with self._lock:
             row = self.row
             self.tries[CKU.SO].attempt(row, so_pin, row.so_private, self._open_so)
+            self._evict(self.residents.all())
             new = _new_row(self.tpm, label, so_pin, None, no_pin=False)
             new.id = row.id
             self._store.replace_token(new)
@@ -94,7 +101,11 @@ class Token:
             self.tpm.release()
 
     def delete(self) -> None:
-        """Remove the token and all of its objects from the store."""
+        """Remove the token and all of its objects from the store, and its resident keys from the TPM.
+
+        CKR_ACTION_PROHIBITED if the TPM's owner has to agree to the latter.
+        """
+        self._evict(self.residents.all())
         self.close()
         self._store.delete_token(self.id)
 
@@ -404,13 +415,17 @@ class Token:
         return self._shelf(id_).update(id_, changes, mac, record.mac)
 
     def destroy(self, *ids: int) -> None:
-        """Delete objects, all or none, and what the TPM holds of them (C_DestroyObject)."""
+        """Delete objects, all or none, and what the TPM holds of them (C_DestroyObject).
+
+        CKR_ACTION_PROHIBITED for a resident key if the TPM's owner has to agree.
+        """
         with self._lock:
             records = [self.record(id_) for id_ in ids]
             for record in records:
                 if record.attributes[CKA.DESTROYABLE] == FALSE:
                     raise Error(CKR.ACTION_PROHIBITED, "the object may not be destroyed")
                 self._require_writer(record.attributes)
+            self._evict(records)
             if not sum(shelf.delete([id_ for id_ in ids if self._shelf(id_) is shelf]) for shelf in self._shelves):
                 raise Error(CKR.OBJECT_HANDLE_INVALID, "the object was deleted meanwhile")
             for record in records:
@@ -426,19 +441,57 @@ class Token:
         record = key.record
         if record.tpm_public is None or record.tpm_private is None:
             raise Error(CKR.DEVICE_ERROR, "the TPM holds no such key")
-        return Key(record.uuid, record.tpm_public, record.tpm_private, self.secret.auth(record.uuid))
+        auth = self.secret.auth(record.uuid)
+        return Key(record.uuid, record.tpm_public, record.tpm_private, auth, record.resident)
+
+    def _use(self, what: Callable[[Srk, Key, bytes], T], key: Object, data: bytes) -> T:
+        usable = self._loadable(key)
+        result = what(self._srk, usable, data)
+        if key.record.resident != usable.resident:
+            self.residents.lost(key.record)
+        return result
 
     def ecdsa(self, key: Object, digest: bytes) -> tuple[int, int]:
         """Let the TPM sign a digest of 32, 48 or 64 bytes and give r and s."""
-        return self.tpm.sign(self._srk, self._loadable(key), digest)
+        return self._use(self.tpm.sign, key, digest)
 
     def rsa(self, key: Object, block: bytes) -> bytes:
         """Let the TPM do the RSA private operation on a block as long as the modulus."""
-        return self.tpm.rsa(self._srk, self._loadable(key), block)
+        return self._use(self.tpm.rsa, key, block)
+
+    @property
+    def residents(self) -> Residents:
+        """The keys that stay in the TPM."""
+        from p11tpm.residents import Residents
+
+        return Residents(self._store, self.tpm, self.id)
+
+    def _evict(self, records: list[Record]) -> None:
+        resident = [record for record in records if record.resident]
+        if resident:
+            self.residents.evict(self._srk, resident)
+
+    def keep_resident(self, id_: int, owner_auth: bytes = b"") -> int:
+        """Leave a key in the TPM and give its persistent handle.
+
+        CKR_DEVICE_MEMORY if the TPM is full, CKR_ACTION_PROHIBITED if `owner_auth` is not what the owner has set.
+        """
+        with self._lock:
+            self._require_writer(self.object(id_).attributes)
+            return self.residents.add(self._srk, self.object(id_).record, owner_auth)
+
+    def end_residence(self, id_: int, owner_auth: bytes = b"") -> bool:
+        """Take a key out of the TPM again; False if it was not there. CKR_ACTION_PROHIBITED as in `keep_resident`."""
+        with self._lock:
+            return self.residents.remove(self._srk, self.object(id_).record, owner_auth)
 
     def random(self, count: int) -> bytes:
         """Give random bytes of the TPM."""
         return self.tpm.random(self._srk, count)
+
+
+def _tpm(config: Config) -> Tpm:
+    return Tpm(config.tcti, trusted=config.bus == "trusted")
 
 
 def new_attributes(template: Template) -> Template:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from p11tpm.ck import CKR, CKU
+from p11tpm.ck import CKA, CKR, CKU
 from p11tpm.cli import module
 from p11tpm.cli.machine import Machine
-from p11tpm.cli.output import example, json_option, print_json, printable
+from p11tpm.cli.output import as_text, example, json_option, print_json, printable
 from p11tpm.error import Error
 from p11tpm.tpm import Srk, Tpm
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 _COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red"}
+_MAKERS_OF_CHIPS = frozenset({"ATML", "IFX", "NTC", "NTZ", "STM"})  # TCG Vendor ID Registry
 _AGENT_ALLOWS = ("/usr/lib*/*", "/usr/local/lib*/*")  # ssh-agent(1), option -P
 
 
@@ -79,10 +80,13 @@ def _findings() -> Iterator[Finding]:
         yield device
         if device.state == WRONG:
             return
+        yield from _bus(machine)
         try:
             yield from _tpm(machine.config)
             for token in machine.tokens:
-                yield _token(machine, token)
+                yield (found := _token(machine, token))
+                if found.state != WRONG:
+                    yield from _residents(token)
         except Error as error:
             yield Finding(
                 "TPM", WRONG, error.why, "see that the TPM is on, that 'tcti' names it, and that nothing else holds it"
@@ -152,6 +156,14 @@ def how_to_open(path: Path) -> str:
     return f"sudo usermod -aG {group.gr_name} {user}, then log out and in again"
 
 
+def _bus(machine: Machine) -> Iterator[Finding]:
+    """Doubt that nobody can listen to the TPM of a maker of chips, for which the configuration says so."""
+    makers = {token.row.tpm.partition("|")[0] for token in machine.tokens} & _MAKERS_OF_CHIPS
+    if machine.config.bus == "trusted" and makers:
+        text = f"trusted, but {', '.join(makers)} makes TPMs that are on one: who listens there reads secrets"
+        yield Finding("TPM bus", NOTE, text, "take 'bus = trusted' out of p11tpm.conf")
+
+
 def _tpm(config: Config) -> Iterator[Finding]:
     tpm = Tpm(config.tcti)
     try:
@@ -188,6 +200,21 @@ def _token(machine: Machine, token: Token) -> Finding:
         limit = machine.config.pin_tries
         return Finding(about, NOTE, f"{failures} of {limit} wrong PINs counted", "find the program that has an old PIN")
     return Finding(about, OK, "this TPM has its storage root key")
+
+
+def _residents(token: Token) -> Iterator[Finding]:
+    """Look whether the TPM has the resident keys; one that it does not have is loaded when it is used."""
+    try:
+        for record in token.residents.all():
+            label = as_text(record.attributes.get(CKA.LABEL, b""))
+            about = f"key '{label}' of token '{printable(token.label)}'"
+            if token.residents.is_there(record):
+                yield Finding(about, OK, f"resident at {record.resident:#x}")
+            else:
+                remedy = f"p11tpm key resident '{label}'"
+                yield Finding(about, NOTE, f"no longer resident at {record.resident:#x}; works, but slower", remedy)
+    finally:
+        token.tpm.release()
 
 
 def _check_srk(tpm: Tpm, srk: Srk) -> None:

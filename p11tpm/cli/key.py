@@ -10,7 +10,7 @@ from p11tpm.attribute import TRUE, ulong
 from p11tpm.ck import CKA, CKM, CKO, CKR
 from p11tpm.cli.machine import Machine, objects, select, token_option
 from p11tpm.cli.output import confirm, example, json_option, print_json, print_listing, printable, wait
-from p11tpm.cli.prompt import pin_file_option
+from p11tpm.cli.prompt import owner_auth_file_option, pin_file_option, read
 from p11tpm.cli.publickey import PublicKey
 from p11tpm.error import Error
 from p11tpm.mechanism import CURVES, RSA_SIZES
@@ -87,22 +87,25 @@ def list_(token_label: str | None, *, as_json: bool) -> None:
     with Machine() as machine:
         token = machine.token(token_label)
         keys = [PublicKey(token.label, thing) for thing in objects(token, CKO.PUBLIC_KEY)]
+        handles = {one.attributes.get(CKA.PUBLIC_KEY_INFO): one.resident for one in token.residents.all()}
         if as_json:
-            print_json([_described(one) for one in keys])
+            print_json([_described(one, handles.get(one.info)) for one in keys])
         else:
-            print_listing([((one.name, one.algorithm, f"id {one.id.hex()}", _where(one)), (one.uri,)) for one in keys])
+            print_listing([_line(one, handles.get(one.info)) for one in keys])
 
 
-def _where(one: PublicKey) -> str:
-    return "" if one.in_tpm else "public key only"
+def _line(one: PublicKey, handle: int | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    where = f"resident at {handle:#x}" if handle else "" if one.in_tpm else "public key only"
+    return (one.name, one.algorithm, f"id {one.id.hex()}", where), (one.uri,)
 
 
-def _described(one: PublicKey) -> dict[str, str | bool]:
+def _described(one: PublicKey, handle: int | None) -> dict[str, str | bool | None]:
     return {
         "label": one.label.decode(errors="replace"),
         "id": one.id.hex(),
         "algorithm": one.algorithm,
         "in_tpm": one.in_tpm,
+        "resident": f"{handle:#x}" if handle else None,
         "uri": one.uri,
         "openssh": _openssh(one),
     }
@@ -146,3 +149,31 @@ def delete(wanted: str, token_label: str | None, pin_file: Path | None, *, yes: 
             for private in objects(token, CKO.PRIVATE_KEY, info=thing.get(CKA.PUBLIC_KEY_INFO)):
                 token.destroy(private.record.id)
         token.destroy(thing.record.id)
+
+
+@key.command(epilog=example("p11tpm key resident web", "p11tpm key resident web --undo"))
+@_key_argument
+@click.option("--undo", is_flag=True, help="Take the key out of the TPM; it goes on working as any other.")
+@owner_auth_file_option
+@token_option
+@pin_file_option
+def resident(
+    wanted: str | None, owner_auth_file: Path | None, token_label: str | None, pin_file: Path | None, *, undo: bool
+) -> None:
+    """Keep a busy key in the TPM, so that it is not loaded again and again. A TPM has room for a few.
+
+    Prints the persistent handle of the key.
+    """
+    with Machine() as machine:
+        token = machine.token(token_label)
+        thing = select(token, CKO.PUBLIC_KEY, wanted)
+        owner_auth = read(owner_auth_file, "owner's authorisation value") if owner_auth_file else b""
+        machine.log_in(token, pin_file)
+        halves = objects(token, CKO.PRIVATE_KEY, info=thing.get(CKA.PUBLIC_KEY_INFO))
+        if not halves:
+            raise Error(CKR.ARGUMENTS_BAD, f"'{PublicKey(token.label, thing).name}' is no key of the TPM")
+        for private in halves:
+            if undo:
+                token.end_residence(private.record.id, owner_auth)
+            else:
+                click.echo(f"{token.keep_resident(private.record.id, owner_auth):#x}")

@@ -22,6 +22,11 @@ pin_file_option = click.option(
     type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
     help="Read the PIN from this file (mode 600; '-' is stdin) instead of asking for it.",
 )
+owner_auth_file_option = click.option(
+    "--owner-auth-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Read the authorisation value of the TPM's owner, if there is one, from this file (mode 600).",
+)
 so_pin_file_option = click.option(
     "--so-pin-file",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -75,22 +80,22 @@ def new_pair(pin_file: Path | None, so_pin_file: Path | None, shortest: int) -> 
     return new("SO PIN", so_pin_file, shortest, optional=True), pin
 
 
-def read(file: Path) -> bytes:
-    """Read the PIN that is the only line of a file; the file must be closed to group and others."""
+def read(file: Path, what: str = "PIN") -> bytes:
+    """Read the PIN, or `what`, that is the only line of a file; the file must be closed to group and others."""
     descriptor = os.dup(0) if str(file) == "-" else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as source:
-        _check_mode(file, os.fstat(descriptor))
+        _check_mode(file, os.fstat(descriptor), what)
         content = source.read(_LONGEST_FILE + 1)
     pin = content.removesuffix(b"\n").removesuffix(b"\r")
     if not pin or b"\n" in pin or len(content) > _LONGEST_FILE:
-        raise Error(CKR.PIN_INVALID, f"{file}: write the PIN, and nothing else, on one line")
+        raise Error(CKR.PIN_INVALID, f"{file}: write the {what}, and nothing else, on one line")
     return pin
 
 
-def _check_mode(file: Path, status: os.stat_result) -> None:
+def _check_mode(file: Path, status: os.stat_result, what: str) -> None:
     """Only files can be read by others: pipes, sockets and terminals are this process's own."""
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
-        raise Error(CKR.GENERAL_ERROR, f"{file}: others could read or change the PIN in it: chmod 600 {file}")
+        raise Error(CKR.GENERAL_ERROR, f"{file}: others could read or change the {what} in it: chmod 600 {file}")
 
 
 def _ask(what: str) -> bytes:

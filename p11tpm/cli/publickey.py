@@ -24,6 +24,7 @@ class PublicKey:
         self.id = thing.get(CKA.ID)
         self.label = thing.get(CKA.LABEL)
         self.in_tpm = thing.attributes.get(CKA.LOCAL) == TRUE
+        self.info = thing.attributes.get(CKA.PUBLIC_KEY_INFO, b"")
         self._thing = thing
         self._token = token
 

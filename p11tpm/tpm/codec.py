@@ -95,11 +95,15 @@ class Srk:
 
 
 class Key(Blob):
-    """A key that can be loaded below the SRK. `id` tells keys apart; `auth` is its authorisation value."""
+    """A key that can be loaded below the SRK. `id` tells keys apart; `auth` is its authorisation value.
 
-    __slots__ = ("auth", "id")
+    `resident` is where the TPM keeps it, a persistent handle; 0 if nowhere, or once it was found not to be there.
+    """
 
-    def __init__(self, id_: Hashable, public: bytes, private: bytes, auth: bytes) -> None:
+    __slots__ = ("auth", "id", "resident")
+
+    def __init__(self, id_: Hashable, public: bytes, private: bytes, auth: bytes, resident: int = 0) -> None:
         super().__init__(public, private)
         self.id = id_
         self.auth = auth
+        self.resident = resident

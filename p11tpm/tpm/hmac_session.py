@@ -66,6 +66,8 @@ class HmacSession:
 
     __slots__ = ("_attributes", "_key", "_nonce", "_nonce_tpm", "_value", "handle", "once", "salted")
 
+    authorises_only = False  # it also protects commands that need no authorisation
+
     def __init__(self, handle: int, opening: Opening, nonce_tpm: bytes, salted: bytes) -> None:
         self.handle = handle
         self.salted = salted

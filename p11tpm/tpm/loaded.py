@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from p11tpm.tpm.codec import Blob, Key, Srk
-    from p11tpm.tpm.wire import Handle, Wire
+    from p11tpm.tpm.wire import Handle, Session, Wire
 
 # A TPM has three slots, which other programs need too. The kernel's resource manager saves and reloads every loaded
 # object around each command, about 30 ms for each of them on a TPM behind a slow bus.
@@ -27,10 +27,12 @@ _REFERENCES = range(TPM.REFERENCE_H0, TPM.REFERENCE_LAST + 1)
 class Loaded:
     """The session and the objects of one connection, made when they are asked for and forgotten with the connection."""
 
-    __slots__ = ("_keys", "_session", "_srks", "_wire")
+    __slots__ = ("_keys", "_session", "_srks", "_trusted", "_wire")
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, *, trusted: bool = False) -> None:
+        """Begin with nothing; `trusted`: nobody can listen on the way to the TPM."""
         self._wire = wire
+        self._trusted = trusted
         self._keys: dict[Hashable, Handle] = {}  # least recently used first
         self._srks: dict[bytes, int] = {}
         self._session: HmacSession | None = None
@@ -50,7 +52,15 @@ class Loaded:
 
     # -- sessions
 
-    def session(self, srk: Srk, *, salted: bool = True) -> HmacSession:
+    def session(self, srk: Srk, *, salted: bool = True) -> Session:
+        """Give what authorises commands: no session at all where nobody can listen."""
+        if not self._trusted:
+            return self.hmac_session(srk, salted=salted)
+        from p11tpm.tpm.password import PasswordSession
+
+        return PasswordSession()
+
+    def hmac_session(self, srk: Srk, *, salted: bool = True) -> HmacSession:
         """Give the session, salted with this SRK or, if that is not needed, the one that is there."""
         session = self._session
         if session and (session.salted == srk.name or not (salted or session.salted)):

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.tpm.hmac_session import HmacSession
     from p11tpm.tpm.tpm import Tpm
-    from p11tpm.tpm.wire import Handle
+    from p11tpm.tpm.wire import Handle, Session
 
 SRK_HANDLE = 0x81000001  # TCG TPM v2.0 Provisioning Guidance, clause 7.5.1
 
@@ -163,11 +163,14 @@ def change_user_auth(tpm: Tpm, srk: Srk, user: Blob, so_public: bytes, old_auth:
 
 
 def reset_user_auth(tpm: Tpm, srk: Srk, user: Blob, so: Blob, so_auth: bytes, new_auth: bytes) -> Blob:
-    """Set the user's authorisation value without knowing the old one, by the SO's. TpmError 0x98E: that is wrong."""
+    """Set the user's authorisation value without knowing the old one, by the SO's. TpmError 0x98E: that is wrong.
+
+    A policy needs a session, so this one and `change_user_auth` are the same on a bus that is trusted.
+    """
 
     def reset() -> Blob:
         tpm.loaded.make_room(0)
-        cipher = tpm.loaded.session(srk)
+        cipher = tpm.loaded.hmac_session(srk)
         session = tpm.loaded.policy_session(srk)
         _prove_so(tpm, srk, session, so, so_auth)
         return _by_policy(tpm, srk, session, user, so.public, (b"", new_auth), cipher)
@@ -226,7 +229,7 @@ def _load_plainly(tpm: Tpm, srk: Srk, blob: Blob) -> Handle:
 def _change(
     tpm: Tpm,
     srk: Srk,
-    session: HmacSession,
+    session: Session,
     handle: Handle,
     blob: Blob,
     old_auth: bytes,

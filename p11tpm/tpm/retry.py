@@ -10,7 +10,6 @@ from p11tpm.tpm.connection import LostError, StaleError
 
 _FULL = frozenset({TPM.CONTEXT_GAP, TPM.OBJECT_MEMORY, TPM.SESSION_MEMORY, TPM.MEMORY, TPM.SESSION_HANDLES})
 _GONE = frozenset(range(TPM.REFERENCE_H0, TPM.REFERENCE_LAST + 1))
-_REFUSED = frozenset({TPM.AUTH_FAIL, TPM.BAD_AUTH, TPM.HANDLE_1})
 _FULL_TRIES = 5
 _REOPENINGS = 1
 _REBUILDINGS = 1
@@ -49,10 +48,15 @@ class Retry:
             if self._full >= 0:
                 sleep(0.02 * 2 ** (_FULL_TRIES - 1 - self._full))
             return self._full >= 0
-        if code in _GONE or (code in _REFUSED and stale_possible):
+        if code in _GONE or (stale_possible and _is_about_what_is_loaded(code)):
             self._rebuild -= 1
             return self._rebuild >= 0
         return False
+
+
+def _is_about_what_is_loaded(code: int) -> bool:
+    """Say whether a handle or session is not what it was taken for: format one without P (Part 2, clause 6.6.2)."""
+    return code & 0xC0 == 0x80
 
 
 def outcome(error: Exception) -> Error:

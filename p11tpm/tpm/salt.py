@@ -43,16 +43,23 @@ def _ecc(public: bytes, digest: str) -> tuple[bytes, bytes]:
         raise Error(CKR.DEVICE_ERROR, f"the storage root key is on the curve {curve}: P-256 or P-384 is needed")
     bits, order = _ORDER[curve]
     size = bits // 8
-    x, y = (number.to_bytes(size, "big") for number in template.ec_point(public))
+    point = template.ec_point(public)
+    if max(point) >> bits:
+        raise _no_point()
+    x, y = (number.to_bytes(size, "big") for number in point)
     # 64 bits more than the order has: the remainder is as good as uniform (FIPS 186-5, appendix A.2.1)
     scalar = (int.from_bytes(urandom(size + 8), "big") % (order - 1) + 1).to_bytes(size, "big")
     own_x, own_y, shared = (ffi.new("uint8_t[]", size) for _ in range(3))
     if lib.ecdh(bits, scalar, x, y, own_x, own_y, shared):
-        raise Error(CKR.DEVICE_ERROR, "the storage root key of the store is no point on its curve: restore the store")
+        raise _no_point()
     ephemeral = bytes(ffi.buffer(own_x))
     salt = kdfe(digest, bytes(ffi.buffer(shared)), _LABEL, ephemeral, x, hashlib.new(digest).digest_size * 8)
     ffi.memmove(shared, bytes(size), size)
     return salt, sized(ephemeral) + sized(bytes(ffi.buffer(own_y)))
+
+
+def _no_point() -> Error:
+    return Error(CKR.DEVICE_ERROR, "the storage root key of the store is no point on its curve: restore the store")
 
 
 def _rsa(public: bytes, digest: str) -> tuple[bytes, bytes]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import _thread
 
 from p11tpm.ck import CKR
-from p11tpm.error import Error, TpmError
+from p11tpm.error import TPM, Error, TpmError
 from p11tpm.tpm import command, template
-from p11tpm.tpm.codec import Blob, Reader, sized, u16, u32
+from p11tpm.tpm.codec import Blob, Reader, name_of, sized, u16, u32
 from p11tpm.tpm.connection import Connection, StaleError
 from p11tpm.tpm.loaded import Loaded
 from p11tpm.tpm.retry import Retry, outcome
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from p11tpm.tpm.codec import Key, Srk
+    from p11tpm.tpm.wire import Session
 
     T = TypeVar("T")
 
@@ -28,6 +29,8 @@ _HASH_OF_SIZE = {20: u16(0x0004), 32: u16(0x000B), 48: u16(0x000C), 64: u16(0x00
 _NO_TICKET = u16(0x8024) + u32(0x40000007) + u16(0)  # TPMT_TK_HASHCHECK: the key is not restricted
 _RANDOM_MOST = 64  # a TPM gives no more than its largest digest at a time, and may give less
 
+# What a persistent handle answers that is empty, or has another object than the key that was left there
+_NOT_RESIDENT = frozenset({TPM.HANDLE_1, TPM.AUTH_FAIL, TPM.BAD_AUTH, TPM.AUTH_UNAVAILABLE, TPM.LOCKOUT})
 _BELOW_SRK = {command.START_AUTH_SESSION, command.LOAD, command.CREATE}
 
 # TPM_PT: Part 2, clause 6.13
@@ -54,14 +57,15 @@ class Tpm:
 
     Every operation raises Error: DEVICE_REMOVED without a TPM, DEVICE_ERROR for a tampered response,
     TOKEN_NOT_RECOGNIZED if the SRK is not this TPM's, or TpmError with the TPM's code. Threads take turns. With
-    `idle_seconds` 0 there is no timer thread, and everything is let go at the end of each operation.
+    `idle_seconds` 0 there is no timer thread, and everything is let go at the end of each operation. `trusted`: nobody
+    can listen on the way to the TPM, so passwords do where else a session is needed.
     """
 
-    def __init__(self, tcti: str, idle_seconds: float = 10) -> None:
+    def __init__(self, tcti: str, idle_seconds: float = 10, *, trusted: bool = False) -> None:
         self.lock = _thread.RLock()
         self.connection = Connection(tcti, idle_seconds)
         self.wire = Wire(self.connection)
-        self.loaded = Loaded(self.wire)
+        self.loaded = Loaded(self.wire, trusted=trusted)
         self._keep = idle_seconds > 0
 
     # -- operations
@@ -116,10 +120,24 @@ class Tpm:
 
         def use() -> bytes:
             session = self.loaded.session(srk, salted=what.hidden)  # before Load, which is content with any
+            if key.resident:
+                try:
+                    return self._use_resident(what, session, key, parameters)
+                except TpmError as error:
+                    if error.code not in _NOT_RESIDENT:
+                        raise
             handle = self.loaded.key(srk, key)
-            return self.wire.authorised(what, session, (handle,), key.auth, parameters)[1]
+            answer = self.wire.authorised(what, session, (handle,), key.auth, parameters)[1]
+            key.resident = 0
+            return answer
 
         return self.run(use, srk)
+
+    def _use_resident(self, what: command.Command, session: Session, key: Key, parameters: bytes) -> bytes:
+        """Use a key where it is, as only that key can be: by its Name in a session, or by its own random value."""
+        self.loaded.drop(key.id)
+        handle = (key.resident, name_of(key.public))
+        return self.wire.authorised(what, session, (handle,), key.auth, parameters)[1]
 
     def random(self, srk: Srk, count: int) -> bytes:
         """Give `count` random bytes of the TPM, hidden on the way."""

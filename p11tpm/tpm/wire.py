@@ -10,7 +10,16 @@ from p11tpm.error import TPM, Error, TpmError
 from p11tpm.tpm.codec import Reader, u32
 from p11tpm.tpm.command import NO_SESSIONS, SESSIONS, Command
 from p11tpm.tpm.connection import Connection, LostError
-from p11tpm.tpm.hmac_session import HmacSession, TamperedError
+from p11tpm.tpm.hmac_session import TamperedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from p11tpm.tpm.hmac_session import HmacSession
+    from p11tpm.tpm.password import PasswordSession
+
+    Session: TypeAlias = HmacSession | PasswordSession
 
 BUSY = frozenset({TPM.RETRY, TPM.TESTING, TPM.YIELDED, TPM.NV_RATE, TPM.NV_UNAVAILABLE})
 _PATIENCE = 2.0  # seconds in all that a busy TPM is waited for
@@ -30,6 +39,8 @@ class RefusedError(TpmError):
     def __init__(self, code: int, command: Command) -> None:
         super().__init__(code, command.name)
         self.refused = command
+        if code == TPM.AUTH_FAIL and not command.guess:
+            self.code = TPM.BAD_AUTH  # no PIN was tried: a storage root key without noDA, and a session that was spoilt
 
 
 class Wire:
@@ -54,7 +65,7 @@ class Wire:
     def authorised(
         self,
         command: Command,
-        session: HmacSession,
+        session: Session,
         handles: tuple[Handle, ...],
         auth: bytes,
         parameters: bytes,
@@ -64,6 +75,8 @@ class Wire:
 
         `cipher` encrypts instead of the session, for a caller that does not know the object's authorisation value.
         """
+        if session.authorises_only and not handles:
+            return self.plain(command, parameters=parameters)
         sessions = (session, cipher) if cipher else (session,)
         session.begin(auth, hides=command.hides and not cipher, hidden=command.hidden and not cipher)
         if cipher:
@@ -80,7 +93,7 @@ class Wire:
         except ValueError:
             raise TamperedError(command.name) from None
 
-    def _accept(self, command: Command, sessions: tuple[HmacSession, ...], reader: Reader) -> bytes:
+    def _accept(self, command: Command, sessions: tuple[Session, ...], reader: Reader) -> bytes:
         """Check a response and give its parameters in clear."""
         parameters = reader.take(reader.number(4))
         digest = hashlib.sha256(u32(0) + u32(command.code) + parameters).digest()

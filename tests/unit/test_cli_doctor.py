@@ -115,3 +115,14 @@ def test_a_locked_tpm_is_wrong(cli, swtpm, tmp_path):
     swtpm.set_lockout(1)
     cli("key", "generate", "--label", "web", "--pin-file", rig.write_secret(tmp_path / "wrong", "999999\n"))
     assert "locked" in the_only_wrong(cli("doctor", "--json"), "TPM lockout")["text"]
+
+
+def test_trust_in_a_tpm_that_may_be_on_a_bus_is_doubted(cli, host_env, store, tmp_path):
+    env = host_env()
+    (tmp_path / "p11tpm.conf").write_text("bus = trusted\n")
+    assert "TPM bus" not in findings(cli("doctor", "--json", env=env))
+    with sqlite3.connect(store / "p11tpm.db") as database:
+        database.execute("UPDATE token SET tpm = 'IFX|SLB9670|7.85'")
+    assert findings(cli("doctor", "--json", env=env))["TPM bus"]["state"] == "note"
+    (tmp_path / "p11tpm.conf").write_text("")
+    assert "TPM bus" not in findings(cli("doctor", "--json", env=env))

@@ -22,6 +22,7 @@ from p11tpm.error import Error
 DEFAULTS = {
     "tcti": "device:/dev/tpmrm0",
     "token": None,
+    "bus": "untrusted",
     "pin_tries": 5,
     "pin_min": 4,
     "log": "syslog",
@@ -71,11 +72,12 @@ def test_the_store_of_root():
 def test_every_setting(tmp_path):
     (tmp_path / "etc.conf").write_text(
         "# a comment\n\n  store = /srv/keys/ \ntcti=swtpm:host=::1,port=2321\ntoken = my = token #1  # the one\n"
-        "pin-tries = 10\r\npin-min-length=8\nlog = /var/log/p11tpm.log\nlog-level = debug"
+        "bus = trusted\npin-tries = 10\r\npin-min-length=8\nlog = /var/log/p11tpm.log\nlog-level = debug"
     )
     assert values(Config.load()) == {
         "store": "/srv/keys",
         "tcti": "swtpm:host=::1,port=2321",
+        "bus": "trusted",
         "token": "my = token",
         "pin_tries": 10,
         "pin_min": 8,
@@ -130,6 +132,7 @@ def test_the_order_of_files_and_environment(tmp_path, monkeypatch):
         ("pin-min-length = -1", "write a number from 4 to 128"),
         ("log = syslogd", "write syslog, stderr, off or an absolute path"),
         ("log-level = 3", "write error, debug"),
+        ("bus = yes", "write untrusted, trusted"),
         ("token = a\ntoken = b", "'token' is set twice"),
         (b"token = \xff", "utf-8"),
         (b"token\0 = x", "there is no setting"),

@@ -16,7 +16,7 @@ LAYERS = (
     ({"entry", "marshal"}, {"cli"}),
     ({"module", "session"},),
     ({"token"},),
-    ({"operation", "object", "keypair", "memory", "pin", "secret"},),
+    ({"operation", "object", "keypair", "memory", "pin", "residents", "secret"},),
     ({"mechanism", "attribute", "der", "padding"},),
     ({"tpm"}, {"store", "database", "schema", "record"}, {"config"}, {"log"}),
     ({"files"}, {"_native"}),
@@ -32,7 +32,7 @@ HEAVY = {
     *("sqlite3", "ssl", "subprocess", "tempfile", "threading", "tomllib", "tpm2_pytss", "traceback", "typing"),
     "urllib",
 }
-LOADED_WHEN_NEEDED = {"cli", "tpm.provision", "der", "keypair"}
+LOADED_WHEN_NEEDED = {"cli", "tpm.password", "tpm.provision", "tpm.resident", "der", "keypair", "residents"}
 
 
 def module_name(path: Path) -> str:

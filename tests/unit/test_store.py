@@ -151,6 +151,23 @@ def test_an_object_is_read_as_it_was_written_and_changed(store):
     assert not store.update(id_, {LABEL: b"late"}, None, b"mac 2")
 
 
+def test_where_the_tpm_keeps_keys(store):
+    first, second = store.add_token(a_token()), store.add_token(a_token("second"))
+    assert store.residents(first) == []
+    kept, other, loaded = store.add([a_record(first), a_record(second), a_record(first)])
+    version = store.version()
+    assert store.set_resident(kept, 0x81020000)
+    assert version != store.version()
+    assert store.set_resident(other, 0x81020001)
+    assert [(record.id, record.resident) for record in store.residents(first)] == [(kept, 0x81020000)]
+    assert (store.record(kept).resident, store.record(loaded).resident) == (0x81020000, 0)
+    assert not store.set_resident(kept, 0, was=0x81020001)
+    assert store.set_resident(kept, 0, was=0x81020000)
+    assert store.residents(first) == []
+    store.delete([kept])
+    assert not store.set_resident(kept, 0x81020000)
+
+
 def test_objects_are_added_all_or_none(store):
     token = store.add_token(a_token())
     with pytest.raises(Error):

@@ -1,0 +1,81 @@
+"""The keys of a token that stay in the TPM: what the store remembers of them, and what is done about them.
+
+The TPM is changed before the store, so that a refusal of its owner changes nothing. What an interruption leaves works:
+a key in the TPM that the store does not know of is found by its Name when the command is repeated, and one that the
+store believes to be there is loaded when it is used.
+"""
+
+from __future__ import annotations
+
+from p11tpm.ck import CKR
+from p11tpm.error import Error
+from p11tpm.tpm import Blob, resident
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from p11tpm.store import Record, Store
+    from p11tpm.tpm import Srk, Tpm
+
+
+class Residents:
+    """The resident keys of one token."""
+
+    __slots__ = ("_store", "_token", "_tpm")
+
+    def __init__(self, store: Store, tpm: Tpm, token: int) -> None:
+        self._store = store
+        self._tpm = tpm
+        self._token = token
+
+    def all(self) -> list[Record]:
+        """Give the keys that the store has as resident, oldest first, whether anybody is logged in or not."""
+        return self._store.residents(self._token)
+
+    def is_there(self, record: Record) -> bool:
+        """Say whether the TPM has a key where the store says."""
+        return resident.is_at(self._tpm, record.tpm_public or b"", record.resident)
+
+    def add(self, srk: Srk, record: Record, owner_auth: bytes) -> int:
+        """Leave a key in the TPM and give its persistent handle; see `resident.keep` for the errors."""
+        if record.id <= 0 or record.tpm_public is None or record.tpm_private is None:
+            raise Error(CKR.ACTION_PROHIBITED, "only a key of the store and of the TPM can be resident")
+        handle = resident.keep(self._tpm, srk, Blob(record.tpm_public, record.tpm_private), owner_auth)
+        if not self._store.set_resident(record.id, handle):
+            resident.evict(self._tpm, srk, record.tpm_public, owner_auth)
+            raise Error(CKR.OBJECT_HANDLE_INVALID, "the key was deleted meanwhile")
+        return handle
+
+    def remove(self, srk: Srk, record: Record, owner_auth: bytes) -> bool:
+        """Take a key out of the TPM, also one that the store does not know to be there; False if it was not."""
+        self._require_writable()
+        was = self._evict(srk, record, owner_auth)
+        self._store.set_resident(record.id, 0)
+        return was
+
+    def evict(self, srk: Srk, records: list[Record]) -> None:
+        """Take keys that are about to be deleted out of the TPM; the store stays as it is.
+
+        CKR_ACTION_PROHIBITED if the TPM's owner has to agree: then nothing was changed.
+        """
+        self._require_writable()
+        for record in records:
+            self._evict(srk, record, b"")
+
+    def _evict(self, srk: Srk, record: Record, owner_auth: bytes) -> bool:
+        return resident.evict(self._tpm, srk, record.tpm_public or b"", owner_auth)
+
+    def _require_writable(self) -> None:
+        if not self._store.writable:
+            raise Error(CKR.TOKEN_WRITE_PROTECTED, "the store can not be written to")
+
+    def lost(self, record: Record) -> None:
+        """Note that a key was not where it should be, so that whatever is there is left alone from now on.
+
+        It may count what it takes for a wrong PIN. Where the store can not be written to, only this process knows.
+        """
+        was, record.resident = record.resident, 0
+        if self._store.writable:
+            try:  # noqa: SIM105 - contextlib costs milliseconds
+                self._store.set_resident(record.id, 0, was)
+            except Error:
+                pass  # the key was used all the same

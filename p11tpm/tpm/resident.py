@@ -1,0 +1,136 @@
+"""Keys that stay in the TPM: persistent objects, which need no Load and which no resource manager saves and reloads.
+
+They take the TPM's scarce non-volatile memory, so the TPM's owner has to agree: an authorisation value of the owner
+hierarchy, empty on most machines.
+"""
+
+from __future__ import annotations
+
+from p11tpm.ck import CKR
+from p11tpm.error import TPM, Error, TpmError
+from p11tpm.tpm import command
+from p11tpm.tpm.codec import Reader, name_of, u32
+from p11tpm.tpm.loaded import OWNER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from p11tpm.tpm.codec import Blob, Srk
+    from p11tpm.tpm.tpm import Tpm
+
+# The owner's persistent handles end below 0x81800000; the first 64 Ki of them are for storage root keys, the next for
+# endorsement keys (TCG Registry of Reserved TPM 2.0 Handles, clause 2.3).
+HANDLES = range(0x81020000, 0x81030000)
+
+_CAP_HANDLES = 1  # TPM_CAP: Part 2, clause 6.12
+_MOST_HANDLES = 64  # asked for at a time
+_TRIES = 3  # of finding a handle that nobody else takes meanwhile
+
+
+def keep(tpm: Tpm, srk: Srk, blob: Blob, owner_auth: bytes) -> int:
+    """Leave a key in the TPM and give its handle; that of the key itself if it is there already.
+
+    CKR_DEVICE_MEMORY if the TPM is full, CKR_ACTION_PROHIBITED if `owner_auth` is not the owner's.
+    """
+    try:
+        return tpm.run(lambda: _keep(tpm, srk, blob, owner_auth), srk)
+    except TpmError as error:
+        raise _meant(error, owner_auth) from None
+
+
+def _keep(tpm: Tpm, srk: Srk, blob: Blob, owner_auth: bytes) -> int:
+    tries = _TRIES
+    while True:
+        used = _used(tpm)
+        found = _find(tpm, name_of(blob.public), used)
+        if found:
+            return found
+        free = next(handle for handle in HANDLES if handle not in used)
+        tries -= 1
+        try:
+            _persist(tpm, srk, blob, owner_auth, free)
+        except TpmError as error:
+            if error.code != TPM.NV_DEFINED or not tries:
+                raise
+        else:
+            return free
+
+
+def _persist(tpm: Tpm, srk: Srk, blob: Blob, owner_auth: bytes, handle: int) -> None:
+    tpm.loaded.make_room(0)
+    loaded = tpm.loaded.load(srk, blob, salted=True)
+    try:
+        _evict_control(tpm, srk, loaded, owner_auth, handle)
+    finally:
+        tpm.let_go(loaded[0])
+
+
+def evict(tpm: Tpm, srk: Srk, public: bytes, owner_auth: bytes) -> bool:
+    """Take the key with this TPMT_PUBLIC out of the TPM; False if it was not there.
+
+    CKR_ACTION_PROHIBITED if `owner_auth` is not the owner's.
+    """
+    try:
+        return tpm.run(lambda: _evict(tpm, srk, public, owner_auth), srk)
+    except TpmError as error:
+        raise _meant(error, owner_auth) from None
+
+
+def _evict(tpm: Tpm, srk: Srk, public: bytes, owner_auth: bytes) -> bool:
+    handle = _find(tpm, name_of(public), _used(tpm))
+    if handle:
+        _evict_control(tpm, srk, (handle, name_of(public)), owner_auth, handle)
+    return bool(handle)
+
+
+def is_at(tpm: Tpm, public: bytes, handle: int) -> bool:
+    """Say whether the TPM has the key with this TPMT_PUBLIC at a handle."""
+    return tpm.run(lambda: _find(tpm, name_of(public), {handle} & _used(tpm))) == handle
+
+
+def _evict_control(tpm: Tpm, srk: Srk, thing: tuple[int, bytes], owner_auth: bytes, handle: int) -> None:
+    """Make a loaded object persistent, or end that of a persistent one (Part 3, clause 28.5)."""
+    owner = (OWNER, u32(OWNER))  # the Name of a hierarchy is its handle
+    # With a salt: an owner's authorisation value may be a word that can be guessed
+    tpm.wire.authorised(command.EVICT_CONTROL, tpm.loaded.session(srk), (owner, thing), owner_auth, u32(handle))
+
+
+def _used(tpm: Tpm) -> set[int]:
+    """Give those of `HANDLES` that have an object, whoever put it there."""
+    found: set[int] = set()
+    start, more = HANDLES.start, True
+    while more and start in HANDLES:
+        parameters = u32(_CAP_HANDLES) + u32(start) + u32(_MOST_HANDLES)
+        reader = Reader(tpm.wire.plain(command.GET_CAPABILITY, parameters=parameters)[1])
+        more = bool(reader.number(1))
+        reader.take(4)
+        handles = [reader.number(4) for _ in range(reader.number(4))]
+        found.update(handles)
+        more = more and bool(handles)
+        start = max(handles, default=start) + 1
+    return found & set(HANDLES)
+
+
+def _find(tpm: Tpm, name: bytes, handles: set[int]) -> int:
+    """Give the handle of the object with a Name; 0 if none of `handles` has it."""
+    for handle in sorted(handles):
+        reader = Reader(tpm.wire.plain(command.READ_PUBLIC, u32(handle))[1])
+        reader.buffer()
+        if reader.buffer() == name:
+            return handle
+    return 0
+
+
+def _meant(error: TpmError, owner_auth: bytes) -> Error:
+    """Say what a refusal means for the person who asked."""
+    if error.code == TPM.NV_SPACE:
+        why = "the TPM has no room for another resident key: let one go (p11tpm key resident KEY --undo)"
+        return Error(CKR.DEVICE_MEMORY, why)
+    if error.code not in {TPM.BAD_AUTH, TPM.AUTH_FAIL}:
+        return error
+    if owner_auth:
+        return Error(CKR.ACTION_PROHIBITED, "this is not the authorisation value of the TPM's owner")
+    return Error(
+        CKR.ACTION_PROHIBITED,
+        "the TPM's owner has an authorisation value, without which no key becomes resident or ceases to be: "
+        "p11tpm key resident KEY [--undo] --owner-auth-file FILE",
+    )
