@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 SYSTEM = "/etc/p11tpm.conf"
+PIN_LONGEST = 128  # bytes
 _LONGEST = 65536  # bytes of a configuration file
 
 
@@ -137,7 +138,7 @@ _SETTINGS: dict[str, Callable[[str], str | int]] = {
     "bus": _word("untrusted", "trusted"),
     "token": _any,
     "pin-tries": _number(1, 10),
-    "pin-min-length": _number(4, 128),
+    "pin-min-length": _number(4, PIN_LONGEST),
     "log": _word("syslog", "stderr", "off", path=True),
     "log-level": _word("error", "debug"),
 }

@@ -7,6 +7,7 @@ from os import urandom
 from time import monotonic, time
 
 from p11tpm.ck import CKF, CKR, CKU
+from p11tpm.config import PIN_LONGEST
 from p11tpm.error import TPM, Error, TpmError
 
 TYPE_CHECKING = False
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     Result = TypeVar("Result")
 
-LONGEST = 128  # bytes
 ROLES = {CKU.SO: "SO", CKU.USER: "USER"}
 _FLAGS = {  # a failure was counted, one try is left, no try is left (clause 3.2, CK_TOKEN_INFO)
     CKU.SO: (CKF.SO_PIN_COUNT_LOW, CKF.SO_PIN_FINAL_TRY, CKF.SO_PIN_LOCKED),
@@ -42,8 +42,8 @@ def auth_value(row: TokenRow, user: int, pin: bytes) -> bytes:
 
 def check_new(pin: bytes, shortest: int) -> None:
     """Refuse a new PIN that is too short or too long, in bytes: CKR_PIN_LEN_RANGE; or not UTF-8: CKR_PIN_INVALID."""
-    if not shortest <= len(pin) <= LONGEST:
-        raise Error(CKR.PIN_LEN_RANGE, f"a PIN has {shortest} to {LONGEST} bytes")
+    if not shortest <= len(pin) <= PIN_LONGEST:
+        raise Error(CKR.PIN_LEN_RANGE, f"a PIN has {shortest} to {PIN_LONGEST} bytes")
     try:
         pin.decode()
     except UnicodeDecodeError:

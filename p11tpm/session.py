@@ -23,6 +23,10 @@ _STATES = {  # (read-write, who is logged in): state (PKCS#11 Base Specification
     (True, CKU.SO): CKS.RW_SO_FUNCTIONS,
 }
 
+# Kinds of operations: a session has at most one of each (clause 3.3)
+FIND = "search"
+SIGN = "signature"
+
 
 class Session:
     """One session. It costs no TPM handle, no thread and no file, so there may be thousands."""
@@ -31,7 +35,7 @@ class Session:
         self.handle = 0
         self.token = token
         self.read_write = read_write
-        self._operations: dict[type, Any] = {}
+        self._operations: dict[str, Any] = {}
         self._lock = _thread.RLock()
 
     @property
@@ -39,18 +43,18 @@ class Session:
         """CKS_ state."""
         return _STATES[self.read_write, self.token.logged_in]
 
-    def begin(self, operation: Any) -> None:
+    def begin(self, kind: str, operation: Any) -> None:
         """Start an operation; CKR_OPERATION_ACTIVE if one of its kind is active."""
         with self._lock:
-            self.require_none(type(operation))
-            self._operations[type(operation)] = operation
+            self.require_none(kind)
+            self._operations[kind] = operation
 
-    def require_none(self, kind: type) -> None:
+    def require_none(self, kind: str) -> None:
         """Refuse a second operation of a kind, before anything is looked at: CKR_OPERATION_ACTIVE."""
         if kind in self._operations:
             raise Error(CKR.OPERATION_ACTIVE, "an operation of this kind is active in the session")
 
-    def cancel(self, kind: type) -> bool:
+    def cancel(self, kind: str) -> bool:
         """End an operation without a result; False if there was none."""
         with self._lock:
             return self._operations.pop(kind, None) is not None
@@ -60,11 +64,11 @@ class Session:
         with self._lock:
             self._operations.clear()
 
-    def using(self, kind: type) -> _Use:
+    def using(self, kind: str) -> _Use:
         """Use an operation for the last time; it goes on if only a length was asked for or the buffer was too small."""
         return _Use(self._lock, self._operations, kind, goes_on=False)
 
-    def going_on(self, kind: type) -> _Use:
+    def going_on(self, kind: str) -> _Use:
         """Use an operation that goes on after this call, unless it fails."""
         return _Use(self._lock, self._operations, kind, goes_on=True)
 
@@ -85,7 +89,7 @@ class _Use:
 
     __slots__ = ("_goes_on", "_kind", "_lock", "_operations")
 
-    def __init__(self, lock: _thread.RLock, operations: dict[type, Any], kind: type, *, goes_on: bool) -> None:
+    def __init__(self, lock: _thread.RLock, operations: dict[str, Any], kind: str, *, goes_on: bool) -> None:
         self._lock = lock
         self._operations = operations
         self._kind = kind

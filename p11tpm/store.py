@@ -168,6 +168,13 @@ class Store:
         row = self.database.read(lambda db: db.execute(query, (token, role)).fetchone(), None)
         return (int(row[0]), int(row[1])) if row else (0, 0)
 
+    def any_failure(self, token: int) -> bool:
+        """Say whether a PIN of any role was wrong and counts."""
+        if any(owner == token for owner, _ in self._failures):
+            return True
+        query = "SELECT 1 FROM failure WHERE token=? LIMIT 1"
+        return self.database.read(lambda db: db.execute(query, (token,)).fetchone() is not None, False)
+
     def add_failure(self, token: int, role: str, forgiven: int, now: int) -> None:
         """Count one more wrong PIN, of which `forgiven` earlier ones no longer count; each process's is counted.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 from os import urandom
-from time import time
 
 from p11tpm import attribute
 from p11tpm.attribute import FALSE, TRUE, Template, to_ulong
@@ -12,21 +11,14 @@ from p11tpm.ck import CKA, CKF, CKO, CKR, CKU
 from p11tpm.error import Error
 from p11tpm.memory import Memory
 from p11tpm.object import Object
-from p11tpm.pin import Tries, auth_value, check_new
-from p11tpm.secret import SIZE, Secret
-from p11tpm.store import Record, TokenRow
-from p11tpm.tpm import Blob, Key, Srk, Tpm
+from p11tpm.store import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeVar
-
     from p11tpm.config import Config
-    from p11tpm.residents import Residents
-    from p11tpm.store import Store
-
-    T = TypeVar("T")
+    from p11tpm.store import Store, TokenRow
+    from p11tpm.tpm import Blob
+    from p11tpm.vault import Vault
 
 _MOST_READ = 64  # objects that are kept after they were read
 
@@ -40,16 +32,22 @@ class Token:
         self._lock = _thread.RLock()
         self._row = row
         self._version: object = None
-        self._srk_of: TokenRow | None = None
-        self._secret: Secret | None = None
-        self._so_auth = bytearray()
+        self._vault: Vault | None = None
         self._read_before: dict[int, Object] = {}
         self._read_at: object = None
         self.id = row.id
         self.memory = Memory()
         self.logged_in: int | None = None
-        self.tpm = _tpm(config)
-        self.tries = {user: Tries(config, store, self.tpm, row.id, user) for user in (CKU.SO, CKU.USER)}
+
+    @property
+    def vault(self) -> Vault:
+        """What the TPM does for the token."""
+        with self._lock:
+            if self._vault is None:
+                from p11tpm.vault import Vault
+
+                self._vault = Vault(self._config, self._store, self.id, lambda: self.row)
+            return self._vault
 
     # -- the token itself
 
@@ -65,24 +63,26 @@ class Token:
         Without `pin` the token needs no login, and its keys are protected by the store's file mode alone. Without
         `so_pin` nobody can reset a PIN. The store is changed last, in one transaction.
         """
-        for new in (so_pin, pin):
-            if new is not None:
-                check_new(new, config.pin_min)
-        tpm = _tpm(config)
-        try:
-            row = _new_row(tpm, label, so_pin, pin, no_pin=pin is None)
-        finally:
-            tpm.release()
-        row.id = store.add_token(row)
-        return cls(config, store, row)
+        return cls._create(config, store, label, so_pin, pin, no_pin=pin is None)
 
     @classmethod
     def initialize(cls, config: Config, store: Store, label: str, so_pin: bytes) -> Token:
         """Make a token as C_InitToken does: with an SO, whose turn it then is to set the user's PIN (clause 5.5.7)."""
-        check_new(so_pin, config.pin_min)
-        tpm = _tpm(config)
+        return cls._create(config, store, label, so_pin, None, no_pin=False)
+
+    @classmethod
+    def _create(
+        cls, config: Config, store: Store, label: str, so_pin: bytes | None, pin: bytes | None, *, no_pin: bool
+    ) -> Token:
+        from p11tpm import vault
+        from p11tpm.pin import check_new
+
+        for new in (so_pin, pin):
+            if new is not None:
+                check_new(new, config.pin_min)
+        tpm = vault.connect(config)
         try:
-            row = _new_row(tpm, label, so_pin, None, no_pin=False)
+            row = vault.new_row(tpm, label, so_pin, pin, no_pin=no_pin)
         finally:
             tpm.release()
         row.id = store.add_token(row)
@@ -90,24 +90,29 @@ class Token:
 
     def reinitialize(self, label: str, so_pin: bytes) -> None:
         """Destroy all objects and the user's PIN, if the SO's PIN is right; it stays (C_InitToken, clause 5.5.7)."""
+        from p11tpm.vault import new_row
+
         with self._lock:
-            row = self.row
-            self.tries[CKU.SO].attempt(row, so_pin, row.so_private, self._open_so)
-            self._evict(self.residents.all())
-            new = _new_row(self.tpm, label, so_pin, None, no_pin=False)
-            new.id = row.id
+            self.vault.open(CKU.SO, so_pin)
+            self._evict_all()
+            new = new_row(self.vault.tpm, label, so_pin, None, no_pin=False)
+            new.id = self.id
             self._store.replace_token(new)
-            self.memory.forget()
-            self.tpm.release()
+            self.close()
 
     def delete(self) -> None:
         """Remove the token and all of its objects from the store, and its resident keys from the TPM.
 
         CKR_ACTION_PROHIBITED if the TPM's owner has to agree to the latter.
         """
-        self._evict(self.residents.all())
+        self._evict_all()
         self.close()
         self._store.delete_token(self.id)
+
+    def _evict_all(self) -> None:
+        records = self._store.residents(self.id)
+        if records:
+            self.vault.evict(records)
 
     @property
     def row(self) -> TokenRow:
@@ -142,20 +147,11 @@ class Token:
         flags |= 0 if self.writable else CKF.WRITE_PROTECTED
         flags |= 0 if row.no_pin else CKF.LOGIN_REQUIRED
         flags |= CKF.USER_PIN_INITIALIZED if row.user_pin_set else 0
-        return flags | self.tries[CKU.SO].flags() | self.tries[CKU.USER].flags()
+        if not self._store.any_failure(self.id):
+            return flags
+        return flags | self.vault.tries[CKU.SO].flags() | self.vault.tries[CKU.USER].flags()
 
-    def failures(self, user: int) -> int:
-        """Give the number of wrong PINs of a role that count now."""
-        return self.tries[user].failures()
-
-    @property
-    def _srk(self) -> Srk:
-        """The storage root key, as of the last look at the row; only a new token has another one."""
-        if self._srk_of is not self._row:
-            self._srk_of, self._srk_now = self._row, Srk(self._row.srk_handle, self._row.srk_public)
-        return self._srk_now
-
-    # -- PINs (clause 5.5.7 to 5.5.9 and 5.6.8, 5.6.9)
+    # -- logins and PINs (clause 5.5.7 to 5.5.9 and 5.6.8, 5.6.9)
 
     def login(self, user: int, pin: bytes) -> None:
         """Log in for the whole process.
@@ -168,116 +164,48 @@ class Token:
                 raise Error(CKR.USER_ALREADY_LOGGED_IN, "already logged in")
             if self.logged_in is not None:
                 raise Error(CKR.USER_ANOTHER_ALREADY_LOGGED_IN, "the other role is logged in")
-            row = self.row
-            if user == CKU.SO:
-                self._so_auth[:] = self.tries[user].attempt(row, pin, row.so_private, self._open_so)
-            else:
-                self._require_user_pin(row)
-                self._secret = self.tries[user].attempt(row, pin, row.user_private, self._open_user)
+            self.vault.open(user, pin)
             self.logged_in = user
-
-    def _open_so(self, auth: bytes) -> bytes:
-        row = self.row
-        self.tpm.unseal(self._srk, Blob(row.so_public, row.so_private), auth)
-        return auth
-
-    def _open_user(self, auth: bytes) -> Secret:
-        row = self.row
-        return Secret(self.tpm.unseal(self._srk, Blob(row.user_public, row.user_private), auth))
-
-    @staticmethod
-    def _require_user_pin(row: TokenRow) -> None:
-        if not row.user_pin_set:
-            raise Error(CKR.USER_PIN_NOT_INITIALIZED, "the user has no PIN: the SO has not set one, or none is needed")
 
     def logout(self) -> None:
         """End the login of the process: private session objects go, and so do the keys in the TPM (clause 5.6.9)."""
         with self._lock:
             if self.logged_in is None:
                 raise Error(CKR.USER_NOT_LOGGED_IN, "nobody is logged in")
-            self._forget_login()
+            self.logged_in = None
             self.memory.forget_private({CKA.PRIVATE: TRUE})
-            self.tpm.release()
-
-    def _forget_login(self) -> None:
-        if self._secret is not None:
-            self._secret.wipe()
-        self._secret = None
-        self._so_auth[:] = bytes(len(self._so_auth))
-        self.logged_in = None
+            self.vault.shut()
 
     def close(self) -> None:
-        """End login, session objects and the connection to the TPM, at the end of a run."""
+        """End login, session objects and the connection to the TPM."""
         with self._lock:
-            self._forget_login()
+            self.logged_in = None
             self.memory.forget()
-            self.tpm.release()
+            if self._vault is not None:
+                self._vault.shut()
 
     def abandon(self) -> None:
         """Forget the login in a forked child; the connection is the parent's and is not used."""
-        self._forget_login()
-        self.tpm.abandon()
+        self.logged_in = None
+        if self._vault is not None:
+            self._vault.abandon()
 
     def init_pin(self, pin: bytes) -> None:
-        """Set the user's PIN, by the SO, whom the TPM lets replace it but not read what it protects."""
-        check_new(pin, self._config.pin_min)
+        """Set the user's PIN, by the SO (clause 5.5.8)."""
         with self._lock:
             if self.logged_in != CKU.SO:
                 raise Error(CKR.USER_NOT_LOGGED_IN, "the SO is not logged in")
-            from p11tpm.tpm import provision
-
-            row = self.row
-            user, so = Blob(row.user_public, row.user_private), Blob(row.so_public, row.so_private)
-            new = auth_value(row, CKU.USER, pin)
-            blob = provision.reset_user_auth(self.tpm, self._srk, user, so, bytes(self._so_auth), new)
-            self._store.update_token(self.id, user_private=blob.private, user_pin_set=True)
-            self.tries[CKU.USER].clear()
+            self.vault.init_pin(pin)
 
     def set_pin(self, old: bytes, new: bytes) -> None:
         """Change the PIN of whoever is logged in, the user's if nobody is (clause 5.5.9)."""
-        check_new(new, self._config.pin_min)
         with self._lock:
-            row = self.row
-            if self.logged_in == CKU.SO:
-                private = self.tries[CKU.SO].attempt(row, old, row.so_private, lambda auth: self._change_so(auth, new))
-                self._store.update_token(self.id, so_private=private)
-                self._so_auth[:] = auth_value(row, CKU.SO, new)
-            else:
-                self._require_user_pin(row)
-                tries = self.tries[CKU.USER]
-                private = tries.attempt(row, old, row.user_private, lambda auth: self._change_user(auth, new))
-                self._store.update_token(self.id, user_private=private)
-
-    def _change_so(self, auth: bytes, new: bytes) -> bytes:
-        from p11tpm.tpm import provision
-
-        row = self.row
-        so = Blob(row.so_public, row.so_private)
-        new_auth = auth_value(row, CKU.SO, new)
-        return provision.change_so_auth(self.tpm, self._srk, so, auth, new_auth).private
-
-    def _change_user(self, auth: bytes, new: bytes) -> bytes:
-        from p11tpm.tpm import provision
-
-        row = self.row
-        user = Blob(row.user_public, row.user_private)
-        new_auth = auth_value(row, CKU.USER, new)
-        return provision.change_user_auth(self.tpm, self._srk, user, row.so_public, auth, new_auth).private
+            self.vault.set_pin(CKU.SO if self.logged_in == CKU.SO else CKU.USER, old, new)
 
     @property
     def sees_private(self) -> bool:
         """Whether private objects are visible: the user is logged in, or the token has no PIN."""
         return self.logged_in == CKU.USER or self._row.no_pin
-
-    @property
-    def secret(self) -> Secret:
-        """The token's secret; CKR_USER_NOT_LOGGED_IN without a login. A token without PIN opens it when first used."""
-        with self._lock:
-            if self._secret is None:
-                if not self.row.no_pin:
-                    raise Error(CKR.USER_NOT_LOGGED_IN, "log in first")
-                self._secret = self._open_user(b"")
-            return self._secret
 
     # -- objects (clause 5.7)
 
@@ -333,10 +261,10 @@ class Token:
         record = self.record(id_)
         must_be_ours = record.attributes.get(CKA.PRIVATE) == TRUE or record.tpm_private is not None
         if self.sees_private and (must_be_ours or record.mac is not None):
-            self.secret.verify(record)
+            self.vault.secret.verify(record)
         value = None
         if self._is_encrypted(record.attributes):
-            value = self.secret.decrypt(record.uuid, record.attributes[CKA.VALUE])
+            value = self.vault.secret.decrypt(record.uuid, record.attributes[CKA.VALUE])
         return Object(record, value)
 
     @staticmethod
@@ -358,9 +286,9 @@ class Token:
         if blob is not None:
             record.tpm_public, record.tpm_private = blob.public, blob.private
         if self._is_encrypted(attributes):
-            record.attributes[CKA.VALUE] = self.secret.encrypt(record.uuid, attributes[CKA.VALUE])
+            record.attributes[CKA.VALUE] = self.vault.secret.encrypt(record.uuid, attributes[CKA.VALUE])
         if self.sees_private:
-            record.mac = self.secret.mac(record)
+            record.mac = self.vault.secret.mac(record)
         return record
 
     def _add(self, records: list[Record], session: int) -> list[int]:
@@ -387,7 +315,7 @@ class Token:
             for attributes in (pair.public, pair.private):
                 self._require_writer(attributes)
             uuid = urandom(16)
-            blob = self.tpm.create(self._srk, pair.template, self.secret.auth(uuid))
+            blob = self.vault.create(pair.template, uuid)
             pair.describe(blob.public)
             records = [self._record(pair.public), self._record(pair.private, blob, uuid)]
             if pair.public[CKA.TOKEN] == pair.private[CKA.TOKEN]:
@@ -408,10 +336,10 @@ class Token:
         attribute.check_change(record.attributes, changes)
         self._require_writer(record.attributes)
         if CKA.VALUE in changes and self._is_encrypted(record.attributes):
-            changes = {**changes, CKA.VALUE: self.secret.encrypt(record.uuid, changes[CKA.VALUE])}
+            changes = {**changes, CKA.VALUE: self.vault.secret.encrypt(record.uuid, changes[CKA.VALUE])}
         attributes = {**record.attributes, **changes}
         changed = Record(self.id, record.uuid, attributes, record.tpm_public, record.tpm_private)
-        mac = self.secret.mac(changed) if self.sees_private else None
+        mac = self.vault.secret.mac(changed) if self.sees_private else None
         return self._shelf(id_).update(id_, changes, mac, record.mac)
 
     def destroy(self, *ids: int) -> None:
@@ -425,51 +353,19 @@ class Token:
                 if record.attributes[CKA.DESTROYABLE] == FALSE:
                     raise Error(CKR.ACTION_PROHIBITED, "the object may not be destroyed")
                 self._require_writer(record.attributes)
-            self._evict(records)
+            if any(record.resident for record in records):
+                self.vault.evict(records)
             if not sum(shelf.delete([id_ for id_ in ids if self._shelf(id_) is shelf]) for shelf in self._shelves):
                 raise Error(CKR.OBJECT_HANDLE_INVALID, "the object was deleted meanwhile")
-            for record in records:
-                self.tpm.forget(record.uuid)
+            if self._vault is not None:
+                for record in records:
+                    self._vault.tpm.forget(record.uuid)
 
     def end_session(self, session: int) -> None:
         """Forget the session objects of a session (clause 4.4)."""
         self.memory.forget(session)
 
-    # -- what the TPM does with keys
-
-    def _loadable(self, key: Object) -> Key:
-        record = key.record
-        if record.tpm_public is None or record.tpm_private is None:
-            raise Error(CKR.DEVICE_ERROR, "the TPM holds no such key")
-        auth = self.secret.auth(record.uuid)
-        return Key(record.uuid, record.tpm_public, record.tpm_private, auth, record.resident)
-
-    def _use(self, what: Callable[[Srk, Key, bytes], T], key: Object, data: bytes) -> T:
-        usable = self._loadable(key)
-        result = what(self._srk, usable, data)
-        if key.record.resident != usable.resident:
-            self.residents.lost(key.record)
-        return result
-
-    def ecdsa(self, key: Object, digest: bytes) -> tuple[int, int]:
-        """Let the TPM sign a digest of 32, 48 or 64 bytes and give r and s."""
-        return self._use(self.tpm.sign, key, digest)
-
-    def rsa(self, key: Object, block: bytes) -> bytes:
-        """Let the TPM do the RSA private operation on a block as long as the modulus."""
-        return self._use(self.tpm.rsa, key, block)
-
-    @property
-    def residents(self) -> Residents:
-        """The keys that stay in the TPM."""
-        from p11tpm.residents import Residents
-
-        return Residents(self._store, self.tpm, self.id)
-
-    def _evict(self, records: list[Record]) -> None:
-        resident = [record for record in records if record.resident]
-        if resident:
-            self.residents.evict(self._srk, resident)
+    # -- keys that stay in the TPM
 
     def keep_resident(self, id_: int, owner_auth: bytes = b"") -> int:
         """Leave a key in the TPM and give its persistent handle.
@@ -478,20 +374,12 @@ class Token:
         """
         with self._lock:
             self._require_writer(self.object(id_).attributes)
-            return self.residents.add(self._srk, self.object(id_).record, owner_auth)
+            return self.vault.residents.add(self.vault.srk, self.object(id_).record, owner_auth)
 
     def end_residence(self, id_: int, owner_auth: bytes = b"") -> bool:
         """Take a key out of the TPM again; False if it was not there. CKR_ACTION_PROHIBITED as in `keep_resident`."""
         with self._lock:
-            return self.residents.remove(self._srk, self.object(id_).record, owner_auth)
-
-    def random(self, count: int) -> bytes:
-        """Give random bytes of the TPM."""
-        return self.tpm.random(self._srk, count)
-
-
-def _tpm(config: Config) -> Tpm:
-    return Tpm(config.tcti, trusted=config.bus == "trusted")
+            return self.vault.residents.remove(self.vault.srk, self.object(id_).record, owner_auth)
 
 
 def new_attributes(template: Template) -> Template:
@@ -514,31 +402,3 @@ def new_attributes(template: Template) -> Template:
     from p11tpm import der
 
     return {**attributes, **der.created_public(attributes), **attribute.of_created_key()}
-
-
-def _new_row(tpm: Tpm, label: str, so_pin: bytes | None, pin: bytes | None, *, no_pin: bool) -> TokenRow:
-    """Make the TPM objects of a new token, and its row, which is not in the store yet."""
-    from p11tpm.tpm import provision
-
-    uuid, salt = urandom(16), urandom(16)
-    ground = provision.provision(tpm)
-    row = TokenRow(
-        uuid=uuid,
-        label=label,
-        serial=uuid[:8].hex(),
-        salt=salt,
-        no_pin=no_pin,
-        user_pin_set=pin is not None,
-        srk_handle=ground.srk.handle,
-        srk_public=ground.srk.public,
-        tpm=ground.tpm,
-        capabilities=ground.capabilities,
-        created=int(time()),
-    )
-    # A role without a PIN gets a random one that nobody knows: the SO, or the user until the SO has set one.
-    so_auth = auth_value(row, CKU.SO, so_pin if so_pin is not None else urandom(32))
-    user_auth = b"" if no_pin else auth_value(row, CKU.USER, pin if pin is not None else urandom(32))
-    so, user = provision.create_token(tpm, ground.srk, so_auth, user_auth, urandom(SIZE), no_pin=no_pin)
-    row.so_public, row.so_private = so.public, so.private
-    row.user_public, row.user_private = user.public, user.private
-    return row

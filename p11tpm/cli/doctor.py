@@ -189,13 +189,13 @@ def _tpm(config: Config) -> Iterator[Finding]:
 def _token(machine: Machine, token: Token) -> Finding:
     about = f"token '{printable(token.label)}'"
     try:
-        _check_srk(token.tpm, Srk(token.row.srk_handle, token.row.srk_public))
+        _check_srk(token.vault.tpm, Srk(token.row.srk_handle, token.row.srk_public))
     except Error as error:
         if error.rv != CKR.TOKEN_NOT_RECOGNIZED:
             raise
         remedy = f"use it with its TPM, or give it up: p11tpm token delete '{printable(token.label)}'"
         return Finding(about, WRONG, error.why, remedy)
-    failures = token.failures(CKU.USER)
+    failures = token.vault.tries[CKU.USER].failures()
     if failures:
         limit = machine.config.pin_tries
         return Finding(about, NOTE, f"{failures} of {limit} wrong PINs counted", "find the program that has an old PIN")
@@ -205,16 +205,16 @@ def _token(machine: Machine, token: Token) -> Finding:
 def _residents(token: Token) -> Iterator[Finding]:
     """Look whether the TPM has the resident keys; one that it does not have is loaded when it is used."""
     try:
-        for record in token.residents.all():
+        for record in token.vault.residents.all():
             label = as_text(record.attributes.get(CKA.LABEL, b""))
             about = f"key '{label}' of token '{printable(token.label)}'"
-            if token.residents.is_there(record):
+            if token.vault.residents.is_there(record):
                 yield Finding(about, OK, f"resident at {record.resident:#x}")
             else:
                 remedy = f"p11tpm key resident '{label}'"
                 yield Finding(about, NOTE, f"no longer resident at {record.resident:#x}; works, but slower", remedy)
     finally:
-        token.tpm.release()
+        token.vault.tpm.release()
 
 
 def _check_srk(tpm: Tpm, srk: Srk) -> None:

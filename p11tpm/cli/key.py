@@ -87,7 +87,7 @@ def list_(token_label: str | None, *, as_json: bool) -> None:
     with Machine() as machine:
         token = machine.token(token_label)
         keys = [PublicKey(token.label, thing) for thing in objects(token, CKO.PUBLIC_KEY)]
-        handles = {one.attributes.get(CKA.PUBLIC_KEY_INFO): one.resident for one in token.residents.all()}
+        handles = {one.attributes.get(CKA.PUBLIC_KEY_INFO): one.resident for one in token.vault.residents.all()}
         if as_json:
             print_json([_described(one, handles.get(one.info)) for one in keys])
         else:

@@ -58,4 +58,4 @@ def C_GenerateRandom(session: int, out: Ptr, length: int) -> None:
     required(out)
     if length > MOST_RANDOM:
         raise Error(CKR.ARGUMENTS_BAD, f"at most {MOST_RANDOM} random bytes in one call")
-    ffi.memmove(out, current.token.random(length), length)
+    ffi.memmove(out, current.token.vault.random(length), length)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from p11tpm.entry.attach import entry
 from p11tpm.entry.run import module
 from p11tpm.marshal import read_template, required, write_handles, write_template
-from p11tpm.operation import Find
+from p11tpm.operation.find import Find
+from p11tpm.session import FIND
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ def C_SetAttributeValue(session: int, handle: int, template: Ptr, count: int) ->
 def C_FindObjectsInit(session: int, template: Ptr, count: int) -> None:
     """Begin a search."""
     current = module().session(session)
-    current.require_none(Find)
-    current.begin(Find(current.token.find(read_template(template, count))))
+    current.require_none(FIND)
+    current.begin(FIND, Find(current.token.find(read_template(template, count))))
 
 
 @entry
@@ -65,7 +66,7 @@ def C_FindObjects(session: int, objects: Ptr, most: int, count: Ptr) -> None:
     """Give the next objects that were found."""
     run = module()
     current = run.session(session)
-    with current.going_on(Find) as search:
+    with current.going_on(FIND) as search:
         required(objects, count)
         write_handles(objects, count, (run.handle_of(current.token, id_) for id_ in search.take(most)))
 
@@ -73,5 +74,5 @@ def C_FindObjects(session: int, objects: Ptr, most: int, count: Ptr) -> None:
 @entry
 def C_FindObjectsFinal(session: int) -> None:
     """End a search."""
-    with module().session(session).using(Find):
+    with module().session(session).using(FIND):
         pass

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from p11tpm.ck import CKF, CKR, CKU
+from p11tpm.config import PIN_LONGEST
 from p11tpm.entry.attach import entry
 from p11tpm.entry.run import module
 from p11tpm.error import Error
 from p11tpm.marshal import read_bytes, required, zeroed
-from p11tpm.pin import LONGEST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def C_Login(session: int, user: int, pin: Ptr, pin_length: int) -> None:
     if user not in {CKU.SO, CKU.USER}:
         raise Error(CKR.USER_TYPE_INVALID, f"there is no user type {user}")
     required(pin)
-    run.login(current, user, read_bytes(pin, pin_length, LONGEST, CKR.PIN_INCORRECT))
+    run.login(current, user, read_bytes(pin, pin_length, PIN_LONGEST, CKR.PIN_INCORRECT))
 
 
 @entry

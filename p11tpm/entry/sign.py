@@ -5,7 +5,7 @@ from __future__ import annotations
 from p11tpm.entry.attach import entry
 from p11tpm.entry.run import module
 from p11tpm.marshal import NULL, read_bytes, read_mechanism, write_bytes
-from p11tpm.operation import Sign
+from p11tpm.session import SIGN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Ptr = Any
 
 
-def _cancels(current: Session, kind: type, mechanism: Ptr) -> bool:
+def _cancels(current: Session, kind: str, mechanism: Ptr) -> bool:
     """Say whether a NULL mechanism ended an active operation, which is what it is for (3.0, clause 5.13.1)."""
     return bool(mechanism == NULL and current.cancel(kind))
 
@@ -26,29 +26,31 @@ def C_SignInit(session: int, mechanism: Ptr, key: int) -> None:
     """Begin a signature."""
     run = module()
     current = run.session(session)
-    if _cancels(current, Sign, mechanism):
+    if _cancels(current, SIGN, mechanism):
         return
-    current.require_none(Sign)
+    current.require_none(SIGN)
+    from p11tpm.operation.sign import Sign  # with the hashes, which a host that lists keys does not need
+
     type_, parameter = read_mechanism(mechanism)
-    current.begin(Sign(current.token, run.key(current, key), type_, parameter))
+    current.begin(SIGN, Sign(current.token, run.key(current, key), type_, parameter))
 
 
 @entry
 def C_Sign(session: int, data: Ptr, data_length: int, out: Ptr, out_length: Ptr) -> None:
     """Sign in one part."""
-    with module().session(session).using(Sign) as signing:
+    with module().session(session).using(SIGN) as signing:
         write_bytes(out, out_length, signing.size, lambda: signing.sign(read_bytes(data, data_length)))
 
 
 @entry
 def C_SignUpdate(session: int, part: Ptr, part_length: int) -> None:
     """Take the next part of what is signed."""
-    with module().session(session).going_on(Sign) as signing:
+    with module().session(session).going_on(SIGN) as signing:
         signing.update(read_bytes(part, part_length))
 
 
 @entry
 def C_SignFinal(session: int, out: Ptr, out_length: Ptr) -> None:
     """Sign what was taken."""
-    with module().session(session).using(Sign) as signing:
+    with module().session(session).using(SIGN) as signing:
         write_bytes(out, out_length, signing.size, signing.finish)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from p11tpm.ck import CKF, CKR, CKU, EFFECTIVELY_INFINITE, UNAVAILABLE
+from p11tpm.config import PIN_LONGEST
 from p11tpm.entry.attach import entry
 from p11tpm.entry.general import MANUFACTURER
 from p11tpm.entry.run import module
 from p11tpm.error import Error
 from p11tpm.marshal import NULL, read_bytes, required, write_list, write_text, zeroed
 from p11tpm.mechanism import MECHANISMS
-from p11tpm.pin import LONGEST, check_new
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def C_GetTokenInfo(slot: int, info: Ptr) -> None:
     write_text(info.model, model)
     write_text(info.serialNumber, token.row.serial if token else "")
     write_text(info.utcTime, "")
-    info.ulMaxPinLen, info.ulMinPinLen = LONGEST, run.config.pin_min
+    info.ulMaxPinLen, info.ulMinPinLen = PIN_LONGEST, run.config.pin_min
     info.ulMaxSessionCount = info.ulMaxRwSessionCount = EFFECTIVELY_INFINITE
     sessions = run.sessions_of(slot)
     info.ulSessionCount = len(sessions)
@@ -108,7 +108,7 @@ def C_InitToken(slot: int, pin: Ptr, pin_length: int, label: Ptr) -> None:
 def _read_pin(pin: Ptr, length: int) -> bytes:
     """Read a PIN; there is no protected authentication path, so NULL is CKR_ARGUMENTS_BAD."""
     required(pin)
-    return read_bytes(pin, length, LONGEST, CKR.PIN_LEN_RANGE)
+    return read_bytes(pin, length, PIN_LONGEST, CKR.PIN_LEN_RANGE)
 
 
 @entry
@@ -128,5 +128,4 @@ def C_SetPIN(session: int, old: Ptr, old_length: int, new: Ptr, new_length: int)
     if not current.read_write:
         raise Error(CKR.SESSION_READ_ONLY, "a PIN is changed in a read-write session")
     new_pin = _read_pin(new, new_length)
-    check_new(new_pin, run.config.pin_min)
     current.token.set_pin(_read_pin(old, old_length), new_pin)

@@ -16,6 +16,7 @@ LAYERS = (
     ({"entry", "marshal"}, {"cli"}),
     ({"module", "session"},),
     ({"token"},),
+    ({"vault"},),
     ({"operation", "object", "keypair", "memory", "pin", "residents", "secret"},),
     ({"mechanism", "attribute", "der", "padding"},),
     ({"tpm"}, {"store", "database", "schema", "record"}, {"config"}, {"log"}),

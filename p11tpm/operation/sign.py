@@ -1,4 +1,4 @@
-"""Operations that a session carries on from its C_...Init to its end (PKCS#11 Base Specification 3.0, clause 5)."""
+"""Signatures (clause 5.13)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.object import Object
     from p11tpm.token import Token
-
-
-class Find:
-    """A search: the handles that matched when it began and were not given out yet (clause 5.7.8)."""
-
-    def __init__(self, handles: list[int]) -> None:
-        self._handles = handles
-
-    def take(self, most: int) -> list[int]:
-        """Give the next handles, `most` at the most."""
-        taken, self._handles = self._handles[:most], self._handles[most:]
-        return taken
 
 
 class Sign:
@@ -74,7 +62,7 @@ class Sign:
     def _sign(self, hashed: bytes) -> bytes:
         """Bring hash or data into the mechanism's form and let the TPM sign it."""
         if self._mechanism.pads == ECDSA:
-            pair = self._token.ecdsa(self._key, padding.ecdsa(hashed, self._bits))
+            pair = self._token.vault.ecdsa(self._key, padding.ecdsa(hashed, self._bits))
             return b"".join(number.to_bytes(self.size // 2, "big") for number in pair)
         params = self._params
         if self._mechanism.pads == PSS and params is not None:
@@ -82,7 +70,7 @@ class Sign:
         else:
             prefix = padding.DIGEST_INFO[self._mechanism.digest] if self._mechanism.digest else b""
             block = padding.pkcs1(prefix + hashed, self.size)
-        return self._token.rsa(self._key, block.rjust(self.size, b"\x00"))
+        return self._token.vault.rsa(self._key, block.rjust(self.size, b"\x00"))
 
 
 def check_use(key: Object, row: Mechanism, usage: int) -> None:

@@ -1,0 +1,226 @@
+"""Vault: what the TPM does for one token. It checks PINs, keeps the secret, makes keys and uses them.
+
+It is made when a token first needs its TPM, with all that this takes: a host that lists keys does not.
+"""
+
+from __future__ import annotations
+
+import _thread
+from os import urandom
+from time import time
+
+from p11tpm.ck import CKR, CKU
+from p11tpm.error import Error
+from p11tpm.pin import Tries, auth_value, check_new
+from p11tpm.secret import SIZE, Secret
+from p11tpm.store import TokenRow
+from p11tpm.tpm import Blob, Key, Srk, Tpm
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from p11tpm.config import Config
+    from p11tpm.object import Object
+    from p11tpm.residents import Residents
+    from p11tpm.store import Record, Store
+
+    T = TypeVar("T")
+
+
+class Vault:
+    """A token's part of the TPM. `row` gives the token as it is in the store now."""
+
+    def __init__(self, config: Config, store: Store, token: int, row: Callable[[], TokenRow]) -> None:
+        self._config = config
+        self._store = store
+        self._token = token
+        self._row = row
+        self._lock = _thread.RLock()
+        self._secret: Secret | None = None
+        self._so_auth = bytearray()
+        self._srk: Srk | None = None
+        self.tpm = connect(config)
+        self.tries = {user: Tries(config, store, self.tpm, token, user) for user in (CKU.SO, CKU.USER)}
+
+    @property
+    def srk(self) -> Srk:
+        """The storage root key that was trusted when the token was made."""
+        if self._srk is None:
+            row = self._row()
+            self._srk = Srk(row.srk_handle, row.srk_public)
+        return self._srk
+
+    # -- PINs
+
+    def open(self, user: int, pin: bytes) -> None:
+        """Check a PIN, and keep what a login of this role needs; see `Tries.attempt` for the errors."""
+        with self._lock:
+            row = self._row()
+            if user == CKU.SO:
+                self._so_auth[:] = self.tries[user].attempt(row, pin, row.so_private, self._open_so)
+            else:
+                _require_user_pin(row)
+                self._secret = self.tries[user].attempt(row, pin, row.user_private, self._open_user)
+
+    def _open_so(self, auth: bytes) -> bytes:
+        row = self._row()
+        self.tpm.unseal(self.srk, Blob(row.so_public, row.so_private), auth)
+        return auth
+
+    def _open_user(self, auth: bytes) -> Secret:
+        row = self._row()
+        return Secret(self.tpm.unseal(self.srk, Blob(row.user_public, row.user_private), auth))
+
+    def shut(self) -> None:
+        """Wipe what a login left, and let go of the TPM."""
+        with self._lock:
+            self._wipe()
+            self._srk = None
+            self.tpm.release()
+
+    def abandon(self) -> None:
+        """Wipe what a login left in a forked child; the connection is the parent's and is not used."""
+        self._wipe()
+        self.tpm.abandon()
+
+    def _wipe(self) -> None:
+        if self._secret is not None:
+            self._secret.wipe()
+        self._secret = None
+        self._so_auth[:] = bytes(len(self._so_auth))
+
+    @property
+    def secret(self) -> Secret:
+        """The token's secret; CKR_USER_NOT_LOGGED_IN without a login. A token without PIN opens it when first used."""
+        with self._lock:
+            if self._secret is None:
+                if not self._row().no_pin:
+                    raise Error(CKR.USER_NOT_LOGGED_IN, "log in first")
+                self._secret = self._open_user(b"")
+            return self._secret
+
+    def init_pin(self, pin: bytes) -> None:
+        """Set the user's PIN, by the SO, whom the TPM lets replace it but not read what it protects."""
+        from p11tpm.tpm import provision
+
+        check_new(pin, self._config.pin_min)
+        with self._lock:
+            row = self._row()
+            user, so = Blob(row.user_public, row.user_private), Blob(row.so_public, row.so_private)
+            new = auth_value(row, CKU.USER, pin)
+            blob = provision.reset_user_auth(self.tpm, self.srk, user, so, bytes(self._so_auth), new)
+            self._store.update_token(self._token, user_private=blob.private, user_pin_set=True)
+            self.tries[CKU.USER].clear()
+
+    def set_pin(self, user: int, old: bytes, new: bytes) -> None:
+        """Change the PIN of a role."""
+        check_new(new, self._config.pin_min)
+        with self._lock:
+            row = self._row()
+            tries = self.tries[user]
+            if user == CKU.SO:
+                private = tries.attempt(row, old, row.so_private, lambda auth: self._change_so(auth, new))
+                self._store.update_token(self._token, so_private=private)
+                self._so_auth[:] = auth_value(row, CKU.SO, new)
+            else:
+                _require_user_pin(row)
+                private = tries.attempt(row, old, row.user_private, lambda auth: self._change_user(auth, new))
+                self._store.update_token(self._token, user_private=private)
+
+    def _change_so(self, auth: bytes, new: bytes) -> bytes:
+        from p11tpm.tpm import provision
+
+        row = self._row()
+        so = Blob(row.so_public, row.so_private)
+        return provision.change_so_auth(self.tpm, self.srk, so, auth, auth_value(row, CKU.SO, new)).private
+
+    def _change_user(self, auth: bytes, new: bytes) -> bytes:
+        from p11tpm.tpm import provision
+
+        row = self._row()
+        user, new_auth = Blob(row.user_public, row.user_private), auth_value(row, CKU.USER, new)
+        return provision.change_user_auth(self.tpm, self.srk, user, row.so_public, auth, new_auth).private
+
+    # -- keys
+
+    def create(self, template: bytes, uuid: bytes) -> Blob:
+        """Let the TPM make a key from a TPMT_PUBLIC; `uuid` is the identifier of its object."""
+        return self.tpm.create(self.srk, template, self.secret.auth(uuid))
+
+    def _use(self, what: Callable[[Srk, Key, bytes], T], key: Object, data: bytes) -> T:
+        record = key.record
+        if record.tpm_public is None or record.tpm_private is None:
+            raise Error(CKR.DEVICE_ERROR, "the TPM holds no such key")
+        auth = self.secret.auth(record.uuid)
+        usable = Key(record.uuid, record.tpm_public, record.tpm_private, auth, record.resident)
+        result = what(self.srk, usable, data)
+        if record.resident != usable.resident:
+            self.residents.lost(record)
+        return result
+
+    def ecdsa(self, key: Object, digest: bytes) -> tuple[int, int]:
+        """Let the TPM sign a digest of 32, 48 or 64 bytes and give r and s."""
+        return self._use(self.tpm.sign, key, digest)
+
+    def rsa(self, key: Object, block: bytes) -> bytes:
+        """Let the TPM do the RSA private operation on a block as long as the modulus."""
+        return self._use(self.tpm.rsa, key, block)
+
+    def random(self, count: int) -> bytes:
+        """Give random bytes of the TPM."""
+        return self.tpm.random(self.srk, count)
+
+    # -- keys that stay in the TPM
+
+    @property
+    def residents(self) -> Residents:
+        """The keys that stay in the TPM."""
+        from p11tpm.residents import Residents
+
+        return Residents(self._store, self.tpm, self._token)
+
+    def evict(self, records: list[Record]) -> None:
+        """Take what is resident of these keys out of the TPM; CKR_ACTION_PROHIBITED if its owner has to agree."""
+        resident = [record for record in records if record.resident]
+        if resident:
+            self.residents.evict(self.srk, resident)
+
+
+def connect(config: Config) -> Tpm:
+    """Give the TPM of the configuration; nothing is opened yet."""
+    return Tpm(config.tcti, trusted=config.bus == "trusted")
+
+
+def _require_user_pin(row: TokenRow) -> None:
+    if not row.user_pin_set:
+        raise Error(CKR.USER_PIN_NOT_INITIALIZED, "the user has no PIN: the SO has not set one, or none is needed")
+
+
+def new_row(tpm: Tpm, label: str, so_pin: bytes | None, pin: bytes | None, *, no_pin: bool) -> TokenRow:
+    """Make the TPM objects of a new token, and its row, which is not in the store yet."""
+    from p11tpm.tpm import provision
+
+    uuid, salt = urandom(16), urandom(16)
+    ground = provision.provision(tpm)
+    row = TokenRow(
+        uuid=uuid,
+        label=label,
+        serial=uuid[:8].hex(),
+        salt=salt,
+        no_pin=no_pin,
+        user_pin_set=pin is not None,
+        srk_handle=ground.srk.handle,
+        srk_public=ground.srk.public,
+        tpm=ground.tpm,
+        capabilities=ground.capabilities,
+        created=int(time()),
+    )
+    # A role without a PIN gets a random one that nobody knows: the SO, or the user until the SO has set one.
+    so_auth = auth_value(row, CKU.SO, so_pin if so_pin is not None else urandom(32))
+    user_auth = b"" if no_pin else auth_value(row, CKU.USER, pin if pin is not None else urandom(32))
+    so, user = provision.create_token(tpm, ground.srk, so_auth, user_auth, urandom(SIZE), no_pin=no_pin)
+    row.so_public, row.so_private = so.public, so.private
+    row.user_public, row.user_private = user.public, user.private
+    return row
