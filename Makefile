@@ -1,6 +1,7 @@
 # Everything here installs what it needs first; all paths are relative, so that the checkout may lie anywhere.
 #   make demo        a login with ssh and ssh-agent by keys in a software TPM
 #   make test        lint and all tests
+#   make bench       speed beside tpm2-pkcs11 and SoftHSM; fails if a budget is missed
 #   make build       .venv/bin/p11tpm and the module (its path: .venv/bin/p11tpm module)
 #   make install     a self-contained copy below PREFIX (root);  make uninstall  removes it
 #   make lint clean
@@ -29,6 +30,7 @@ DEBIAN_BUILD := gcc libc6-dev pkg-config libp11-kit-dev libtss2-dev libssl-dev
 DEBIAN_DEMO := swtpm openssh-server openssh-client
 DEBIAN_TEST := $(DEBIAN_DEMO) tpm2-tools tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon dbus-bin softhsm2 opensc p11-kit \
 	libengine-pkcs11-openssl openssl gnutls-bin
+DEBIAN_BENCH := swtpm tpm2-tools libtpm2-pkcs11-1 libsofthsm2
 
 SUDO := $(if $(filter-out 0,$(shell id -u 2>&1)),sudo)
 # A copied checkout gets an environment of its own: one that was made elsewhere still points there.
@@ -60,7 +62,7 @@ $(shell "$(1)" -c 'import sys; v = "python%d.%d-" % sys.version_info[:2]; \
 	print(v + "dev", v + "venv") if sys.base_prefix == "/usr" else None' 2>/dev/null || echo python3-dev python3-venv)
 endef
 
-.PHONY: build demo test lint install uninstall clean packages-build packages-demo packages-test
+.PHONY: build demo test bench lint install uninstall clean packages-build packages-demo packages-test packages-bench
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -71,6 +73,9 @@ demo: packages-demo $(BUILT)
 
 test: packages-test lint
 	@.venv/bin/python -m pytest
+
+bench: packages-bench $(BUILT)
+	@PYTHONPATH=tests .venv/bin/python tests/bench/bench.py
 
 lint: $(BUILT) $(TOOLS)
 	@.venv/bin/ruff check --quiet .
@@ -84,6 +89,9 @@ packages-demo:
 
 packages-test:
 	$(call debian,$(DEBIAN_TEST))
+
+packages-bench:
+	$(call debian,$(DEBIAN_BENCH))
 
 $(VENV): | packages-build
 	@"$(PYTHON)" -c '$(SUITABLE)' || { echo "No Python 3.11 or later with a shared libpython; name one: PYTHON=..."; exit 1; }
