@@ -42,7 +42,7 @@ static bool is_our_python(void)
         return true;
     dladdr((void *)is_our_python, &module);
     complain("this program is Python %.*s, but the module was built for Python %d.%d; "
-             "let p11-kit run it in a process of its own (pkcs11.conf(5)): \"remote: |p11-kit remote %s\"",
+             "let p11-kit run it in a process of its own (pkcs11.conf(5)): \"remote: |p11-kit remote '%s'\"",
              (int)strcspn(version, " "), version, PY_MAJOR_VERSION, PY_MINOR_VERSION,
              module.dli_fname ? module.dli_fname : "MODULE");
     return false;

@@ -78,7 +78,7 @@ def is_refused(stderr, version, module):
     (line,) = stderr.splitlines()
     assert re.match(rf"p11tpm: this program is Python {re.escape(version)}\S*, but ", line)
     assert f" but the module was built for Python {OURS};" in line
-    assert f'"remote: |p11-kit remote {module}"' in line
+    assert f'"remote: |p11-kit remote '{module}'"' in line
 
 
 @pytest.mark.parametrize("python", OTHERS or [pytest.param(None, marks=pytest.mark.skip("no other Python here"))])
@@ -114,7 +114,7 @@ def remote(user, tmp_path):
     """
     modules = tmp_path / "pkcs11" / "modules"
     modules.mkdir(parents=True)
-    (modules / "p11tpm.module").write_text(f"remote: |p11-kit remote {user.module}\n")
+    (modules / "p11tpm.module").write_text(f"remote: |p11-kit remote '{user.module}'\n")
     if os.getuid() != 0:
         return (), {**user.env, "XDG_CONFIG_HOME": str(tmp_path)}
     script = f'mount --bind "{modules}" "{of_p11_kit("p11_module_configs")}" && exec "$@"'

@@ -1,0 +1,46 @@
+"""The module in this process, behind a proxy that can change what the TPM answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptoki import SO, USER, Cryptoki
+from keys import ec_pair, public_key
+
+from api.conftest import PIN, SO_PIN, settings
+from fuzz.tamper import Tamperer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Desk", "desk", "settings"]
+
+
+class Desk:
+    """A token with a P-256 key, a session with it, and somebody who tampers with its TPM."""
+
+    def __init__(self, run: Cryptoki, proxy: Tamperer) -> None:
+        self.run = run
+        self.proxy = proxy
+        self.slot = run.slots()[0]
+        run.init_token(self.slot, SO_PIN, "token")
+        self.session = run.open(self.slot)
+        run.login(self.session, SO, SO_PIN)
+        run.init_pin(self.session, PIN)
+        run.logout(self.session)
+        run.login(self.session, USER, PIN)
+        public, self.key = ec_pair(run, self.session)
+        self.public = public_key(run, self.session, public)
+        run.logout(self.session)
+
+
+@pytest.fixture
+def desk(settings, swtpm, module_path) -> Iterator[Desk]:
+    with Tamperer(swtpm) as proxy:
+        settings.setenv("P11TPM_TCTI", proxy.tcti)
+        run = Cryptoki(module_path)
+        run.initialize()
+        yield Desk(run, proxy)
+        proxy.once(None)
+        run.finalize()

@@ -1,0 +1,193 @@
+"""A whole life of a token on a bus that is listened to: no secret goes over it, in either direction.
+
+Every piece of every secret is looked for at every place, so half a secret would be found too.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptoki import SO, USER, Cryptoki
+from keys import ec_pair, rsa_pair
+
+from p11tpm.attribute import FALSE, TRUE
+from p11tpm.ck import CKA, CKM, CKU
+from p11tpm.pin import auth_value
+from p11tpm.secret import Secret
+from p11tpm.store import Store
+from p11tpm.tpm import Blob, Key, Srk, Tpm, command, loaded, template
+from p11tpm.tpm.salt import make_salt
+from p11tpm.tpm.wire import Wire
+
+if TYPE_CHECKING:
+    import rig
+
+PIECE = 8  # bytes: of a secret's pieces; a PIN is shorter and is looked for whole
+SO_PIN, NEW_SO_PIN = b"so-secret-1", b"so-secret-2"
+PINS = [b"user-pin-1", b"user-pin-2", b"user-pin-3"]
+ENCRYPTING = [one for one in vars(command).values() if isinstance(one, command.Command) and (one.hides or one.hidden)]
+
+
+class Life:
+    """What a token goes through, and what it knew that nobody else may know: `secrets`, by what they are."""
+
+    def __init__(self, run: Cryptoki, proxy: rig.CountingProxy) -> None:
+        self.run = run
+        self.proxy = proxy
+        self.secrets: dict[str, bytes] = {f"PIN {number}": pin for number, pin in enumerate(PINS)}
+        self.secrets |= {"SO PIN": SO_PIN, "new SO PIN": NEW_SO_PIN}
+        self.slot = run.slots()[0]
+        self.session = 0
+
+    def live(self) -> None:
+        run = self.run
+        run.init_token(self.slot, SO_PIN, "token")
+        self.session = run.open(self.slot)
+        self._learn_auths(SO_PIN, NEW_SO_PIN, *PINS)
+        run.login(self.session, SO, SO_PIN)
+        run.init_pin(self.session, PINS[0])
+        run.logout(self.session)
+        run.login(self.session, USER, PINS[0])
+        _, signer = ec_pair(run, self.session)
+        _, rsa = rsa_pair(run, self.session)
+        data = {CKA.CLASS: (0).to_bytes(8, "little"), CKA.TOKEN: TRUE, CKA.PRIVATE: TRUE, CKA.MODIFIABLE: FALSE}
+        self.secrets["private data"] = b"a note that only its owner reads"
+        run.create(self.session, {**data, CKA.VALUE: self.secrets["private data"]})
+        run.sign(self.session, signer, CKM.ECDSA, os.urandom(32))
+        run.sign(self.session, rsa, CKM.SHA256_RSA_PKCS, b"text")
+        self.secrets["random"] = run.random(self.session, 48)
+        run.set_pin(self.session, PINS[0], PINS[1])
+        run.logout(self.session)
+        run.login(self.session, USER, PINS[1])
+        run.sign(self.session, signer, CKM.ECDSA, os.urandom(32))
+        run.logout(self.session)
+        run.login(self.session, SO, SO_PIN)
+        run.set_pin(self.session, SO_PIN, NEW_SO_PIN)
+        run.init_pin(self.session, PINS[2])
+        run.logout(self.session)
+        run.login(self.session, USER, PINS[2])
+        run.sign(self.session, signer, CKM.ECDSA, os.urandom(32))
+        run.close(self.session)
+        self._use_keys()
+
+    def _row(self):
+        return Store(os.environ["P11TPM_STORE"]).tokens()[0]
+
+    def _learn_auths(self, so: bytes, new_so: bytes, *pins: bytes) -> None:
+        row = self._row()
+        for number, pin in enumerate(pins):
+            self.secrets[f"K(PIN {number})"] = auth_value(row, CKU.USER, pin)
+        self.secrets["K(SO PIN)"] = auth_value(row, CKU.SO, so)
+        self.secrets["K(new SO PIN)"] = auth_value(row, CKU.SO, new_so)
+
+    def _use_keys(self) -> None:
+        """Decrypt and agree on keys as C_Decrypt and C_DeriveKey do it, and learn what the TPM seals."""
+        store, row = Store(os.environ["P11TPM_STORE"]), self._row()
+        srk, tpm = Srk(row.srk_handle, row.srk_public), Tpm(self.proxy.tcti)
+        sealed = tpm.unseal(srk, Blob(row.user_public, row.user_private), self.secrets["K(PIN 2)"])
+        self.secrets["token secret"] = sealed
+        so = Blob(row.so_public, row.so_private)
+        self.secrets["SO's object"] = tpm.unseal(srk, so, self.secrets["K(new SO PIN)"])
+        records = [store.record(id_) for id_ in store.find(row.id, {}, {})]
+        for record in (record for record in records if record.tpm_private):
+            auth = Secret(sealed).auth(record.uuid)
+            key = Key(record.uuid, record.tpm_public, record.tpm_private, auth)
+            if template.is_rsa(record.tpm_public):
+                self.secrets["auth of the RSA key"] = auth
+                self.secrets["decrypted block"] = tpm.rsa(srk, key, bytes(1) + os.urandom(255))
+            else:
+                self.secrets["auth of the EC key"] = auth
+                point = ec.generate_private_key(ec.SECP256R1()).public_key().public_numbers()
+                self.secrets["agreed key"] = tpm.ecdh(srk, key, (point.x, point.y))
+        tpm.release()
+
+    def seen(self) -> dict[str, set[str]]:
+        """Give which secrets were on the bus, and in which direction."""
+        found: dict[str, set[str]] = {}
+        for name, secret in self.secrets.items():
+            size = min(PIECE, len(secret))
+            pieces = {secret[at : at + size] for at in range(len(secret) - size + 1)}
+            for entry in self.proxy.commands:
+                for direction, message in (("to the TPM", entry.request), ("from the TPM", entry.response)):
+                    if any(message[at : at + size] in pieces for at in range(len(message) - size + 1)):
+                        found.setdefault(name, set()).add(direction)
+        return found
+
+
+@pytest.fixture
+def life(settings, proxy, module_path):
+    settings.setenv("P11TPM_TCTI", proxy.tcti)
+    run = Cryptoki(module_path)
+    run.initialize()
+    yield Life(run, proxy)
+    run.finalize()
+
+
+COMMANDS = {
+    *("CreatePrimary", "EvictControl", "Create", "Load", "Unseal", "Sign", "RSA_Decrypt", "ECDH_ZGen", "GetRandom"),
+    *("StartAuthSession", "FlushContext", "PolicyAuthValue", "PolicyCommandCode", "PolicyOR", "PolicySecret"),
+    "ObjectChangeAuth",
+}
+
+
+@pytest.fixture
+def uncover(monkeypatch):
+    """`uncover(command)`: it is sent without parameter encryption, and no session is there for that alone."""
+    authorised = Wire.authorised
+
+    def without(self, what, session, handles, auth, parameters, cipher=None):
+        encrypts = what.hides or what.hidden
+        if not handles and not encrypts:
+            return self.plain(what, parameters=parameters)
+        return authorised(self, what, session, handles, auth, parameters, cipher if encrypts else None)
+
+    def uncover(one: command.Command) -> None:
+        monkeypatch.setattr(one, "hides", False)
+        monkeypatch.setattr(one, "hidden", False)
+
+    monkeypatch.setattr(Wire, "authorised", without)
+    return uncover
+
+
+def test_no_secret_is_on_the_bus(life, monkeypatch):
+    salts: list[bytes] = []
+
+    def remembered(public: bytes) -> tuple[bytes, bytes]:
+        salt, encrypted = make_salt(public)
+        salts.append(salt)
+        return salt, encrypted
+
+    monkeypatch.setattr(loaded, "make_salt", remembered)
+    life.live()
+    assert set(life.proxy.names) >= COMMANDS
+    assert len(life.secrets) == 18
+    assert len(salts) >= 10
+    life.secrets |= {f"salt {number}": salt for number, salt in enumerate(salts)}
+    assert min(len(secret) for secret in life.secrets.values()) >= PIECE
+    assert life.seen() == {}
+
+
+def test_without_encryption_they_would_be(life, uncover):
+    """The search finds what it looks for: a PIN never reaches the TPM, and all others that do are seen."""
+    assert {one.name for one in ENCRYPTING} == {
+        *("Create", "ObjectChangeAuth", "ECDH_ZGen", "RSA_Decrypt", "Unseal", "GetRandom"),
+    }
+    for one in ENCRYPTING:
+        uncover(one)
+    life.live()
+    seen = life.seen()
+    never = {name for name in life.secrets if name not in seen}
+    assert never == {"SO PIN", "new SO PIN", *(f"PIN {number}" for number in range(3)), "private data"}
+    assert seen["token secret"] == seen["SO's object"] == {"to the TPM", "from the TPM"}
+    assert seen["random"] == seen["agreed key"] == seen["decrypted block"] == {"from the TPM"}
+    assert seen["auth of the EC key"] == seen["K(PIN 1)"] == {"to the TPM"}
+
+
+@pytest.mark.parametrize("one", ENCRYPTING, ids=lambda one: one.name)
+def test_each_single_command_matters(life, uncover, one):
+    uncover(one)
+    life.live()
+    assert life.seen()
