@@ -78,7 +78,7 @@ def is_refused(stderr, version, module):
     (line,) = stderr.splitlines()
     assert re.match(rf"p11tpm: this program is Python {re.escape(version)}\S*, but ", line)
     assert f" but the module was built for Python {OURS};" in line
-    assert f'"remote: |p11-kit remote '{module}'"' in line
+    assert f"remote: |p11-kit remote '{module}'" in line
 
 
 @pytest.mark.parametrize("python", OTHERS or [pytest.param(None, marks=pytest.mark.skip("no other Python here"))])
