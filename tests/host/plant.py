@@ -43,9 +43,9 @@ class Plant:
         library = place / "lib" / PYTHON
         library.mkdir(parents=True)
         for one in Path(sysconfig.get_path("stdlib", vars={"base": sys.base_prefix})).iterdir():
-            if one.name != "site-packages":
+            if one.name not in {"site-packages", "sitecustomize.py"}:  # Debian's Python has one of the latter
                 (library / one.name).symlink_to(one)
-        self._code(library / "site-packages", "sitecustomize")
+        self._code(library, "sitecustomize")
         (place / "bin").mkdir()
         for name in ("python3", PYTHON, "python"):
             (place / "bin" / name).write_text("#!/bin/sh\n")

@@ -86,8 +86,9 @@ def test_another_version_is_refused(user, python):
     told, stderr = run(python, user.module, "start", user.env)
     assert told["initialize"] == GENERAL_ERROR
     assert told["path before"] == told["path after"]
-    version = subprocess.run([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
-                             capture_output=True, text=True, check=True).stdout.strip()
+    version = subprocess.run(
+        [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     is_refused(stderr, version, user.module)
 
 
