@@ -7,6 +7,7 @@ from os import urandom
 
 from p11tpm.ck import CKR
 from p11tpm.error import Error
+from p11tpm.late import loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,15 +51,17 @@ class Secret:
 
     def encrypt(self, uuid: bytes, value: bytes) -> bytes:
         """Encrypt the value of a private data object: AES-256-GCM, nonce first."""
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        with loading:
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         nonce = urandom(12)
         return nonce + AESGCM(self._derive(b"data")).encrypt(nonce, value, uuid)
 
     def decrypt(self, uuid: bytes, value: bytes) -> bytes:
         """Decrypt what `encrypt` made for the same object; CKR_DEVICE_ERROR if it is not that."""
-        from cryptography.exceptions import InvalidTag
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        with loading:
+            from cryptography.exceptions import InvalidTag
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         try:
             return AESGCM(self._derive(b"data")).decrypt(value[:12], value[12:], uuid)

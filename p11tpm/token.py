@@ -9,6 +9,7 @@ from p11tpm import attribute
 from p11tpm.attribute import FALSE, TRUE, Template, to_ulong
 from p11tpm.ck import CKA, CKF, CKO, CKR, CKU
 from p11tpm.error import Error
+from p11tpm.late import loading
 from p11tpm.memory import Memory
 from p11tpm.object import Object
 from p11tpm.store import Record
@@ -44,7 +45,8 @@ class Token:
         """What the TPM does for the token."""
         with self._lock:
             if self._vault is None:
-                from p11tpm.vault import Vault
+                with loading:
+                    from p11tpm.vault import Vault
 
                 self._vault = Vault(self._config, self._store, self.id, lambda: self.row)
             return self._vault
@@ -74,8 +76,9 @@ class Token:
     def _create(
         cls, config: Config, store: Store, label: str, so_pin: bytes | None, pin: bytes | None, *, no_pin: bool
     ) -> Token:
-        from p11tpm import vault
-        from p11tpm.pin import check_new
+        with loading:
+            from p11tpm import vault
+            from p11tpm.pin import check_new
 
         for new in (so_pin, pin):
             if new is not None:
@@ -90,7 +93,8 @@ class Token:
 
     def reinitialize(self, label: str, so_pin: bytes) -> None:
         """Destroy all objects and the user's PIN, if the SO's PIN is right; it stays (C_InitToken, clause 5.5.7)."""
-        from p11tpm.vault import new_row
+        with loading:
+            from p11tpm.vault import new_row
 
         with self._lock:
             self.vault.open(CKU.SO, so_pin)
@@ -308,7 +312,8 @@ class Token:
 
         Both objects appear in one transaction, or neither.
         """
-        from p11tpm.keypair import KeyPair
+        with loading:
+            from p11tpm.keypair import KeyPair
 
         pair = KeyPair(mechanism, public, private, self.capabilities)
         with self._lock:
@@ -389,7 +394,8 @@ def new_attributes(template: Template) -> Template:
     object_class = to_ulong(template[CKA.CLASS])
     if object_class in {CKO.DATA, CKO.CERTIFICATE}:
         if object_class == CKO.CERTIFICATE and template.get(CKA.VALUE):
-            from p11tpm import der
+            with loading:
+                from p11tpm import der
 
             template = {**der.certificate(template[CKA.VALUE]), **template}
         return attribute.complete(template, object_class, None, attribute.CREATE)
@@ -399,6 +405,7 @@ def new_attributes(template: Template) -> Template:
     if key_type not in attribute.KEY_TYPES:
         raise Error(CKR.TEMPLATE_INCOMPLETE, "a public key needs CKA_KEY_TYPE: CKK_RSA or CKK_EC")
     attributes = attribute.complete(template, object_class, key_type, attribute.CREATE)
-    from p11tpm import der
+    with loading:
+        from p11tpm import der
 
     return {**attributes, **der.created_public(attributes), **attribute.of_created_key()}

@@ -11,6 +11,7 @@ from time import time
 
 from p11tpm.ck import CKR, CKU
 from p11tpm.error import Error
+from p11tpm.late import loading
 from p11tpm.pin import Tries, auth_value, check_new
 from p11tpm.secret import SIZE, Secret
 from p11tpm.store import TokenRow
@@ -103,7 +104,8 @@ class Vault:
 
     def init_pin(self, pin: bytes) -> None:
         """Set the user's PIN, by the SO, whom the TPM lets replace it but not read what it protects."""
-        from p11tpm.tpm import provision
+        with loading:
+            from p11tpm.tpm import provision
 
         check_new(pin, self._config.pin_min)
         with self._lock:
@@ -130,14 +132,16 @@ class Vault:
                 self._store.update_token(self._token, user_private=private)
 
     def _change_so(self, auth: bytes, new: bytes) -> bytes:
-        from p11tpm.tpm import provision
+        with loading:
+            from p11tpm.tpm import provision
 
         row = self._row()
         so = Blob(row.so_public, row.so_private)
         return provision.change_so_auth(self.tpm, self.srk, so, auth, auth_value(row, CKU.SO, new)).private
 
     def _change_user(self, auth: bytes, new: bytes) -> bytes:
-        from p11tpm.tpm import provision
+        with loading:
+            from p11tpm.tpm import provision
 
         row = self._row()
         user, new_auth = Blob(row.user_public, row.user_private), auth_value(row, CKU.USER, new)
@@ -177,7 +181,8 @@ class Vault:
     @property
     def residents(self) -> Residents:
         """The keys that stay in the TPM."""
-        from p11tpm.residents import Residents
+        with loading:
+            from p11tpm.residents import Residents
 
         return Residents(self._store, self.tpm, self._token)
 
@@ -200,7 +205,8 @@ def _require_user_pin(row: TokenRow) -> None:
 
 def new_row(tpm: Tpm, label: str, so_pin: bytes | None, pin: bytes | None, *, no_pin: bool) -> TokenRow:
     """Make the TPM objects of a new token, and its row, which is not in the store yet."""
-    from p11tpm.tpm import provision
+    with loading:
+        from p11tpm.tpm import provision
 
     uuid, salt = urandom(16), urandom(16)
     ground = provision.provision(tpm)

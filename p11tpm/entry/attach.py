@@ -10,6 +10,7 @@ from _p11tpm import ffi, lib
 from p11tpm import log
 from p11tpm.ck import CKR, name
 from p11tpm.error import Error, LengthOnly, rv_of
+from p11tpm.late import loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def _failed(function: str, exception: BaseException) -> int:
     if isinstance(exception, Error):
         (log.error if rv in FAULTS else log.debug)(f"{function}: {name(CKR, rv)}: {exception.why}")
     else:
-        import traceback
+        with loading:
+            import traceback
 
         # The frames alone: the text of a foreign exception may hold data.
         frames = "".join(traceback.format_tb(exception.__traceback__))

@@ -6,6 +6,7 @@ import os
 
 from p11tpm.ck import CKR
 from p11tpm.error import Error
+from p11tpm.late import loading
 from p11tpm.module import Module
 
 _run: Module | None = None
@@ -36,6 +37,7 @@ def end() -> None:
 
 
 def _before_fork() -> None:
+    loading.acquire()
     if _run is not None:
         _run.pause()
 
@@ -43,11 +45,13 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     if _run is not None:
         _run.resume()
+    loading.release()
 
 
 def _after_fork_in_child() -> None:
     """Forget the run in a forked child, where the parent's connections must not be used."""
     global _run
+    loading.release()
     run, _run = _run, None
     if run is not None:
         run.abandon()

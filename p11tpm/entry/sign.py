@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from p11tpm.entry.attach import entry
 from p11tpm.entry.run import module
+from p11tpm.late import loading
 from p11tpm.marshal import NULL, read_bytes, read_mechanism, write_bytes
 from p11tpm.session import SIGN
 
@@ -29,7 +30,8 @@ def C_SignInit(session: int, mechanism: Ptr, key: int) -> None:
     if _cancels(current, SIGN, mechanism):
         return
     current.require_none(SIGN)
-    from p11tpm.operation.sign import Sign  # with the hashes, which a host that lists keys does not need
+    with loading:
+        from p11tpm.operation.sign import Sign  # with the hashes, which a host that lists keys does not need
 
     type_, parameter = read_mechanism(mechanism)
     current.begin(SIGN, Sign(current.token, run.key(current, key), type_, parameter))

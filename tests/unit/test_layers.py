@@ -21,7 +21,7 @@ LAYERS = (
     ({"mechanism", "attribute", "der", "padding"},),
     ({"tpm"}, {"store", "database", "schema", "record"}, {"config"}, {"log"}),
     ({"files"}, {"_native"}),
-    ({"error", "ck"},),
+    ({"error", "ck", "late"},),
 )
 NOT_FOR_THE_COMMAND_LINE = {"module", "session"}
 C_BOUNDARY = {"entry", "marshal"}  # the only files that know the cffi of the C ABI

@@ -1,0 +1,11 @@
+"""Modules that are loaded when they are first needed.
+
+A module that another thread is loading at a fork stays half loaded in the child, and whoever needs it there waits for
+ever. So a thread holds `loading` while it loads one, and a fork takes it first.
+"""
+
+from __future__ import annotations
+
+import _thread
+
+loading = _thread.RLock()
