@@ -43,7 +43,8 @@ class Plant:
         library = place / "lib" / PYTHON
         library.mkdir(parents=True)
         for one in Path(sysconfig.get_path("stdlib", vars={"base": sys.base_prefix})).iterdir():
-            if one.name not in {"site-packages", "sitecustomize.py"}:  # Debian's Python has one of the latter
+            # Debian's Python has a sitecustomize of its own; byte code of ours must not get among the real one's
+            if one.name not in {"site-packages", "sitecustomize.py", "__pycache__"}:
                 (library / one.name).symlink_to(one)
         self._code(library, "sitecustomize")
         (place / "bin").mkdir()
