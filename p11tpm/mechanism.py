@@ -111,6 +111,18 @@ MECHANISMS = {
 }
 
 
+_of_tpm: dict[tuple[str, ...], dict[int, tuple[Mechanism, list[int]]]] = {}
+
+
+def of_tpm(capabilities: tuple[str, ...]) -> dict[int, tuple[Mechanism, list[int]]]:
+    """Give the mechanisms of a TPM with these capabilities by type, with its key sizes in bits."""
+    found = _of_tpm.get(capabilities)
+    if found is None:
+        sizes = {type_: (row, row.sizes(capabilities)) for type_, row in MECHANISMS.items()}
+        found = _of_tpm[capabilities] = {type_: entry for type_, entry in sizes.items() if entry[1]}
+    return found
+
+
 def mechanism(type_: int, does: int) -> Mechanism:
     """Find a mechanism that does what is asked (a CKF_ flag); CKR_MECHANISM_INVALID if there is none."""
     row = MECHANISMS.get(type_)

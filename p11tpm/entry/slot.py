@@ -9,14 +9,11 @@ from p11tpm.entry.general import MANUFACTURER
 from p11tpm.entry.run import module
 from p11tpm.error import Error
 from p11tpm.marshal import NULL, read_bytes, required, write_list, write_text, zeroed
-from p11tpm.mechanism import MECHANISMS
+from p11tpm.mechanism import of_tpm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from p11tpm.mechanism import Mechanism
-    from p11tpm.token import Token
 
     Ptr = Any
 
@@ -65,18 +62,12 @@ def C_GetTokenInfo(slot: int, info: Ptr) -> None:
     info.ulTotalPrivateMemory = info.ulFreePrivateMemory = UNAVAILABLE
 
 
-def _mechanisms(token: Token) -> dict[int, tuple[Mechanism, list[int]]]:
-    """Give the mechanisms that the token's TPM has, with their key sizes."""
-    sizes = {type_: (row, row.sizes(token.capabilities)) for type_, row in MECHANISMS.items()}
-    return {type_: entry for type_, entry in sizes.items() if entry[1]}
-
-
 @entry
 def C_GetMechanismList(slot: int, mechanisms: Ptr, count: Ptr) -> None:
     """List the mechanisms, as the TPM said when the token was made: no command."""
     run = module()
     required(count)
-    write_list(mechanisms, count, list(_mechanisms(run.token(slot))))
+    write_list(mechanisms, count, list(of_tpm(run.token(slot).capabilities)))
 
 
 @entry
@@ -84,7 +75,7 @@ def C_GetMechanismInfo(slot: int, type_: int, info: Ptr) -> None:
     """Describe a mechanism."""
     run = module()
     required(info)
-    found = _mechanisms(run.token(slot)).get(type_)
+    found = of_tpm(run.token(slot).capabilities).get(type_)
     if found is None:
         raise Error(CKR.MECHANISM_INVALID, f"the token does not have mechanism {type_:#x}")
     row, sizes = found
