@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import stat
 import subprocess
@@ -83,9 +84,9 @@ def test_init_makes_a_token_with_a_key_and_says_what_to_do_next(p11tpm_cli, pin_
     assert [(key["label"], key["algorithm"], key["in_tpm"]) for key in keys] == [("ssh", "p256", True)]
     for line in (
         keys[0]["openssh"],
-        f"ssh -I {module_path} HOST",
+        f"ssh -I {shlex.quote(module_path)} HOST",
         f"    PKCS11Provider {module_path}",
-        f"ssh-add -s {module_path}",
+        f"ssh-add -s {shlex.quote(module_path)}",
     ):
         assert line in said.splitlines()
     assert stat.S_IMODE(store.stat().st_mode) == 0o700
@@ -321,7 +322,7 @@ def test_without_a_token_it_says_init(p11tpm_cli):
 
 @pytest.mark.usefixtures("cli")
 def test_a_reader_that_has_seen_enough(host_env):
-    line = f"{CLI} key list | true; exit ${{PIPESTATUS[0]}}"
+    line = f"{shlex.quote(str(CLI))} key list | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["/bin/bash", "-c", line], env=host_env(), capture_output=True, text=True, check=False)
     assert done.stderr == ""
 
