@@ -85,7 +85,7 @@ def test_init_makes_a_token_with_a_key_and_says_what_to_do_next(p11tpm_cli, pin_
     for line in (
         keys[0]["openssh"],
         f"ssh -I {shlex.quote(module_path)} HOST",
-        f"    PKCS11Provider {module_path}",
+        f'    PKCS11Provider "{module_path}"' if " " in module_path else f"    PKCS11Provider {module_path}",
         f"ssh-add -s {shlex.quote(module_path)}",
     ):
         assert line in said.splitlines()
