@@ -82,11 +82,16 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def public_key(tool: Tool, number: str) -> Path:
-    """The public key as the tool reads it, in DER; openssl must know what it is."""
+def public_key(tool: Tool, number: str, label: str = "") -> Path:
+    """The public key in DER, as the tool reads it; an EC key of this label as we print it; openssl must know what it is.
+
+    OpenSC 0.23 can not be relied on to read EC keys, whichever the module: "cannot create EVP_PKEY", always beyond 256
+    bits, now and then below.
+    """
     path = tool.file(f"{number}.pub")
-    if EC.get(number) == "secp384r1":  # OpenSC 0.23 reads no EC key beyond 256 bits, SoftHSM's neither
-        pem = tool.user.public_pem(EC[number], tool.file("pem"))
+    label = label or EC.get(number, "")
+    if label:
+        pem = tool.user.public_pem(label, tool.file("pem"))
         openssl("pkey", "-pubin", "-in", pem, "-pubout", "-outform", "DER", "-out", path)
         return path
     tool("--read-object", "--type", "pubkey", "--id", number, "--output-file", str(path))
@@ -212,7 +217,7 @@ def test_public_key_object(tool: Tool) -> None:
     """A public key of elsewhere."""
     path = tool.file("other.pub")
     pair = tool.file("other.pem")
-    openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", pair)
+    openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", pair)
     openssl("pkey", "-in", pair, "-pubout", "-outform", "DER", "-out", path)
     tool.logged_in("--write-object", str(path), "--type", "pubkey", "--id", "77", "--label", "other")
     assert public_key(tool, "77").read_bytes() == path.read_bytes()
@@ -228,7 +233,7 @@ def test_key_life(tool: Tool) -> None:
         assert "11" in tool.objects(kind)
         assert "10" not in tool.objects(kind)
     signature = sign(tool, "11", "ECDSA-SHA256", tool.file("data"), "--signature-format", "openssl")
-    key = ("-verify", public_key(tool, "11"), "-keyform", "DER")
+    key = ("-verify", public_key(tool, "11", "short-lived"), "-keyform", "DER")
     assert "Verified OK" in openssl("dgst", "-sha256", *key, "-signature", signature, tool.file("data"))
     for kind in ("privkey", "pubkey"):
         tool.logged_in("--delete-object", "--type", kind, "--id", "11")

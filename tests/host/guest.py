@@ -81,6 +81,7 @@ def fork(guest):
             if guest.random() is not True:
                 failures.append(1)
 
+    told["first"] = guest.random()
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()

@@ -59,7 +59,7 @@ def test_the_same_version(user, python):
 @pytest.mark.parametrize("python", SAME)
 def test_the_same_version_forks(forker, python):
     told, stderr = run(python, forker.module, "fork", forker.env)
-    assert told == {"initialize": 0, "os": 10, "C": 10, "failures": 0, "finalize": 0}, stderr
+    assert told == {"initialize": 0, "first": True, "os": 10, "C": 10, "failures": 0, "finalize": 0}, stderr
 
 
 @pytest.mark.parametrize("python", SAME)
