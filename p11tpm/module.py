@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from p11tpm.object import Object
+    from p11tpm.store import TokenRow
 
 
 class Handles:
@@ -72,23 +73,29 @@ class Module:
 
         Hosts such as OpenSSH try one PIN on every slot, so there is one token, unless the configuration asks for more.
         """
+        return list(self._shown())
+
+    def _shown(self) -> dict[int, TokenRow | None]:
         rows = self.store.tokens()
+        if not rows:
+            return {self.store.next_token_id(): None}
         wanted = self.config.token
-        shown = [row.id for row in rows if wanted in {None, "*", row.label}]
         if wanted is None:
-            shown = shown[:1]
-        return shown if rows else [self.store.next_token_id()]
+            rows = rows[:1]
+        return {row.id: row for row in rows if wanted in {None, "*", row.label}}
 
     def slot(self, slot: int) -> Token | None:
         """Give the token in a slot, None if it is not initialised; CKR_SLOT_ID_INVALID if there is no such slot."""
-        if slot not in self.slots():
+        shown = self._shown()
+        if slot not in shown:
             raise Error(CKR.SLOT_ID_INVALID, f"there is no slot {slot}")
+        row = shown[slot]
+        if row is None:
+            return None
         with self._lock:
             if slot not in self._tokens:
-                row = self.store.token(slot)
-                if row is None:
-                    return None
                 self._tokens[slot] = Token(self.config, self.store, row)
+            self._tokens[slot].seen = row
             return self._tokens[slot]
 
     def token(self, slot: int) -> Token:

@@ -12,12 +12,13 @@ class TokenRow:
 
     `uuid` and `salt` are 16 bytes, `srk_handle` is 0 for a storage root key that is made anew each time, `tpm` is
     ``manufacturer|model|firmware``, `capabilities` are words such as ``rsa2048`` between spaces, `created` is a Unix
-    time in seconds.
+    time in seconds. `failed` is no column: whether a PIN of the token was wrong and counts.
     """
 
     __slots__ = (
         "capabilities",
         "created",
+        "failed",
         "id",
         "label",
         "no_pin",
@@ -50,6 +51,7 @@ class TokenRow:
     tpm: str
     capabilities: str
     created: int
+    failed: bool
 
     def __init__(self, **fields: Any) -> None:
         for name, empty in _EMPTY.items():
@@ -65,13 +67,13 @@ class TokenRow:
 _EMPTY: dict[str, Any] = {
     "id": 0,
     **dict.fromkeys(("label", "serial", "tpm", "capabilities"), ""),
-    **dict.fromkeys(("no_pin", "user_pin_set"), False),
+    **dict.fromkeys(("no_pin", "user_pin_set", "failed"), False),
     **dict.fromkeys(("srk_handle", "created"), 0),
     **dict.fromkeys(("uuid", "salt", "srk_public"), b""),
     **dict.fromkeys(("so_public", "so_private", "user_public", "user_private"), b""),
 }
 
-COLUMNS = tuple(name for name in _EMPTY if name != "id")
+COLUMNS = tuple(name for name in _EMPTY if name not in {"id", "failed"})
 
 
 class Record:

@@ -37,6 +37,7 @@ class Store:
     def __init__(self, directory: str) -> None:
         self.database = Database(directory)
         self._failures: dict[tuple[int, str], tuple[int, int]] = {}
+        self._tokens: tuple[Hashable, list[TokenRow]] = (None, [])
 
     @property
     def writable(self) -> bool:
@@ -66,15 +67,18 @@ class Store:
     # -- tokens
 
     def tokens(self) -> list[TokenRow]:
-        """Give all tokens, oldest first."""
-        query = f"SELECT {_ID_AND_COLUMNS} FROM token ORDER BY id"
-        return self.database.read(lambda db: [_token(row) for row in db.execute(query)], [])
+        """Give all tokens, oldest first; they are read again when anybody has written to the store."""
+        version = self.version()
+        known, tokens = self._tokens
+        if version != known:
+            query = f"SELECT {_ID_AND_COLUMNS}, id IN (SELECT token FROM failure) FROM token ORDER BY id"
+            tokens = self.database.read(lambda db: [_token(row) for row in db.execute(query)], [])
+            self._tokens = (version, tokens)
+        return list(tokens)
 
     def token(self, id_: int) -> TokenRow | None:
         """Give one token; None if it is gone."""
-        query = f"SELECT {_ID_AND_COLUMNS} FROM token WHERE id=?"
-        row = self.database.read(lambda db: db.execute(query, (id_,)).fetchone(), None)
-        return _token(row) if row else None
+        return next((row for row in self.tokens() if row.id == id_), None)
 
     def next_token_id(self) -> int:
         """Give the identifier that the next token gets if nobody else makes one before."""
@@ -168,12 +172,9 @@ class Store:
         row = self.database.read(lambda db: db.execute(query, (token, role)).fetchone(), None)
         return (int(row[0]), int(row[1])) if row else (0, 0)
 
-    def any_failure(self, token: int) -> bool:
-        """Say whether a PIN of any role was wrong and counts."""
-        if any(owner == token for owner, _ in self._failures):
-            return True
-        query = "SELECT 1 FROM failure WHERE token=? LIMIT 1"
-        return self.database.read(lambda db: db.execute(query, (token,)).fetchone() is not None, False)
+    def any_failure(self, token: TokenRow) -> bool:
+        """Say whether a PIN of any role was wrong and counts, as far as the row and this process know."""
+        return token.failed or any(owner == token.id for owner, _ in self._failures)
 
     def add_failure(self, token: int, role: str, forgiven: int, now: int) -> None:
         """Count one more wrong PIN, of which `forgiven` earlier ones no longer count; each process's is counted.
@@ -196,8 +197,8 @@ class Store:
 
 
 def _token(row: tuple[Any, ...]) -> TokenRow:
-    token = TokenRow(**dict(zip(("id", *COLUMNS), row, strict=True)))
-    token.no_pin, token.user_pin_set = bool(token.no_pin), bool(token.user_pin_set)
+    token = TokenRow(**dict(zip(("id", *COLUMNS, "failed"), row, strict=True)))
+    token.no_pin, token.user_pin_set, token.failed = bool(token.no_pin), bool(token.user_pin_set), bool(token.failed)
     return token
 
 

@@ -31,8 +31,7 @@ class Token:
         self._config = config
         self._store = store
         self._lock = _thread.RLock()
-        self._row = row
-        self._version: object = None
+        self.seen = row  # the token as it was when somebody asked last
         self._vault: Vault | None = None
         self._read_before: dict[int, Object] = {}
         self._read_at: object = None
@@ -121,13 +120,11 @@ class Token:
     @property
     def row(self) -> TokenRow:
         """The token as it is in the store now; CKR_TOKEN_NOT_PRESENT if another program deleted it."""
-        version = self._store.version()
-        if version != self._version:
-            row = self._store.token(self.id)
-            if row is None:
-                raise Error(CKR.TOKEN_NOT_PRESENT, "the token was deleted")
-            self._row, self._version = row, version
-        return self._row
+        row = self._store.token(self.id)
+        if row is None:
+            raise Error(CKR.TOKEN_NOT_PRESENT, "the token was deleted")
+        self.seen = row
+        return row
 
     @property
     def label(self) -> str:
@@ -144,14 +141,13 @@ class Token:
         """Whether the store can be written to."""
         return self._store.writable
 
-    def flags(self) -> int:
-        """Give CK_TOKEN_INFO.flags (clause 3.2); the TPM is only asked after a wrong PIN."""
-        row = self.row
+    def flags(self, row: TokenRow) -> int:
+        """Give CK_TOKEN_INFO.flags of the token in this state (clause 3.2); the TPM is only asked after a wrong PIN."""
         flags = CKF.RNG | CKF.TOKEN_INITIALIZED
         flags |= 0 if self.writable else CKF.WRITE_PROTECTED
         flags |= 0 if row.no_pin else CKF.LOGIN_REQUIRED
         flags |= CKF.USER_PIN_INITIALIZED if row.user_pin_set else 0
-        if not self._store.any_failure(self.id):
+        if not self._store.any_failure(row):
             return flags
         return flags | self.vault.tries[CKU.SO].flags() | self.vault.tries[CKU.USER].flags()
 
@@ -209,7 +205,7 @@ class Token:
     @property
     def sees_private(self) -> bool:
         """Whether private objects are visible: the user is logged in, or the token has no PIN."""
-        return self.logged_in == CKU.USER or self._row.no_pin
+        return self.logged_in == CKU.USER or self.seen.no_pin
 
     # -- objects (clause 5.7)
 

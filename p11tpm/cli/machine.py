@@ -76,7 +76,7 @@ class Machine:
 
     def log_in(self, token: Token, pin_file: Path | None) -> None:
         """Log the user in, with the PIN from a file or the terminal; a token without PIN needs none."""
-        flags = token.flags()
+        flags = token.flags(token.row)
         if not flags & CKF.LOGIN_REQUIRED:
             return
         if flags & CKF.USER_PIN_FINAL_TRY:

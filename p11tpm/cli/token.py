@@ -43,7 +43,7 @@ def list_(*, as_json: bool) -> None:
 
 
 def _pin_state(one: Token) -> str:
-    flags = one.flags()
+    flags = one.flags(one.row)
     if not flags & CKF.LOGIN_REQUIRED:
         return "none"
     return next((state for flag, state in _PIN_STATES if flags & flag), "not set")

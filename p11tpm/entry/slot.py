@@ -34,7 +34,7 @@ def C_GetSlotInfo(slot: int, info: Ptr) -> None:
     token = run.slot(slot)
     zeroed(info)
     info.flags = CKF.TOKEN_PRESENT | CKF.HW_SLOT
-    write_text(info.slotDescription, f"TPM 2.0: {token.label}" if token else "TPM 2.0")
+    write_text(info.slotDescription, f"TPM 2.0: {token.seen.label}" if token else "TPM 2.0")
     write_text(info.manufacturerID, MANUFACTURER)
 
 
@@ -44,14 +44,14 @@ def C_GetTokenInfo(slot: int, info: Ptr) -> None:
     run = module()
     required(info)
     token = run.slot(slot)
-    flags = token.flags() if token else CKF.RNG | CKF.LOGIN_REQUIRED
-    manufacturer, model, _firmware = token.row.tpm.split("|") if token else (MANUFACTURER, "TPM 2.0", "")
+    flags = token.flags(token.seen) if token else CKF.RNG | CKF.LOGIN_REQUIRED
+    manufacturer, model, _firmware = token.seen.tpm.split("|") if token else (MANUFACTURER, "TPM 2.0", "")
     zeroed(info)
     info.flags = flags
-    write_text(info.label, token.label if token else "")
+    write_text(info.label, token.seen.label if token else "")
     write_text(info.manufacturerID, manufacturer)
     write_text(info.model, model)
-    write_text(info.serialNumber, token.row.serial if token else "")
+    write_text(info.serialNumber, token.seen.serial if token else "")
     write_text(info.utcTime, "")
     info.ulMaxPinLen, info.ulMinPinLen = PIN_LONGEST, run.config.pin_min
     info.ulMaxSessionCount = info.ulMaxRwSessionCount = EFFECTIVELY_INFINITE
