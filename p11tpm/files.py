@@ -132,9 +132,9 @@ def read_checked(path: str, most: int) -> bytes | None:
 def may_write(path: str) -> bool:
     """Tell whether we may change a file, or make it if it is missing."""
     above = os.path.dirname(path)
-    if not os.path.lexists(path):
+    if not os.access(path, os.W_OK, effective_ids=True):
+        if os.path.lexists(path):
+            return False
         while not os.path.lexists(above):
             above = os.path.dirname(above)
-    elif not os.access(path, os.W_OK, effective_ids=True):
-        return False
     return os.access(above, os.W_OK | os.X_OK, effective_ids=True)
