@@ -138,5 +138,5 @@ uninstall:
 	@echo "Removed from $(PREFIX); tokens, keys and settings are still where they were"
 
 clean:
-	@rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage p11tpm/*.so
+	@rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage p11tpm/*.so p11tpm/bundle.bin
 	@find p11tpm csrc tests -name __pycache__ -prune -exec rm -rf {} +

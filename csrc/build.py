@@ -3,7 +3,7 @@
     python csrc/build.py [--module PATH] [--package DIRECTORY]
 
 The Python that runs this is the one that the module will start; its paths are compiled in. Nothing is left in the tree
-but the extension and bytecode, which lie in the package. With --package only the module is built, and it finds its
+but the extension and byte code, which lie in the package. With --package only the module is built, and it finds its
 Python code in DIRECTORY/p11tpm: a copy that somebody wants to try.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import compileall
 import importlib.util
+import marshal
 import os
 import re
 import shlex
@@ -23,7 +24,9 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import finder
 from abi import Abi
+from bundle import write_bundle
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
@@ -98,10 +101,15 @@ def compiler() -> list[str]:
     return shlex.split(os.environ.get("CC", "gcc"))
 
 
+def c_bytes(text: bytes) -> str:
+    """Give a C string literal of anything."""
+    plain = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-+ "
+    return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in text) + '"'
+
+
 def c_string(text: str | os.PathLike[str]) -> str:
     """Give a C string literal of any path."""
-    plain = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-+ "
-    return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in os.fsencode(text)) + '"'
+    return c_bytes(os.fsencode(text))
 
 
 # -- this Python
@@ -152,9 +160,18 @@ def python_paths(package: Path) -> str:
             f"#define STDLIB {c_string(sysconfig.get_path('stdlib'))}",
             f"static const char *const PATH[] = {{ {', '.join(map(c_string, paths))} }};",
             f"enum {{ PACKAGES = {packages}, PATHS = {len(paths)} }};",
+            f"#define PACKAGE {c_string(package)}",
             "",
         ],
     )
+
+
+def finder_code() -> str:
+    """Give the C definitions of finder.py's byte code and of the Python that it is for."""
+    source = Path(finder.__file__)
+    code = marshal.dumps(compile(source.read_bytes(), f"p11tpm/{source.name}", "exec", dont_inherit=True))
+    magic = int.from_bytes(importlib.util.MAGIC_NUMBER, "little")
+    return f"#define MAGIC {magic}L\nstatic const char FINDER[] = {c_bytes(code)};\n"
 
 
 # -- the two
@@ -168,12 +185,12 @@ def compile_(source: Path, *arguments: str) -> Path:
     return built
 
 
-def place(built: Path, target: Path) -> Path:
+def place(built: Path, target: Path, mode: int = 0o755) -> Path:
     """Put a file where it belongs, in one step: programs may be running the old one."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as new:
         new.write(built.read_bytes())
-    Path(new.name).chmod(0o755)
+    Path(new.name).chmod(mode)
     return Path(new.name).replace(target)
 
 
@@ -213,7 +230,9 @@ def build_module(package: Path, directory: Path) -> Path:
     by_hand = "\n".join(f'#include "{name}.c"' for name in ("start", "fork", "interface"))
     ffi.set_source(
         "_p11tpm",
-        "\n".join([INCLUDES.format(headers=header), python_paths(package), abi.prototypes, by_hand, abi.stubs]),
+        "\n".join(
+            [INCLUDES.format(headers=header), python_paths(package), finder_code(), abi.prototypes, by_hand, abi.stubs]
+        ),
         compiler_verbose=0,
     )
     source = emit(ffi, directory / "module.c")
@@ -239,8 +258,10 @@ def build(module: Path, copy: Path | None) -> list[Path]:
             return [place(built_module.result(), module)]
         built_native = pool.submit(build_native, module, Path(temporary))
         compileall.compile_dir(package, quiet=1)  # the module itself never writes bytecode
-        built = [(built_native.result(), package / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}")]
-        built.append((built_module.result(), module))
+        bundle = write_bundle(package, Path(temporary))
+        native = package / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
+        built = [(built_native.result(), native, 0o755), (built_module.result(), module, 0o755)]
+        built.append((bundle, package / bundle.name, 0o644))
         return [place(*one) for one in built]
 
 

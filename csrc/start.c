@@ -7,6 +7,8 @@
  * Lock order: `start_lock`, then the GIL. A thread of a Python program may come here with the GIL: it lets go of it first.
  */
 
+#include <marshal.h>
+
 enum { NEW, STARTING, STARTED, FAILED };
 
 static pthread_mutex_t start_lock = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
@@ -137,6 +139,21 @@ static void take_streams_away(void)
     PySys_SetObject("__stdout__", Py_None);
 }
 
+/* Our code in one file: csrc/finder.py. If that can not be read, Python finds the code as it finds any. */
+static void use_bundle(void)
+{
+    bool fits = PyImport_GetMagicNumber() == MAGIC;
+    PyObject *code = fits ? PyMarshal_ReadObjectFromString(FINDER, sizeof FINDER - 1) : NULL;
+    PyObject *finder = code ? PyImport_ExecCodeModule("_p11tpm_finder", code) : NULL;
+    PyObject *package = finder ? PyUnicode_DecodeFSDefault(PACKAGE) : NULL;
+    PyObject *done = package ? PyObject_CallMethod(finder, "install", "O", package) : NULL;
+    PyErr_Clear();
+    Py_XDECREF(done);
+    Py_XDECREF(package);
+    Py_XDECREF(finder);
+    Py_XDECREF(code);
+}
+
 /* Python aborts when memory ends during its first steps; later it has a MemoryError for that. */
 static bool has_memory(void)
 {
@@ -153,8 +170,18 @@ static bool start_python(void)
         return false;
     }
     take_streams_away();
+    PyGC_Disable();
+    use_bundle();
     PyEval_SaveThread();
     return true;
+}
+
+/* Modules are not garbage: while they were loaded, there was nothing to collect. */
+static void resume_collection(void)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyGC_Enable();
+    PyGILState_Release(gil);
 }
 
 /* A program that is Python keeps its own path; ours comes after it. */
@@ -193,12 +220,15 @@ static CK_RV start(void)
         return CKR_HOST_MEMORY;
     state = STARTING;
     promote_libpython();
-    if (!(Py_IsInitialized() ? extend_search_path() : start_python())) {
+    bool ours = !Py_IsInitialized();
+    if (!(ours ? start_python() : extend_search_path())) {
         state = FAILED;
     } else if (cffi_start_python() != 0 || py_attached() != (FINISHED | FUNCTIONS)) {
         complain("the Python code of the module does not load; is the installation complete? (%s)", PATH[PACKAGES]);
         state = FAILED;
     } else {
+        if (ours)
+            resume_collection();
         Py_AtExit(python_ends);
         state = STARTED;
     }

@@ -1,0 +1,229 @@
+"""The module's own Python takes the package's byte code from one file, and an edited source is stronger than that."""
+
+from __future__ import annotations
+
+import ast
+import marshal
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import p11tpm
+from host.core import WHOLE
+
+CSRC = Path(__file__).resolve().parents[2] / "csrc"
+PACKAGE = Path(p11tpm.__file__).parent
+STANDARD = {"collections", "functools", "types"}
+
+# What a copy of the core tells at the end of its import: its modules' loaders, and whether each is what it should be.
+PROBE = """
+import functools, sys
+def tell(name, module):
+    spec, path = module.__spec__, module.__file__
+    codes = [value.__code__ for value in vars(module).values() if getattr(value, "__module__", "") == name
+             and hasattr(value, "__code__")]
+    good = spec.origin == path == module.__loader__.path and spec.cached == module.__cached__
+    return type(module.__loader__).__module__, good and {code.co_filename for code in codes} <= {path}
+wanted = {name for name, module in sys.modules.items()
+          if name.startswith("p11tpm") and "_native" not in name} | STANDARD
+told = {name: tell(name, sys.modules[name]) for name in sorted(wanted)}
+with open(ANSWER, "w") as file:
+    print({"modules": told, "path": __path__, "more": CKR.FUNCTION_CANCELED}, file=file)
+"""
+
+
+class Copy:
+    """A copy of the package with its file of byte code, which a module runs; it tells what it imported."""
+
+    def __init__(self, core, hosts, write_bundle, directory):
+        self._hosts = hosts
+        self._module = core.module
+        self._answer = directory / "answer"
+        self.package = core.directory / "p11tpm"
+        core.write(None)
+        first = directory / "p11tpm"
+        shutil.copytree(PACKAGE, first, ignore=shutil.ignore_patterns("__pycache__", "bundle.bin"))
+        with (first / "entry" / "__init__.py").open("a") as file:
+            file.write(
+                "from p11tpm.ck import CKR\n" + f"ANSWER, STANDARD = {str(self._answer)!r}, {STANDARD}\n" + PROBE
+            )
+        write_bundle(first, first)
+        shutil.copytree(first, self.package)  # the file knows nothing of its place
+        self.bundle = self.package / "bundle.bin"
+
+    def edit(self, old, new):
+        """Edit ck.py: as many bytes, in the same second."""
+        path = self.package / "ck.py"
+        before = path.stat()
+        text = path.read_text()
+        assert len(old) == len(new)
+        assert text.count(old) == 1
+        path.write_text(text.replace(old, new))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+
+    def sign(self, env):
+        """Run a host to a signature: what it said, and what the copy told."""
+        self._answer.unlink(missing_ok=True)
+        said = self._hosts("sign", self._module, env=env)
+        return said, ast.literal_eval(self._answer.read_text())
+
+    def start(self, noisy=False):
+        """Run a host that only starts the module."""
+        return self._hosts("every", self._module, "start", noisy=noisy)
+
+
+@pytest.fixture(scope="module")
+def write_bundle():
+    """The function of the build."""
+    sys.path.insert(0, str(CSRC))
+    try:
+        from bundle import write_bundle
+    finally:
+        sys.path.remove(str(CSRC))
+    return write_bundle
+
+
+@pytest.fixture
+def copy(core, hosts, write_bundle, tmp_path):
+    yield Copy(core, hosts, write_bundle, tmp_path)
+    core.write(None)
+
+
+def loaders(told):
+    assert all(good for _, good in told["modules"].values()), told
+    return {name: loader for name, (loader, _) in told["modules"].items()}
+
+
+def test_the_modules_own_python_takes_everything_from_the_file(copy, user, is_good):
+    said, told = copy.sign(user.env)
+    assert is_good(said)
+    found = loaders(told)
+    assert set(found.values()) == {"_p11tpm_finder"}
+    assert {"p11tpm", "p11tpm.entry", "p11tpm.entry.sign", "p11tpm.token", *STANDARD} <= set(found)
+    assert told["path"] == [str(copy.package / "entry")]
+
+
+def test_an_edited_source_is_stronger(copy, user, is_good):
+    copy.edit("FUNCTION_CANCELED = 0x050", "FUNCTION_CANCELED = 0x777")
+    said, told = copy.sign(user.env)
+    assert is_good(said)
+    assert told["more"] == 0x777
+    found = loaders(told)
+    assert {name for name, loader in found.items() if loader != "_p11tpm_finder"} == {"p11tpm.ck"}
+
+
+def test_a_source_that_is_gone_is_gone(copy):
+    (copy.package / "session.py").unlink()
+    assert copy.start(noisy=True) == ["C_Initialize 0x5"]
+
+
+def damage_length(data, size):
+    return data[:size]
+
+
+def flip(data, place):
+    place %= len(data)
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+def other_python(data):
+    """Make it as a Python of another magic number does, but for the code: the hashes are by another key."""
+    import _imp
+
+    size = 12 + int.from_bytes(data[8:12], "little")
+    return _imp.source_hash(1, data[12:size]) + data[8:]
+
+
+DAMAGES = {
+    "empty": lambda _: b"",
+    "text": lambda _: b"import os\n" * 100,
+    "zeros": lambda data: bytes(len(data)),
+    "much too large": lambda data: data[:8] + b"\xff" * 4 + data[12:],
+    "half a head": lambda data: damage_length(data, 5),
+    "head alone": lambda data: damage_length(data, 12),
+    "half an index": lambda data: damage_length(data, 2000),
+    "another Python": other_python,
+    **{f"bit of byte {place}": lambda data, place=place: flip(data, place) for place in (0, 8, 11, 12, 500)},
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_file_that_is_not_good_is_ignored(copy, user, is_good, how):
+    copy.bundle.write_bytes(DAMAGES[how](copy.bundle.read_bytes()))
+    said, told = copy.sign(user.env)
+    assert is_good(said)
+    assert "_p11tpm_finder" not in loaders(told).values()
+
+
+@pytest.mark.parametrize("way", ["missing", "directory", "unreadable"])
+def test_no_file(copy, user, is_good, way):
+    copy.bundle.unlink()
+    if way == "directory":
+        copy.bundle.mkdir()
+    elif way == "unreadable":
+        copy.bundle.symlink_to("/proc/self/mem")
+    said, told = copy.sign(user.env)
+    assert is_good(said)
+    assert "_p11tpm_finder" not in loaders(told).values()
+
+
+def test_code_that_is_not_good_is_taken_from_the_source(copy, user, is_good):
+    """The index is good: all but the modules that are damaged come from the file."""
+    data = copy.bundle.read_bytes()
+    copy.bundle.write_bytes(data[: len(data) // 2])
+    said, told = copy.sign(user.env)
+    assert is_good(said)
+    assert set(loaders(told).values()) == {"_p11tpm_finder"}, "its loader goes to the source"
+    code = 12 + int.from_bytes(data[8:12], "little")
+    copy.bundle.write_bytes(data[:code] + bytes(byte ^ 1 for byte in data[code:]))
+    assert is_good(copy.sign(user.env)[0])
+
+
+def test_the_build_leaves_a_file_that_fits():
+    """The checkout's own, but for sources that were edited since."""
+    bundle = PACKAGE / "bundle.bin"
+    assert bundle.stat().st_mode & 0o777 == 0o644
+    data = bundle.read_bytes()
+    index = marshal.loads(data[12 : 12 + int.from_bytes(data[8:12], "little")])
+    sources = {name: PACKAGE / source for name, (source, *_) in index.items()}
+    assert {"p11tpm", "p11tpm.entry", "p11tpm.tpm.wire", *STANDARD} <= set(sources)
+    for name, source in sources.items():
+        status = source.stat()
+        if status.st_mtime < bundle.stat().st_mtime:
+            assert index[name][1:3] == (status.st_mtime_ns, status.st_size)
+
+
+def test_a_source_with_an_error_is_left_out(write_bundle, tmp_path):
+    package = tmp_path / "p11tpm"
+    package.mkdir()
+    (package / "good.py").write_text("")
+    (package / "bad.py").write_text("def")
+    content = write_bundle(package, tmp_path).read_bytes()
+    assert b"p11tpm.good" in content
+    assert b"p11tpm.bad" not in content
+
+
+def test_a_host_that_is_python_keeps_its_own_finders(user):
+    program = """
+import ctypes, gc, sys
+before = list(sys.meta_path)
+assert ctypes.CDLL(sys.argv[1]).C_Initialize(None) == 0
+assert sys.meta_path == before and "_p11tpm_finder" not in sys.modules and gc.isenabled()
+print(type(sys.modules["p11tpm.token"].__loader__).__name__)
+"""
+    command = [sys.executable, "-I", "-c", program, user.module]
+    done = subprocess.run(command, env=user.env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "SourceFileLoader\n", "")
+
+
+def test_garbage_is_collected_again_when_all_is_loaded(core, hosts, tmp_path):
+    answer = tmp_path / "answer"
+    text = f"{WHOLE}import gc\nfirst = gc.isenabled()\ndef tell(*args):\n"
+    text += f"  with open({str(answer)!r}, 'w') as file: file.write(f'{{first}} {{gc.isenabled()}}')\n"
+    text += "  return lib.FINISHED\nattach(['py_C_GetInfo'], tell)"
+    assert hosts("every", core.write(text), "start", "C_GetInfo") == ["C_Initialize 0x0", "C_GetInfo 0x0"]
+    assert answer.read_text() == "False True"
