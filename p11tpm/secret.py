@@ -8,6 +8,7 @@ from os import urandom
 from p11tpm.ck import CKR
 from p11tpm.error import Error
 from p11tpm.late import loading
+from p11tpm.tpm import kdf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Secret:
     def _derive(self, purpose: bytes, context: bytes = b"") -> bytes:
         if not any(self._value):
             raise Error(CKR.USER_NOT_LOGGED_IN, "the login ended meanwhile")
-        return hmac.digest(self._value, purpose + b"|" + context, "sha256")
+        return kdf.mac("sha256", self._value, purpose + b"|" + context)
 
     def auth(self, uuid: bytes) -> bytes:
         """Give the authorisation value of the key with this identifier."""

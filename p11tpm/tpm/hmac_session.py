@@ -125,7 +125,7 @@ class HmacSession:
         return self._first(parameters, self._nonce_tpm, self._nonce)
 
     def _hmac(self, digest: bytes, newer: bytes, older: bytes) -> bytes:
-        return hmac.digest(self._value, digest + newer + older + bytes((self._attributes,)), _DIGEST)
+        return kdf.mac(_DIGEST, self._value, digest + newer + older + bytes((self._attributes,)))
 
     def _first(self, parameters: bytes, newer: bytes, older: bytes) -> bytes:
         reader = Reader(parameters)

@@ -8,6 +8,14 @@ import hmac
 from p11tpm.tpm.codec import u32
 
 
+def mac(digest: str, key: bytes | bytearray, data: bytes) -> bytes:
+    """Give an HMAC.
+
+    Not hmac.digest(), which lets go of the GIL: a fork meanwhile leaves libcrypto's locks taken in the child for ever.
+    """
+    return hmac.new(key, data, digest).digest()
+
+
 def kdfa(digest: str, key: bytes | bytearray, label: bytes, context_u: bytes, context_v: bytes, bits: int) -> bytes:
     """Derive `bits` (a multiple of 8) from a key, in counter mode with HMAC: TPM 2.0 Part 1, clause 11.4.10.2."""
     fixed = label + b"\0" + context_u + context_v + u32(bits)
@@ -15,7 +23,7 @@ def kdfa(digest: str, key: bytes | bytearray, label: bytes, context_u: bytes, co
     derived = b""
     counter = 1
     while len(derived) < size:
-        derived += hmac.digest(key, u32(counter) + fixed, digest)
+        derived += mac(digest, key, u32(counter) + fixed)
         counter += 1
     return derived[:size]
 

@@ -1,13 +1,21 @@
-"""A host that is Python: `guest.py MODULE start|fork|gil|leave`, run by any Python 3; prints one JSON object."""
+"""A host that is Python: `guest.py MODULE start|fork|cold|gil|leave`, run by any Python 3; prints one JSON object.
+
+One that hangs shows on stderr where, and ends.
+"""
 
 import ctypes
+import faulthandler
 import json
 import os
+import signal
 import sys
 import threading
+import time
+import traceback
 
 ULONG = ctypes.c_ulong
 NOT_INITIALIZED = 0x190
+PATIENCE, PATIENCE_OF_CHILD = 100, 20  # seconds
 
 # The place of a function in CK_FUNCTION_LIST, counted in pointers; the first is taken by the version.
 PLACES = {
@@ -65,38 +73,69 @@ def start(guest):
 
 def child(guest):
     """Be a child: begin anew."""
-    good = guest.C_GetInfo(None) == NOT_INITIALIZED and guest.C_Initialize(None) == 0 and guest.random() is True
-    os._exit(0 if good and guest.C_Finalize(None) == 0 else 1)
+    good = False
+    signal.alarm(PATIENCE_OF_CHILD)
+    try:
+        good = guest.C_GetInfo(None) == NOT_INITIALIZED and guest.C_Initialize(None) == 0 and guest.random() is True
+        good = good and guest.C_Finalize(None) == 0
+    except BaseException:  # noqa: BLE001 - the end of Python is the parent's
+        traceback.print_exc()
+    os._exit(0 if good else 1)
+
+
+def is_good(guest, pid):
+    """Be a child, or wait for it and say whether all went well."""
+    if pid == 0:
+        child(guest)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+class Workers:
+    """Four threads that are in the library as long as this goes on; `failures` counts what went wrong."""
+
+    def __init__(self, guest):
+        self.failures = 0
+        self._guest = guest
+        self._going = True
+        self._threads = [threading.Thread(target=self._work) for _ in range(4)]
+
+    def _work(self):
+        while self._going:
+            if self._guest.random() is not True:
+                self.failures += 1
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._going = False
+        for thread in self._threads:
+            thread.join()
 
 
 def fork(guest):
     """Fork in every way while threads are in the library."""
-    libc = {"CDLL": ctypes.CDLL(None), "PyDLL": ctypes.PyDLL(None)}
-    told = {"initialize": guest.C_Initialize(None)}
-    going = True
-    failures = []
+    told = {"initialize": guest.C_Initialize(None), "first": guest.random()}
+    with Workers(guest) as workers:
+        for name, forks in [("os", os.fork), ("C", ctypes.CDLL(None).fork)]:
+            told[name] = sum(is_good(guest, forks()) for _ in range(10))
+    told["failures"] = workers.failures
+    told["finalize"] = guest.C_Finalize(None)
+    return told
 
-    def work():
-        while going:
-            if guest.random() is not True:
-                failures.append(1)
 
-    told["first"] = guest.random()
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for name, forks in [("os", os.fork), ("C", libc["CDLL"].fork)]:
-        good = 0
-        for _ in range(10):
-            pid = forks()
-            if pid == 0:
-                child(guest)
-            good += os.waitpid(pid, 0)[1] == 0
-        told[name] = good
-    going = False
-    for thread in threads:
-        thread.join()
-    told["failures"] = len(failures)
+def cold(guest):
+    """Fork while threads do everything for the first time."""
+    told = {"initialize": guest.C_Initialize(None), "good": 0}
+    with Workers(guest) as workers:
+        for _ in range(20):
+            time.sleep(0.01)
+            if not is_good(guest, os.fork()):
+                break
+            told["good"] += 1
+    told["failures"] = workers.failures
     told["finalize"] = guest.C_Finalize(None)
     return told
 
@@ -125,5 +164,7 @@ def leave(guest):
 
 if __name__ == "__main__":
     what = sys.argv[2]
+    faulthandler.register(signal.SIGALRM, chain=True)
+    signal.alarm(PATIENCE)
     one = Guest(sys.argv[1], what == "gil")
-    print(json.dumps({"start": start, "fork": fork, "gil": gil, "leave": leave}[what](one)))  # noqa: T201
+    print(json.dumps({"start": start, "fork": fork, "cold": cold, "gil": gil, "leave": leave}[what](one)))  # noqa: T201

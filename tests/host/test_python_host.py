@@ -63,6 +63,13 @@ def test_the_same_version_forks(forker, python):
 
 
 @pytest.mark.parametrize("python", SAME)
+def test_forks_while_libcrypto_is_used_for_the_first_time(hosts, forker, python):
+    slow = hosts.program("slow", "-shared", "-fPIC")
+    told, stderr = run(python, forker.module, "cold", {**forker.env, "LD_PRELOAD": str(slow)})
+    assert told == {"initialize": 0, "good": 20, "failures": 0, "finalize": 0}, stderr
+
+
+@pytest.mark.parametrize("python", SAME)
 def test_calls_that_hold_the_gil(user, python):
     told, _ = run(python, user.module, "gil", user.env)
     assert told == {"initialize": [0] + [0x191] * 7, "random": True, "finalize": 0}
