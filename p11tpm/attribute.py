@@ -74,7 +74,9 @@ TO_TRUE = "may become true only"
 TO_FALSE = "may become false only"
 
 DATA, CERTIFICATE, PUBLIC, PRIVATE = CKO.DATA, CKO.CERTIFICATE, CKO.PUBLIC_KEY, CKO.PRIVATE_KEY
-KEYS = (PUBLIC, PRIVATE)
+SECRET = CKO.SECRET_KEY
+PAIR = (PUBLIC, PRIVATE)
+KEYS = (*PAIR, SECRET)
 ALL = (DATA, CERTIFICATE, *KEYS)
 
 
@@ -118,7 +120,7 @@ ATTRIBUTES = (
     # Storage objects (clause 4.4)
     Attribute(CKA.CLASS, ULONG, ALL, create=REQUIRED),
     Attribute(CKA.TOKEN, BOOL, ALL, default=FALSE),
-    Attribute(CKA.PRIVATE, BOOL, (DATA, PRIVATE), default=TRUE),
+    Attribute(CKA.PRIVATE, BOOL, (DATA, PRIVATE, SECRET), default=TRUE),
     Attribute(CKA.PRIVATE, BOOL, (CERTIFICATE, PUBLIC), default=FALSE),
     Attribute(CKA.MODIFIABLE, BOOL, ALL, default=TRUE),
     Attribute(CKA.COPYABLE, BOOL, ALL, default=TRUE, change=TO_FALSE),
@@ -131,7 +133,7 @@ ATTRIBUTES = (
     Attribute(CKA.VALUE, BYTES, DATA, default=b"", change=FREELY),
     # X.509 certificates (clauses 4.6.2 and 4.6.3)
     Attribute(CKA.CERTIFICATE_TYPE, ULONG, CERTIFICATE, create=REQUIRED, only=ulong(0)),
-    Attribute(CKA.TRUSTED, BOOL, (CERTIFICATE, PUBLIC), default=FALSE, only=FALSE),
+    Attribute(CKA.TRUSTED, BOOL, (CERTIFICATE, PUBLIC, SECRET), default=FALSE, only=FALSE),
     Attribute(CKA.CERTIFICATE_CATEGORY, ULONG, CERTIFICATE, default=ulong(0)),
     Attribute(CKA.CHECK_VALUE, BYTES, CERTIFICATE),
     Attribute(CKA.START_DATE, DATE, (CERTIFICATE, *KEYS), default=b"", change=FREELY),
@@ -154,26 +156,40 @@ ATTRIBUTES = (
     Attribute(CKA.LOCAL, BOOL, KEYS, create=NEVER, generate=NEVER),
     Attribute(CKA.KEY_GEN_MECHANISM, ULONG, KEYS, create=NEVER, generate=NEVER),
     Attribute(CKA.ALLOWED_MECHANISMS, ULONGS, KEYS),
-    Attribute(CKA.SUBJECT, BYTES, KEYS, default=b"", change=FREELY),
-    Attribute(CKA.PUBLIC_KEY_INFO, BYTES, KEYS, create=NEVER, generate=NEVER),
+    Attribute(CKA.SUBJECT, BYTES, PAIR, default=b"", change=FREELY),
+    Attribute(CKA.PUBLIC_KEY_INFO, BYTES, PAIR, create=NEVER, generate=NEVER),
     # Public keys (clause 4.8)
     Attribute(CKA.ENCRYPT, BOOL, PUBLIC, key=CKK.RSA, default=TRUE, change=FREELY),
     Attribute(CKA.ENCRYPT, BOOL, PUBLIC, key=CKK.EC, default=FALSE, change=FREELY),
     Attribute(CKA.VERIFY, BOOL, PUBLIC, default=TRUE, change=FREELY),
-    Attribute(CKA.VERIFY_RECOVER, BOOL, PUBLIC, default=FALSE, change=FREELY),
-    Attribute(CKA.WRAP, BOOL, PUBLIC, default=FALSE, change=FREELY),
+    Attribute(CKA.VERIFY_RECOVER, BOOL, PUBLIC, key=CKK.RSA, default=TRUE, change=FREELY),
+    Attribute(CKA.VERIFY_RECOVER, BOOL, PUBLIC, key=CKK.EC, default=FALSE, change=FREELY),
+    Attribute(CKA.WRAP, BOOL, PUBLIC, key=CKK.RSA, default=TRUE, change=FREELY),
+    Attribute(CKA.WRAP, BOOL, PUBLIC, key=CKK.EC, default=FALSE, change=FREELY),
     # Private keys (clause 4.9): made in the TPM, which never lets the private part out
     Attribute(CKA.SENSITIVE, BOOL, PRIVATE, default=TRUE, only=TRUE, change=TO_TRUE),
     Attribute(CKA.EXTRACTABLE, BOOL, PRIVATE, default=FALSE, only=FALSE, change=TO_FALSE),
-    Attribute(CKA.ALWAYS_SENSITIVE, BOOL, PRIVATE, create=NEVER, generate=NEVER),
-    Attribute(CKA.NEVER_EXTRACTABLE, BOOL, PRIVATE, create=NEVER, generate=NEVER),
+    Attribute(CKA.ALWAYS_SENSITIVE, BOOL, (PRIVATE, SECRET), create=NEVER, generate=NEVER),
+    Attribute(CKA.NEVER_EXTRACTABLE, BOOL, (PRIVATE, SECRET), create=NEVER, generate=NEVER),
     Attribute(CKA.DECRYPT, BOOL, PRIVATE, key=CKK.RSA, default=TRUE, change=FREELY),
     Attribute(CKA.DECRYPT, BOOL, PRIVATE, key=CKK.EC, default=FALSE, change=FREELY),
     Attribute(CKA.SIGN, BOOL, PRIVATE, default=TRUE, change=FREELY),
-    Attribute(CKA.SIGN_RECOVER, BOOL, PRIVATE, default=FALSE, change=FREELY),
-    Attribute(CKA.UNWRAP, BOOL, PRIVATE, default=FALSE, change=FREELY),
-    Attribute(CKA.WRAP_WITH_TRUSTED, BOOL, PRIVATE, default=FALSE, change=TO_TRUE),
-    Attribute(CKA.ALWAYS_AUTHENTICATE, BOOL, PRIVATE, default=FALSE, only=FALSE),
+    Attribute(CKA.SIGN_RECOVER, BOOL, PRIVATE, key=CKK.RSA, default=TRUE, change=FREELY),
+    Attribute(CKA.SIGN_RECOVER, BOOL, PRIVATE, key=CKK.EC, default=FALSE, change=FREELY),
+    Attribute(CKA.UNWRAP, BOOL, PRIVATE, key=CKK.RSA, default=TRUE, change=FREELY),
+    Attribute(CKA.UNWRAP, BOOL, PRIVATE, key=CKK.EC, default=FALSE, change=FREELY),
+    Attribute(CKA.WRAP_WITH_TRUSTED, BOOL, (PRIVATE, SECRET), default=FALSE, change=TO_TRUE),
+    Attribute(CKA.ALWAYS_AUTHENTICATE, BOOL, PRIVATE, default=FALSE),
+    # Secret keys (clause 4.10)
+    Attribute(CKA.SENSITIVE, BOOL, SECRET, default=TRUE, change=TO_TRUE),
+    Attribute(CKA.EXTRACTABLE, BOOL, SECRET, default=FALSE, change=TO_FALSE),
+    *(
+        Attribute(usage, BOOL, SECRET, default=TRUE, change=FREELY)
+        for usage in (CKA.ENCRYPT, CKA.DECRYPT, CKA.SIGN, CKA.VERIFY, CKA.WRAP, CKA.UNWRAP)
+    ),
+    Attribute(CKA.CHECK_VALUE, BYTES, SECRET, create=NEVER, generate=NEVER),
+    Attribute(CKA.VALUE, BYTES, SECRET, create=REQUIRED, generate=NEVER, sensitive=True),
+    Attribute(CKA.VALUE_LEN, ULONG, SECRET, create=NEVER),
     # RSA keys (Current Mechanisms 3.0, clause 2.1)
     Attribute(CKA.MODULUS, BYTES, PUBLIC, key=CKK.RSA, create=REQUIRED, generate=NEVER),
     Attribute(CKA.MODULUS, BYTES, PRIVATE, key=CKK.RSA, generate=NEVER),
@@ -199,7 +215,7 @@ ATTRIBUTES = (
 )
 
 _ROWS = {(of, row.key, row.type): row for row in ATTRIBUTES for of in row.of}
-KEY_TYPES = (CKK.RSA, CKK.EC)
+PAIR_TYPES = (CKK.RSA, CKK.EC)
 
 
 def row_of(object_class: int, key_type: int | None, type_: int) -> Attribute | None:

@@ -8,7 +8,13 @@ from p11tpm.attribute import Template, ulong
 from p11tpm.ck import CKA, CKR
 from p11tpm.error import Error
 
-_OIDS = {"p256": "secp256r1", "p384": "secp384r1", "p521": "secp521r1"}
+_OIDS = {
+    "p192": "1.2.840.10045.3.1.1",
+    "p224": "1.3.132.0.33",
+    "p256": "secp256r1",
+    "p384": "secp384r1",
+    "p521": "secp521r1",
+}
 
 
 def rsa_public(modulus: int, exponent: int) -> Template:

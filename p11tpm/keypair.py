@@ -6,10 +6,14 @@ import hashlib
 
 from p11tpm import attribute, der
 from p11tpm.attribute import Template, to_ulong
-from p11tpm.ck import CKA, CKF, CKK, CKO, CKR
+from p11tpm.ck import CKA, CKK, CKO, CKR
 from p11tpm.error import Error
-from p11tpm.mechanism import CURVES, curve_of, mechanism
+from p11tpm.mechanism import CURVES, curve_of
 from p11tpm.tpm import template
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from p11tpm.mechanism import Mechanism
 
 _EXPONENT = b"\x01\x00\x01"  # the one that every TPM has
 
@@ -17,23 +21,22 @@ _EXPONENT = b"\x01\x00\x01"  # the one that every TPM has
 class KeyPair:
     """What C_GenerateKeyPair was asked for (PKCS#11 Base Specification 3.0, clause 5.18.2)."""
 
-    def __init__(self, type_: int, public: Template, private: Template, capabilities: tuple[str, ...]) -> None:
+    def __init__(self, row: Mechanism, public: Template, private: Template, capabilities: tuple[str, ...]) -> None:
         """Check both templates.
 
         Raises the codes of `attribute.complete`, CKR_KEY_SIZE_RANGE or CKR_CURVE_NOT_SUPPORTED for what the TPM does
         not have, and CKR_ATTRIBUTE_VALUE_INVALID for a public exponent other than 65537.
         """
-        row = mechanism(type_, CKF.GENERATE_KEY_PAIR)
-        self.key_type = row.key
+        (self.key_type,) = row.keys
         self._given_id = CKA.ID in public or CKA.ID in private
-        made = attribute.of_generated_key(type_)
-        self.public = attribute.complete(public, CKO.PUBLIC_KEY, row.key, attribute.GENERATE) | made
-        self.private = attribute.complete(private, CKO.PRIVATE_KEY, row.key, attribute.GENERATE) | made
+        made = attribute.of_generated_key(row.type)
+        self.public = attribute.complete(public, CKO.PUBLIC_KEY, self.key_type, attribute.GENERATE) | made
+        self.private = attribute.complete(private, CKO.PRIVATE_KEY, self.key_type, attribute.GENERATE) | made
         self.private |= {CKA.ALWAYS_SENSITIVE: attribute.TRUE, CKA.NEVER_EXTRACTABLE: attribute.TRUE}
         for one, given, other in ((self.public, public, private), (self.private, private, public)):
             if CKA.ID not in given and CKA.ID in other:
                 one[CKA.ID] = other[CKA.ID]
-        self.template = self._rsa(capabilities) if row.key == CKK.RSA else self._ec(capabilities)
+        self.template = self._rsa(capabilities) if self.key_type == CKK.RSA else self._ec(capabilities)
 
     def _rsa(self, capabilities: tuple[str, ...]) -> bytes:
         bits = to_ulong(self.public[CKA.MODULUS_BITS])

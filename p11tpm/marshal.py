@@ -9,6 +9,7 @@ from _p11tpm import ffi
 
 from p11tpm.ck import CKA, CKR, UNAVAILABLE, name
 from p11tpm.error import Error, LengthOnly
+from p11tpm.parameter import Given
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ NULL = ffi.NULL
 LONGEST = 1 << 30  # bytes: no host has a longer piece of data in memory and means it
 MOST_ATTRIBUTES = 1024
 LONGEST_PARAMETER = 1 << 16
+LONGEST_POINTED = 1 << 26  # bytes that a parameter points to: associated data, labels, points
 Ptr = object
 
 
@@ -133,12 +135,16 @@ def _write_attribute(entry: Any, value: bytes) -> None:
     entry.ulValueLen = len(value)
 
 
-def read_mechanism(mechanism: Any) -> tuple[int, bytes | None]:
+def read_mechanism(mechanism: Any) -> Given:
     """Copy a mechanism: its type and its parameter, which the host may free as soon as the call returns."""
     required(mechanism)
     parameter, length = mechanism.pParameter, mechanism.ulParameterLen
     data = read_bytes(parameter, length, LONGEST_PARAMETER, CKR.MECHANISM_PARAM_INVALID)
-    return mechanism.mechanism, data if parameter != NULL else None
+    return Given(mechanism.mechanism, data if parameter != NULL else None, _fetch)
+
+
+def _fetch(address: int, length: int) -> bytes:
+    return read_bytes(ffi.cast("void *", address), length, LONGEST_POINTED, CKR.MECHANISM_PARAM_INVALID)
 
 
 def write_handles(out: Any, count: Any, handles: Iterable[int]) -> None:

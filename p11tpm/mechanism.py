@@ -1,65 +1,118 @@
 """Mechanisms: each one declared once; lists, CK_MECHANISM_INFO and operations are derived from the rows.
 
-Source: PKCS#11 Current Mechanisms 3.0, clauses 2.1 (RSA) and 2.3 (EC).
+Source: PKCS#11 Current Mechanisms 3.0, clauses 2.1 (RSA), 2.3 (EC), 2.5 (generic secrets), 2.8 to 2.16 (AES),
+2.20 to 2.29 (hashes), 2.43 (derivation from keys), 2.58 (HKDF).
 """
 
 from __future__ import annotations
 
-from p11tpm.ck import CKF, CKG, CKK, CKM, CKR
+from p11tpm.ck import CKF, CKK, CKM, CKR
 from p11tpm.error import Error
+from p11tpm.parameter import (
+    CbcData,
+    CcmParams,
+    CtrParams,
+    EcdhParams,
+    GcmParams,
+    HkdfParams,
+    Iv,
+    MacLength,
+    NoParameter,
+    OaepParams,
+    OtherKey,
+    PssParams,
+    StringData,
+    WrapIv,
+)
 
-# What is done to the digest (or to the data, without a digest) before the TPM sees it.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from p11tpm.parameter import Given
+
+# What is done to the data before the TPM sees it, or what is done in software.
 PKCS1 = "pkcs1"
+RAW = "raw"
 PSS = "pss"
+OAEP = "oaep"
 ECDSA = "ecdsa"
+ECDH = "ecdh"
+HMAC = "hmac"
+CMAC = "cmac"
+CBC_MAC = "cbc-mac"
+HASH = "hash"
+ECB = "ecb"
+CBC = "cbc"
+CBC_PAD = "cbc-pad"
+CTR = "ctr"
+CFB = "cfb128"
+GCM = "gcm"
+CCM = "ccm"
+KEY_WRAP = "key-wrap"
+KEY_WRAP_PAD = "key-wrap-pad"
+ENCRYPT_ECB = "encrypt-ecb"
+ENCRYPT_CBC = "encrypt-cbc"
+JOIN_KEY = "base|key"
+APPEND = "base|data"
+PREPEND = "data|base"
+XOR = "base^data"
+HKDF = "hkdf"
 
 CURVES = {  # name: (bits, DER of the named curve's object identifier, RFC 5480 clause 2.1.1.1)
+    "p192": (192, bytes.fromhex("06082a8648ce3d030101")),
+    "p224": (224, bytes.fromhex("06052b81040021")),
     "p256": (256, bytes.fromhex("06082a8648ce3d030107")),
     "p384": (384, bytes.fromhex("06052b81040022")),
     "p521": (521, bytes.fromhex("06052b81040023")),
 }
-RSA_SIZES = (2048, 3072, 4096)
+RSA_SIZES = (1024, 2048, 3072, 4096)
+AES_SIZES = (16, 24, 32)  # bytes
+LONGEST_SECRET = 4096  # bytes of a generic secret
 
-HASHES = {  # CKM of the hash: its name
-    CKM.SHA_1: "sha1",
-    CKM.SHA256: "sha256",
-    CKM.SHA384: "sha384",
-    CKM.SHA512: "sha512",
+HMAC_KEYS = {  # the key type that is for the HMAC of one hash only
+    "sha1": CKK.SHA_1_HMAC,
+    "sha224": CKK.SHA224_HMAC,
+    "sha256": CKK.SHA256_HMAC,
+    "sha384": CKK.SHA384_HMAC,
+    "sha512": CKK.SHA512_HMAC,
 }
-MASKS = {  # CKG: hash of the mask generation function
-    CKG.MGF1_SHA1: "sha1",
-    CKG.MGF1_SHA256: "sha256",
-    CKG.MGF1_SHA384: "sha384",
-    CKG.MGF1_SHA512: "sha512",
-}
+SECRETS = (CKK.GENERIC_SECRET, CKK.AES, *HMAC_KEYS.values(), CKK.HKDF)
 
-
-class PssParams:
-    """CK_RSA_PKCS_PSS_PARAMS: hash, hash of the mask generation function, length of the salt in bytes."""
-
-    __slots__ = ("digest", "mask", "salt_length")
-
-    def __init__(self, parameter: bytes | None, digest: str | None) -> None:
-        if parameter is None or len(parameter) != 24:
-            raise Error(CKR.MECHANISM_PARAM_INVALID, "RSA-PSS needs a CK_RSA_PKCS_PSS_PARAMS")
-        hash_, mask, self.salt_length = (int.from_bytes(parameter[at : at + 8], "little") for at in (0, 8, 16))
-        if hash_ not in HASHES or mask not in MASKS or digest not in {None, HASHES[hash_]}:
-            raise Error(CKR.MECHANISM_PARAM_INVALID, "RSA-PSS with hashes that are unknown or contradict the mechanism")
-        self.digest = HASHES[hash_]
-        self.mask = MASKS[mask]
+_SIGN = CKF.SIGN | CKF.VERIFY
+_RECOVER = CKF.SIGN_RECOVER | CKF.VERIFY_RECOVER
+_CIPHER = CKF.ENCRYPT | CKF.DECRYPT
+_WRAP = CKF.WRAP | CKF.UNWRAP
+_RSA, _EC, _AES = (CKK.RSA,), (CKK.EC,), (CKK.AES,)
 
 
 class Mechanism:
-    """One mechanism: the keys it works with, what it does, and how data are brought into the TPM's form."""
+    """One mechanism: the types of its `keys` (none for a digest), what it `does` (CKF_ flags), in what `form`.
 
-    __slots__ = ("digest", "does", "key", "pads", "type")
+    `digest` is the hash of the data; `parameter` the class that decodes its parameter; `sizes` the least and the
+    greatest key size of what is done in software, in the standard's unit.
+    """
 
-    def __init__(self, type_: int, key: int, does: int, *, pads: str = "", digest: str | None = None) -> None:
+    __slots__ = ("_parameter", "_sizes", "digest", "does", "form", "keys", "type")
+
+    def __init__(
+        self,
+        type_: int,
+        keys: tuple[int, ...],
+        does: int,
+        form: str = "",
+        *,
+        digest: str | None = None,
+        parameter: Any = NoParameter,
+        sizes: tuple[int, int] = (0, 0),
+    ) -> None:
         self.type = type_
-        self.key = key
+        self.keys = keys
         self.does = does
-        self.pads = pads
+        self.form = form
         self.digest = digest
+        self._parameter = parameter
+        self._sizes = sizes
 
     @property
     def name(self) -> str:
@@ -67,68 +120,135 @@ class Mechanism:
         return "CKM_" + next(word for word, number in vars(CKM).items() if number == self.type)
 
     @property
+    def in_tpm(self) -> bool:
+        """Whether the TPM does what needs the secret part of a key; all else is done in software."""
+        return self.keys in {_RSA, _EC}
+
+    @property
     def flags(self) -> int:
         """CK_MECHANISM_INFO.flags (Base Specification 3.0, clause 5.5.6)."""
-        curves = CKF.EC_F_P | CKF.EC_NAMEDCURVE | CKF.EC_UNCOMPRESS if self.key == CKK.EC else 0
-        return self.does | CKF.HW | curves
+        curves = CKF.EC_F_P | CKF.EC_NAMEDCURVE | CKF.EC_UNCOMPRESS if self.keys == _EC else 0
+        return self.does | (CKF.HW if self.in_tpm else 0) | curves
 
-    def params(self, parameter: bytes | None) -> PssParams | None:
+    def params(self, given: Given) -> Any:
         """Decode the mechanism's parameter; CKR_MECHANISM_PARAM_INVALID if it is not what the mechanism takes."""
-        if self.pads == PSS:
-            return PssParams(parameter, self.digest)
-        if parameter:
-            raise Error(CKR.MECHANISM_PARAM_INVALID, "the mechanism takes no parameter")
-        return None
+        return self._parameter(given, self.digest)
 
-    def sizes(self, capabilities: tuple[str, ...]) -> list[int]:
-        """Give the key sizes in bits that a TPM with these capabilities has for the mechanism; empty: none."""
-        if self.key == CKK.EC:
-            return [bits for curve, (bits, _) in CURVES.items() if curve in capabilities]
-        return [bits for bits in RSA_SIZES if f"rsa{bits}" in capabilities]
+    def sizes(self, capabilities: tuple[str, ...]) -> tuple[int, ...]:
+        """Give the key sizes that a token has for the mechanism, or the least and the greatest; empty: none at all."""
+        if self.keys == _EC:
+            return tuple(bits for curve, (bits, _) in CURVES.items() if curve in capabilities)
+        if self.keys == _RSA:
+            return tuple(bits for bits in RSA_SIZES if f"rsa{bits}" in capabilities)
+        return self._sizes
 
 
-MECHANISMS = {
-    row.type: row
-    for row in (
-        Mechanism(CKM.RSA_PKCS_KEY_PAIR_GEN, CKK.RSA, CKF.GENERATE_KEY_PAIR),
-        Mechanism(CKM.RSA_PKCS, CKK.RSA, CKF.SIGN, pads=PKCS1),
-        Mechanism(CKM.SHA1_RSA_PKCS, CKK.RSA, CKF.SIGN, pads=PKCS1, digest="sha1"),
-        Mechanism(CKM.SHA256_RSA_PKCS, CKK.RSA, CKF.SIGN, pads=PKCS1, digest="sha256"),
-        Mechanism(CKM.SHA384_RSA_PKCS, CKK.RSA, CKF.SIGN, pads=PKCS1, digest="sha384"),
-        Mechanism(CKM.SHA512_RSA_PKCS, CKK.RSA, CKF.SIGN, pads=PKCS1, digest="sha512"),
-        Mechanism(CKM.RSA_PKCS_PSS, CKK.RSA, CKF.SIGN, pads=PSS),
-        Mechanism(CKM.SHA1_RSA_PKCS_PSS, CKK.RSA, CKF.SIGN, pads=PSS, digest="sha1"),
-        Mechanism(CKM.SHA256_RSA_PKCS_PSS, CKK.RSA, CKF.SIGN, pads=PSS, digest="sha256"),
-        Mechanism(CKM.SHA384_RSA_PKCS_PSS, CKK.RSA, CKF.SIGN, pads=PSS, digest="sha384"),
-        Mechanism(CKM.SHA512_RSA_PKCS_PSS, CKK.RSA, CKF.SIGN, pads=PSS, digest="sha512"),
-        Mechanism(CKM.EC_KEY_PAIR_GEN, CKK.EC, CKF.GENERATE_KEY_PAIR),
-        Mechanism(CKM.ECDSA, CKK.EC, CKF.SIGN, pads=ECDSA),
-        Mechanism(CKM.ECDSA_SHA1, CKK.EC, CKF.SIGN, pads=ECDSA, digest="sha1"),
-        Mechanism(CKM.ECDSA_SHA256, CKK.EC, CKF.SIGN, pads=ECDSA, digest="sha256"),
-        Mechanism(CKM.ECDSA_SHA384, CKK.EC, CKF.SIGN, pads=ECDSA, digest="sha384"),
-        Mechanism(CKM.ECDSA_SHA512, CKK.EC, CKF.SIGN, pads=ECDSA, digest="sha512"),
-    )
-}
+def _digests() -> list[Mechanism]:
+    types = {"sha1": CKM.SHA_1, "sha224": CKM.SHA224, "sha256": CKM.SHA256, "sha384": CKM.SHA384, "sha512": CKM.SHA512}
+    types |= {"sha3_224": CKM.SHA3_224, "sha3_256": CKM.SHA3_256, "sha3_384": CKM.SHA3_384, "sha3_512": CKM.SHA3_512}
+    return [Mechanism(type_, (), CKF.DIGEST, HASH, digest=digest) for digest, type_ in types.items()]
 
 
-_of_tpm: dict[tuple[str, ...], dict[int, tuple[Mechanism, list[int]]]] = {}
+def _rsa() -> list[Mechanism]:
+    pkcs1 = {"sha1": CKM.SHA1_RSA_PKCS, "sha224": CKM.SHA224_RSA_PKCS, "sha256": CKM.SHA256_RSA_PKCS}
+    pkcs1 |= {"sha384": CKM.SHA384_RSA_PKCS, "sha512": CKM.SHA512_RSA_PKCS}
+    pss = {"sha1": CKM.SHA1_RSA_PKCS_PSS, "sha224": CKM.SHA224_RSA_PKCS_PSS, "sha256": CKM.SHA256_RSA_PKCS_PSS}
+    pss |= {"sha384": CKM.SHA384_RSA_PKCS_PSS, "sha512": CKM.SHA512_RSA_PKCS_PSS}
+    plain = _SIGN | _RECOVER | _CIPHER | _WRAP
+    return [
+        Mechanism(CKM.RSA_PKCS_KEY_PAIR_GEN, _RSA, CKF.GENERATE_KEY_PAIR),
+        Mechanism(CKM.RSA_PKCS, _RSA, plain, PKCS1),
+        Mechanism(CKM.RSA_X_509, _RSA, plain, RAW),
+        Mechanism(CKM.RSA_PKCS_OAEP, _RSA, _CIPHER | _WRAP, OAEP, parameter=OaepParams),
+        Mechanism(CKM.RSA_PKCS_PSS, _RSA, _SIGN, PSS, parameter=PssParams),
+        *(Mechanism(type_, _RSA, _SIGN, PKCS1, digest=digest) for digest, type_ in pkcs1.items()),
+        *(Mechanism(type_, _RSA, _SIGN, PSS, digest=digest, parameter=PssParams) for digest, type_ in pss.items()),
+    ]
 
 
-def of_tpm(capabilities: tuple[str, ...]) -> dict[int, tuple[Mechanism, list[int]]]:
-    """Give the mechanisms of a TPM with these capabilities by type, with its key sizes in bits."""
-    found = _of_tpm.get(capabilities)
+def _ec() -> list[Mechanism]:
+    types = {"sha1": CKM.ECDSA_SHA1, "sha224": CKM.ECDSA_SHA224, "sha256": CKM.ECDSA_SHA256}
+    types |= {"sha384": CKM.ECDSA_SHA384, "sha512": CKM.ECDSA_SHA512}
+    return [
+        Mechanism(CKM.EC_KEY_PAIR_GEN, _EC, CKF.GENERATE_KEY_PAIR),
+        Mechanism(CKM.ECDSA, _EC, _SIGN, ECDSA),
+        *(Mechanism(type_, _EC, _SIGN, ECDSA, digest=digest) for digest, type_ in types.items()),
+        Mechanism(CKM.ECDH1_DERIVE, _EC, CKF.DERIVE, ECDH, parameter=EcdhParams),
+        Mechanism(CKM.ECDH1_COFACTOR_DERIVE, _EC, CKF.DERIVE, ECDH, parameter=EcdhParams),
+    ]
+
+
+def _aes() -> list[Mechanism]:
+    def row(type_: int, does: int, form: str, parameter: Any = NoParameter) -> Mechanism:
+        return Mechanism(type_, _AES, does, form, parameter=parameter, sizes=(min(AES_SIZES), max(AES_SIZES)))
+
+    return [
+        row(CKM.AES_KEY_GEN, CKF.GENERATE, ""),
+        row(CKM.AES_ECB, _CIPHER | _WRAP, ECB),
+        row(CKM.AES_CBC, _CIPHER | _WRAP, CBC, Iv),
+        row(CKM.AES_CBC_PAD, _CIPHER | _WRAP, CBC_PAD, Iv),
+        row(CKM.AES_CTR, _CIPHER | _WRAP, CTR, CtrParams),
+        row(CKM.AES_CFB128, _CIPHER | _WRAP, CFB, Iv),
+        row(CKM.AES_GCM, _CIPHER | _WRAP, GCM, GcmParams),
+        row(CKM.AES_CCM, _CIPHER | _WRAP, CCM, CcmParams),
+        row(CKM.AES_MAC, _SIGN, CBC_MAC),
+        row(CKM.AES_MAC_GENERAL, _SIGN, CBC_MAC, MacLength),
+        row(CKM.AES_CMAC, _SIGN, CMAC),
+        row(CKM.AES_CMAC_GENERAL, _SIGN, CMAC, MacLength),
+        row(CKM.AES_KEY_WRAP, _CIPHER | _WRAP, KEY_WRAP, WrapIv),
+        row(CKM.AES_KEY_WRAP_PAD, _CIPHER | _WRAP, KEY_WRAP_PAD, WrapIv),
+        row(CKM.AES_ECB_ENCRYPT_DATA, CKF.DERIVE, ENCRYPT_ECB, StringData),
+        row(CKM.AES_CBC_ENCRYPT_DATA, CKF.DERIVE, ENCRYPT_CBC, CbcData),
+        row(CKM.AES_KEY_WRAP_KWP, _CIPHER | _WRAP, KEY_WRAP_PAD, WrapIv),
+    ]
+
+
+def _secrets() -> list[Mechanism]:
+    in_bits, in_bytes = (8, 8 * LONGEST_SECRET), (1, LONGEST_SECRET)
+    macs = {"sha1": CKM.SHA_1_HMAC, "sha224": CKM.SHA224_HMAC, "sha256": CKM.SHA256_HMAC}
+    macs |= {"sha384": CKM.SHA384_HMAC, "sha512": CKM.SHA512_HMAC}
+    general = {"sha1": CKM.SHA_1_HMAC_GENERAL, "sha224": CKM.SHA224_HMAC_GENERAL, "sha256": CKM.SHA256_HMAC_GENERAL}
+    general |= {"sha384": CKM.SHA384_HMAC_GENERAL, "sha512": CKM.SHA512_HMAC_GENERAL}
+    hashed = {"sha1": CKM.SHA1_KEY_DERIVATION, "sha224": CKM.SHA224_KEY_DERIVATION}
+    hashed |= {"sha256": CKM.SHA256_KEY_DERIVATION, "sha384": CKM.SHA384_KEY_DERIVATION}
+    hashed |= {"sha512": CKM.SHA512_KEY_DERIVATION}
+    joined = {CKM.CONCATENATE_BASE_AND_KEY: (JOIN_KEY, OtherKey), CKM.CONCATENATE_BASE_AND_DATA: (APPEND, StringData)}
+    joined |= {CKM.CONCATENATE_DATA_AND_BASE: (PREPEND, StringData), CKM.XOR_BASE_AND_DATA: (XOR, StringData)}
+
+    def hmac(type_: int, digest: str, parameter: Any = NoParameter) -> Mechanism:
+        keys = (CKK.GENERIC_SECRET, HMAC_KEYS[digest])
+        return Mechanism(type_, keys, _SIGN, HMAC, digest=digest, parameter=parameter, sizes=in_bytes)
+
+    def derivation(type_: int, form: str, parameter: Any = NoParameter, digest: str | None = None) -> Mechanism:
+        return Mechanism(type_, SECRETS, CKF.DERIVE, form, digest=digest, parameter=parameter, sizes=in_bytes)
+
+    return [
+        Mechanism(CKM.GENERIC_SECRET_KEY_GEN, (CKK.GENERIC_SECRET,), CKF.GENERATE, sizes=in_bits),
+        Mechanism(CKM.HKDF_KEY_GEN, (CKK.HKDF,), CKF.GENERATE, sizes=in_bytes),
+        *(hmac(type_, digest) for digest, type_ in macs.items()),
+        *(hmac(type_, digest, MacLength) for digest, type_ in general.items()),
+        *(derivation(type_, HASH, digest=digest) for digest, type_ in hashed.items()),
+        *(derivation(type_, form, parameter) for type_, (form, parameter) in joined.items()),
+        derivation(CKM.HKDF_DERIVE, HKDF, HkdfParams),
+        derivation(CKM.HKDF_DATA, HKDF, HkdfParams),
+    ]
+
+
+MECHANISMS = {row.type: row for row in (*_rsa(), *_ec(), *_aes(), *_secrets(), *_digests())}
+DIGESTS = {row.type for row in MECHANISMS.values() if row.does == CKF.DIGEST}
+
+_offered: dict[str, dict[int, tuple[Mechanism, tuple[int, ...]]]] = {}
+
+
+def offered(capabilities: str) -> dict[int, tuple[Mechanism, tuple[int, ...]]]:
+    """Give the mechanisms of a token by type, with their key sizes: those that a TPM with these capabilities has."""
+    found = _offered.get(capabilities)
     if found is None:
-        sizes = {type_: (row, row.sizes(capabilities)) for type_, row in MECHANISMS.items()}
-        found = _of_tpm[capabilities] = {type_: entry for type_, entry in sizes.items() if entry[1]}
+        words = tuple(capabilities.split())
+        sizes = {type_: (row, row.sizes(words)) for type_, row in MECHANISMS.items()}
+        found = {type_: entry for type_, entry in sizes.items() if entry[1]}
+        _offered[capabilities] = found
     return found
-
-
-def mechanism(type_: int, does: int) -> Mechanism:
-    """Find a mechanism that does what is asked (a CKF_ flag); CKR_MECHANISM_INVALID if there is none."""
-    row = MECHANISMS.get(type_)
-    if row is None or not row.does & does:
-        raise Error(CKR.MECHANISM_INVALID, f"mechanism {type_:#x} is not there for this function")
-    return row
 
 
 def curve_of(ec_params: bytes) -> str:
@@ -136,4 +256,4 @@ def curve_of(ec_params: bytes) -> str:
     for curve, (_, oid) in CURVES.items():
         if oid == ec_params:
             return curve
-    raise Error(CKR.CURVE_NOT_SUPPORTED, "the curve is none of P-256, P-384, P-521 as a named curve")
+    raise Error(CKR.CURVE_NOT_SUPPORTED, "the curve is none of P-192 to P-521 as a named curve")

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from p11tpm.attribute import TRUE, Template, kind, row_of, to_ulong
-from p11tpm.ck import CKA, CKO, CKR, name
+from p11tpm.ck import CKA, CKR, name
 from p11tpm.error import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from p11tpm.store import Record
 
 
 class Object:
-    """A data object, certificate, public or private key, as it was when it was read."""
+    """A data object, certificate or key, as it was when it was read; `reveal` decrypts the value of a secret key."""
 
-    __slots__ = ("_value", "key_type", "object_class", "record")
+    __slots__ = ("_reveal", "_value", "key_type", "object_class", "record")
 
-    def __init__(self, record: Record, value: bytes | None = None) -> None:
+    def __init__(
+        self, record: Record, value: bytes | None = None, reveal: Callable[[Record], bytes] | None = None
+    ) -> None:
         self.record = record
         self.object_class, self.key_type = kind(record.attributes)
         self._value = value  # CKA_VALUE of a private data object, decrypted
+        self._reveal = reveal
 
     @property
     def attributes(self) -> Template:
@@ -38,9 +43,15 @@ class Object:
         return self.is_set(CKA.PRIVATE)
 
     @property
-    def is_private_key(self) -> bool:
-        """Whether it is a private key: the half that the TPM keeps."""
-        return self.object_class == CKO.PRIVATE_KEY
+    def readable(self) -> bool:
+        """Whether the host may read the secret part of a key (clauses 4.9 and 4.10)."""
+        return self.is_set(CKA.EXTRACTABLE) and not self.is_set(CKA.SENSITIVE)
+
+    def secret(self) -> bytes:
+        """Give the value of a secret key for use by the token; CKR_KEY_TYPE_INCONSISTENT for anything else."""
+        if self.record.secret is None or self._reveal is None:
+            raise Error(CKR.KEY_TYPE_INCONSISTENT, "this is no secret key")
+        return self._reveal(self.record)
 
     def get(self, type_: int) -> bytes:
         """Give the value of an attribute.
@@ -53,7 +64,9 @@ class Object:
             return value
         row = row_of(self.object_class, self.key_type, type_)
         if row is not None and row.sensitive:
-            raise Error(CKR.ATTRIBUTE_SENSITIVE, f"{name(CKA, type_)} never leaves the TPM")
+            if self.record.secret is not None and self.readable:
+                return self.secret()
+            raise Error(CKR.ATTRIBUTE_SENSITIVE, f"{name(CKA, type_)} never leaves the token")
         raise Error(CKR.ATTRIBUTE_TYPE_INVALID, f"the object has no {name(CKA, type_)}")
 
     def ulong(self, type_: int) -> int:

@@ -81,10 +81,12 @@ class Record:
 
     `uuid` is 16 bytes and does not change; attribute values are in PKCS#11's encoding, a CK_ULONG is 8 bytes,
     little-endian. `id` is 0 until the object is in a store. `resident` is the persistent handle of a key that stays in
-    the TPM, else 0; the mac does not cover it, since the TPM lets nothing be used for the key but the key.
+    the TPM, else 0; the mac does not cover it, since the TPM lets nothing be used for the key but the key. `secret` is
+    the value of a secret key: encrypted in a store, as it is for a session object. `auth` is the authorisation value
+    of a session object's key in the TPM that was made without a login; no store has it.
     """
 
-    __slots__ = ("attributes", "id", "mac", "resident", "token", "tpm_private", "tpm_public", "uuid")
+    __slots__ = ("attributes", "auth", "id", "mac", "resident", "secret", "token", "tpm_private", "tpm_public", "uuid")
 
     def __init__(
         self,
@@ -96,6 +98,9 @@ class Record:
         mac: bytes | None = None,
         id: int = 0,  # noqa: A002 - the row's own name for it
         resident: int = 0,
+        *,
+        secret: bytes | None = None,
+        auth: bytes | None = None,
     ) -> None:
         self.id = id
         self.token = token
@@ -105,3 +110,5 @@ class Record:
         self.tpm_private = tpm_private
         self.mac = mac
         self.resident = resident
+        self.secret = secret
+        self.auth = auth

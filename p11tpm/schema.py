@@ -63,6 +63,8 @@ MIGRATIONS: Sequence[Sequence[str]] = (
             PRIMARY KEY (token, role)
         ) WITHOUT ROWID""",
     ),
+    # The value of a secret key, encrypted under the token's secret
+    ("ALTER TABLE object ADD COLUMN secret BLOB",),
 )
 
 

@@ -43,6 +43,8 @@ class Secret:
             code.update(len(part).to_bytes(8, "little") + part)
         for type_, value in sorted(record.attributes.items()):
             code.update(type_.to_bytes(8, "little") + len(value).to_bytes(8, "little") + value)
+        if record.secret is not None:
+            code.update(b"secret" + len(record.secret).to_bytes(8, "little") + record.secret)
         return code.digest()
 
     def verify(self, record: Record) -> None:
@@ -51,7 +53,7 @@ class Secret:
             raise Error(CKR.DEVICE_ERROR, f"object {record.id} was changed outside of p11tpm: restore the store")
 
     def encrypt(self, uuid: bytes, value: bytes) -> bytes:
-        """Encrypt the value of a private data object: AES-256-GCM, nonce first."""
+        """Encrypt the value of a private data object or a secret key: AES-256-GCM, nonce first."""
         with loading:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -67,4 +69,4 @@ class Secret:
         try:
             return AESGCM(self._derive(b"data")).decrypt(value[:12], value[12:], uuid)
         except (InvalidTag, ValueError):
-            raise Error(CKR.DEVICE_ERROR, "a private data object was changed outside of p11tpm") from None
+            raise Error(CKR.DEVICE_ERROR, "a value was changed outside of p11tpm: restore the store") from None

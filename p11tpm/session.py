@@ -25,7 +25,13 @@ _STATES = {  # (read-write, who is logged in): state (PKCS#11 Base Specification
 
 # Kinds of operations: a session has at most one of each (clause 3.3)
 FIND = "search"
+DIGEST = "digest"
+ENCRYPT = "encryption"
+DECRYPT = "decryption"
 SIGN = "signature"
+SIGN_RECOVER = "signature with recovery"
+VERIFY = "verification"
+VERIFY_RECOVER = "verification with recovery"
 
 
 class Session:

@@ -214,18 +214,18 @@ def _require_one(count: int) -> None:
 
 
 def _record(db: Connection, id_: int) -> Record | None:
-    query = "SELECT token, uuid, tpm_public, tpm_private, mac, resident FROM object WHERE id=?"
+    query = "SELECT token, uuid, tpm_public, tpm_private, mac, resident, secret FROM object WHERE id=?"
     row = db.execute(query, (id_,)).fetchone()
     if row is None:
         return None
-    token, uuid, public, private, mac, resident = row
+    token, uuid, public, private, mac, resident, secret = row
     attributes = dict(db.execute("SELECT type, value FROM attribute WHERE object=?", (id_,)).fetchall())
-    return Record(token, uuid, attributes, public, private, mac, id_, resident)
+    return Record(token, uuid, attributes, public, private, mac, id_, resident, secret=secret)
 
 
 def _add(db: Connection, record: Record) -> int:
-    row = (record.token, record.uuid, record.tpm_public, record.tpm_private, record.mac)
-    query = "INSERT INTO object (token, uuid, tpm_public, tpm_private, mac) VALUES (?, ?, ?, ?, ?)"
+    row = (record.token, record.uuid, record.tpm_public, record.tpm_private, record.mac, record.secret)
+    query = "INSERT INTO object (token, uuid, tpm_public, tpm_private, mac, secret) VALUES (?, ?, ?, ?, ?, ?)"
     id_ = _identifier(db.execute(query, row).lastrowid)
     _set(db, id_, record.token, record.attributes)
     return id_

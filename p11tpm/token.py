@@ -10,6 +10,7 @@ from p11tpm.attribute import FALSE, TRUE, Template, to_ulong
 from p11tpm.ck import CKA, CKF, CKO, CKR, CKU
 from p11tpm.error import Error
 from p11tpm.late import loading
+from p11tpm.mechanism import Mechanism, offered
 from p11tpm.memory import Memory
 from p11tpm.object import Object
 from p11tpm.store import Record
@@ -18,7 +19,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.config import Config
     from p11tpm.store import Store, TokenRow
-    from p11tpm.tpm import Blob
     from p11tpm.vault import Vault
 
 _MOST_READ = 64  # objects that are kept after they were read
@@ -30,7 +30,7 @@ class Token:
     def __init__(self, config: Config, store: Store, row: TokenRow) -> None:
         self._config = config
         self._store = store
-        self._lock = _thread.RLock()
+        self.lock = _thread.RLock()
         self.seen = row  # the token as it was when somebody asked last
         self._vault: Vault | None = None
         self._read_before: dict[int, Object] = {}
@@ -42,7 +42,7 @@ class Token:
     @property
     def vault(self) -> Vault:
         """What the TPM does for the token."""
-        with self._lock:
+        with self.lock:
             if self._vault is None:
                 with loading:
                     from p11tpm.vault import Vault
@@ -95,7 +95,7 @@ class Token:
         with loading:
             from p11tpm.vault import new_row
 
-        with self._lock:
+        with self.lock:
             self.vault.open(CKU.SO, so_pin)
             self._evict_all()
             new = new_row(self.vault.tpm, label, so_pin, None, no_pin=False)
@@ -137,6 +137,18 @@ class Token:
         return tuple(self.row.capabilities.split())
 
     @property
+    def mechanisms(self) -> dict[int, tuple[Mechanism, tuple[int, ...]]]:
+        """The mechanisms by type, with their key sizes; nothing is asked for them."""
+        return offered(self.seen.capabilities)
+
+    def mechanism(self, type_: int, does: int) -> Mechanism:
+        """Find a mechanism that does what is asked (a CKF_ flag); CKR_MECHANISM_INVALID if there is none."""
+        row, _ = self.mechanisms.get(type_, (None, ()))
+        if row is None or not row.does & does:
+            raise Error(CKR.MECHANISM_INVALID, f"mechanism {type_:#x} is not there for this function")
+        return row
+
+    @property
     def writable(self) -> bool:
         """Whether the store can be written to."""
         return self._store.writable
@@ -159,7 +171,7 @@ class Token:
         Raises CKR_USER_ALREADY_LOGGED_IN, CKR_USER_ANOTHER_ALREADY_LOGGED_IN, CKR_USER_PIN_NOT_INITIALIZED,
         CKR_PIN_INCORRECT, CKR_PIN_LOCKED.
         """
-        with self._lock:
+        with self.lock:
             if self.logged_in == user:
                 raise Error(CKR.USER_ALREADY_LOGGED_IN, "already logged in")
             if self.logged_in is not None:
@@ -169,7 +181,7 @@ class Token:
 
     def logout(self) -> None:
         """End the login of the process: private session objects go, and so do the keys in the TPM (clause 5.6.9)."""
-        with self._lock:
+        with self.lock:
             if self.logged_in is None:
                 raise Error(CKR.USER_NOT_LOGGED_IN, "nobody is logged in")
             self.logged_in = None
@@ -178,7 +190,7 @@ class Token:
 
     def close(self) -> None:
         """End login, session objects and the connection to the TPM."""
-        with self._lock:
+        with self.lock:
             self.logged_in = None
             self.memory.forget()
             if self._vault is not None:
@@ -192,14 +204,14 @@ class Token:
 
     def init_pin(self, pin: bytes) -> None:
         """Set the user's PIN, by the SO (clause 5.5.8)."""
-        with self._lock:
+        with self.lock:
             if self.logged_in != CKU.SO:
                 raise Error(CKR.USER_NOT_LOGGED_IN, "the SO is not logged in")
             self.vault.init_pin(pin)
 
     def set_pin(self, old: bytes, new: bytes) -> None:
         """Change the PIN of whoever is logged in, the user's if nobody is (clause 5.5.9)."""
-        with self._lock:
+        with self.lock:
             self.vault.set_pin(CKU.SO if self.logged_in == CKU.SO else CKU.USER, old, new)
 
     @property
@@ -259,75 +271,66 @@ class Token:
 
     def _read(self, id_: int) -> Object:
         record = self.record(id_)
-        must_be_ours = record.attributes.get(CKA.PRIVATE) == TRUE or record.tpm_private is not None
-        if self.sees_private and (must_be_ours or record.mac is not None):
+        if self.sees_private and id_ > 0 and _is_ours(record):
             self.vault.secret.verify(record)
         value = None
         if self._is_encrypted(record.attributes):
             value = self.vault.secret.decrypt(record.uuid, record.attributes[CKA.VALUE])
-        return Object(record, value)
+        return Object(record, value, self._reveal)
+
+    def _reveal(self, record: Record) -> bytes:
+        """Give the value of a secret key: that of a session object is in memory as it is."""
+        value = record.secret or b""
+        return self.vault.secret.decrypt(record.uuid, value) if record.id > 0 else value
 
     @staticmethod
     def _is_encrypted(attributes: Template) -> bool:
         return attributes[CKA.PRIVATE] == TRUE and to_ulong(attributes[CKA.CLASS]) == CKO.DATA
 
-    def _require_writer(self, attributes: Template) -> None:
-        """Refuse to write private objects and keys without a login, and token objects where the store is read-only."""
-        is_key = to_ulong(attributes[CKA.CLASS]) == CKO.PRIVATE_KEY
-        if (is_key or attributes[CKA.PRIVATE] == TRUE) and not self.sees_private:
+    def require_writer(self, attributes: Template) -> None:
+        """Refuse to write private objects and keys of the token without a login, and to a store that is read-only."""
+        is_key = to_ulong(attributes[CKA.CLASS]) in {CKO.PRIVATE_KEY, CKO.SECRET_KEY}
+        needs_login = attributes[CKA.PRIVATE] == TRUE or (is_key and attributes[CKA.TOKEN] == TRUE)
+        if needs_login and not self.sees_private:
             raise Error(CKR.USER_NOT_LOGGED_IN, "private objects need a login")
         if attributes[CKA.TOKEN] == TRUE and not self.writable:
             raise Error(CKR.TOKEN_WRITE_PROTECTED, "the store can not be written to")
 
-    def _record(self, attributes: Template, blob: Blob | None = None, uuid: bytes | None = None) -> Record:
-        """Make the record of a new object, authenticated if there is a login."""
-        record = Record(self.id, uuid or urandom(16), {**attributes})
+    def new_record(self, attributes: Template, secret: bytes | None = None) -> Record:
+        """Make the record of a new object; `secret` is the value of a secret key. It is added by `add`."""
+        record = Record(self.id, urandom(16), {**attributes}, secret=secret)
         record.attributes[CKA.UNIQUE_ID] = record.uuid.hex().encode()
-        if blob is not None:
-            record.tpm_public, record.tpm_private = blob.public, blob.private
-        if self._is_encrypted(attributes):
-            record.attributes[CKA.VALUE] = self.vault.secret.encrypt(record.uuid, attributes[CKA.VALUE])
-        if self.sees_private:
-            record.mac = self.vault.secret.mac(record)
         return record
 
-    def _add(self, records: list[Record], session: int) -> list[int]:
-        if records[0].attributes[CKA.TOKEN] == TRUE:
-            return self._store.add(records)
-        return self.memory.add(records, session)
+    def new_auth(self, record: Record) -> bytes:
+        """Give the authorisation value of a new record's key in the TPM: random and kept with it without a login."""
+        if self.sees_private:
+            return self.vault.secret.auth(record.uuid)
+        record.auth = urandom(32)
+        return record.auth
 
-    def create_object(self, template: Template, session: int = 0) -> int:
-        """Make a data object, certificate or public key from a complete description (C_CreateObject)."""
-        attributes = new_attributes(template)
-        with self._lock:
-            self._require_writer(attributes)
-            return self._add([self._record(attributes)], session)[0]
+    def add(self, records: list[Record], session: int) -> list[int]:
+        """Add new objects and give their identifiers: to the store, in one transaction, or for as long as `session`.
 
-    def generate_pair(self, mechanism: int, public: Template, private: Template, session: int = 0) -> tuple[int, int]:
-        """Make a key pair in the TPM and give its two objects' identifiers, public key first (C_GenerateKeyPair).
-
-        Both objects appear in one transaction, or neither.
+        What the store keeps is encrypted first where it has to be, and authenticated if there is a login.
         """
-        with loading:
-            from p11tpm.keypair import KeyPair
-
-        pair = KeyPair(mechanism, public, private, self.capabilities)
-        with self._lock:
-            for attributes in (pair.public, pair.private):
-                self._require_writer(attributes)
-            uuid = urandom(16)
-            blob = self.vault.create(pair.template, uuid)
-            pair.describe(blob.public)
-            records = [self._record(pair.public), self._record(pair.private, blob, uuid)]
-            if pair.public[CKA.TOKEN] == pair.private[CKA.TOKEN]:
-                public_id, private_id = self._add(records, session)
-            else:
-                private_id, public_id = (self._add([record], session)[0] for record in reversed(records))
-            return public_id, private_id
+        for record in records:
+            attributes = record.attributes
+            if self._is_encrypted(attributes):
+                attributes[CKA.VALUE] = self.vault.secret.encrypt(record.uuid, attributes[CKA.VALUE])
+            if attributes[CKA.TOKEN] == TRUE and record.secret is not None:
+                record.secret = self.vault.secret.encrypt(record.uuid, record.secret)
+            if self.sees_private:
+                record.mac = self.vault.secret.mac(record)
+        kept = [record for record in records if record.attributes[CKA.TOKEN] == TRUE]
+        passing = [record for record in records if record.attributes[CKA.TOKEN] != TRUE]
+        ids = iter(self._store.add(kept) if kept else [])
+        passing_ids = iter(self.memory.add(passing, session) if passing else [])
+        return [next(ids if record.attributes[CKA.TOKEN] == TRUE else passing_ids) for record in records]
 
     def set_attributes(self, id_: int, changes: Template) -> None:
         """Change attributes of an object (C_SetAttributeValue)."""
-        with self._lock:
+        with self.lock:
             while not self._set(id_, changes):
                 pass  # another process changed the object meanwhile: once more, on what it made of it
 
@@ -335,11 +338,11 @@ class Token:
         """Change attributes; False if the object is no longer as it was read."""
         record = self._read(id_).record
         attribute.check_change(record.attributes, changes)
-        self._require_writer(record.attributes)
+        self.require_writer(record.attributes)
         if CKA.VALUE in changes and self._is_encrypted(record.attributes):
             changes = {**changes, CKA.VALUE: self.vault.secret.encrypt(record.uuid, changes[CKA.VALUE])}
         attributes = {**record.attributes, **changes}
-        changed = Record(self.id, record.uuid, attributes, record.tpm_public, record.tpm_private)
+        changed = Record(self.id, record.uuid, attributes, record.tpm_public, record.tpm_private, secret=record.secret)
         mac = self.vault.secret.mac(changed) if self.sees_private else None
         return self._shelf(id_).update(id_, changes, mac, record.mac)
 
@@ -348,12 +351,12 @@ class Token:
 
         CKR_ACTION_PROHIBITED for a resident key if the TPM's owner has to agree.
         """
-        with self._lock:
+        with self.lock:
             records = [self.record(id_) for id_ in ids]
             for record in records:
                 if record.attributes[CKA.DESTROYABLE] == FALSE:
                     raise Error(CKR.ACTION_PROHIBITED, "the object may not be destroyed")
-                self._require_writer(record.attributes)
+                self.require_writer(record.attributes)
             if any(record.resident for record in records):
                 self.vault.evict(records)
             if not sum(shelf.delete([id_ for id_ in ids if self._shelf(id_) is shelf]) for shelf in self._shelves):
@@ -373,35 +376,17 @@ class Token:
 
         CKR_DEVICE_MEMORY if the TPM is full, CKR_ACTION_PROHIBITED if `owner_auth` is not what the owner has set.
         """
-        with self._lock:
-            self._require_writer(self.object(id_).attributes)
+        with self.lock:
+            self.require_writer(self.object(id_).attributes)
             return self.vault.residents.add(self.vault.srk, self.object(id_).record, owner_auth)
 
     def end_residence(self, id_: int, owner_auth: bytes = b"") -> bool:
         """Take a key out of the TPM again; False if it was not there. CKR_ACTION_PROHIBITED as in `keep_resident`."""
-        with self._lock:
+        with self.lock:
             return self.vault.residents.remove(self.vault.srk, self.object(id_).record, owner_auth)
 
 
-def new_attributes(template: Template) -> Template:
-    """Check and complete the template of C_CreateObject for what can be made without the TPM."""
-    if CKA.CLASS not in template:
-        raise Error(CKR.TEMPLATE_INCOMPLETE, "the template lacks CKA_CLASS")
-    object_class = to_ulong(template[CKA.CLASS])
-    if object_class in {CKO.DATA, CKO.CERTIFICATE}:
-        if object_class == CKO.CERTIFICATE and template.get(CKA.VALUE):
-            with loading:
-                from p11tpm import der
-
-            template = {**der.certificate(template[CKA.VALUE]), **template}
-        return attribute.complete(template, object_class, None, attribute.CREATE)
-    if object_class != CKO.PUBLIC_KEY:
-        raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "objects of this class can not be created yet")
-    key_type = to_ulong(template.get(CKA.KEY_TYPE, b"\xff"))
-    if key_type not in attribute.KEY_TYPES:
-        raise Error(CKR.TEMPLATE_INCOMPLETE, "a public key needs CKA_KEY_TYPE: CKK_RSA or CKK_EC")
-    attributes = attribute.complete(template, object_class, key_type, attribute.CREATE)
-    with loading:
-        from p11tpm import der
-
-    return {**attributes, **der.created_public(attributes), **attribute.of_created_key()}
+def _is_ours(record: Record) -> bool:
+    """Say whether nobody but the token can have written a record, whose authentication code must be right then."""
+    private = record.attributes.get(CKA.PRIVATE) == TRUE
+    return private or record.mac is not None or record.tpm_private is not None or record.secret is not None

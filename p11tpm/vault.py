@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from p11tpm.store import Record, Store
 
     T = TypeVar("T")
+    D = TypeVar("D")
 
 
 class Vault:
@@ -149,15 +150,15 @@ class Vault:
 
     # -- keys
 
-    def create(self, template: bytes, uuid: bytes) -> Blob:
-        """Let the TPM make a key from a TPMT_PUBLIC; `uuid` is the identifier of its object."""
-        return self.tpm.create(self.srk, template, self.secret.auth(uuid))
+    def create(self, template: bytes, auth: bytes) -> Blob:
+        """Let the TPM make a key from a TPMT_PUBLIC."""
+        return self.tpm.create(self.srk, template, auth)
 
-    def _use(self, what: Callable[[Srk, Key, bytes], T], key: Object, data: bytes) -> T:
+    def _use(self, what: Callable[[Srk, Key, D], T], key: Object, data: D) -> T:
         record = key.record
         if record.tpm_public is None or record.tpm_private is None:
             raise Error(CKR.DEVICE_ERROR, "the TPM holds no such key")
-        auth = self.secret.auth(record.uuid)
+        auth = record.auth or self.secret.auth(record.uuid)
         usable = Key(record.uuid, record.tpm_public, record.tpm_private, auth, record.resident)
         result = what(self.srk, usable, data)
         if record.resident != usable.resident:
@@ -171,6 +172,10 @@ class Vault:
     def rsa(self, key: Object, block: bytes) -> bytes:
         """Let the TPM do the RSA private operation on a block as long as the modulus."""
         return self._use(self.tpm.rsa, key, block)
+
+    def ecdh(self, key: Object, point: tuple[int, int]) -> bytes:
+        """Let the TPM multiply a key and a point of its curve and give the x coordinate, as long as the field."""
+        return self._use(self.tpm.ecdh, key, point)
 
     def random(self, count: int) -> bytes:
         """Give random bytes of the TPM."""

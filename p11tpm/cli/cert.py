@@ -18,6 +18,7 @@ from p11tpm.cli.machine import Machine, objects, select, token_option
 from p11tpm.cli.output import as_text, confirm, example, json_option, print_json, print_listing, printable
 from p11tpm.cli.uri import CERTIFICATE, object_uri
 from p11tpm.error import Error
+from p11tpm.operation.create import create_object
 
 if TYPE_CHECKING:
     from p11tpm.object import Object
@@ -116,7 +117,8 @@ def _store(token: Token, certificate: x509.Certificate, label: str | None, file_
         id_, default = owners[0].get(CKA.ID), owners[0].get(CKA.LABEL)
     else:
         id_, default = PublicKeyInfo.load(info).sha1, file_name.encode()  # RFC 5280 clause 4.2.1.2, method 1
-    made = token.create_object(
+    made = create_object(
+        token,
         {
             CKA.CLASS: ulong(CKO.CERTIFICATE),
             CKA.CERTIFICATE_TYPE: ulong(CKC.X_509),
@@ -124,7 +126,7 @@ def _store(token: Token, certificate: x509.Certificate, label: str | None, file_
             CKA.ID: id_,
             CKA.LABEL: default if label is None else label.encode(),
             CKA.VALUE: value,
-        }
+        },
     )
     return token.object(made)
 

@@ -14,13 +14,18 @@ from p11tpm.cli.prompt import owner_auth_file_option, pin_file_option, read
 from p11tpm.cli.publickey import PublicKey
 from p11tpm.error import Error
 from p11tpm.mechanism import CURVES, RSA_SIZES
+from p11tpm.operation.generate import generate_pair
+from p11tpm.parameter import Given
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from p11tpm.token import Token
 
-ALGORITHMS = (*CURVES, *(f"rsa{bits}" for bits in RSA_SIZES))
+# What is weaker is for programs that ask for it
+ALGORITHMS = tuple(curve for curve, (bits, _) in CURVES.items() if bits >= 256) + tuple(
+    f"rsa{bits}" for bits in RSA_SIZES if bits >= 2048
+)
 algorithm_option = click.option(
     "--algorithm", type=click.Choice(ALGORITHMS), default="p256", show_default=True, help="What kind of key."
 )
@@ -74,7 +79,8 @@ def make(token: Token, label: str, algorithm: str) -> PublicKey:
         mechanism = CKM.RSA_PKCS_KEY_PAIR_GEN
         size = {CKA.MODULUS_BITS: ulong(int(algorithm.removeprefix("rsa")))}
     public, _ = wait(
-        f"The TPM makes a key of type {algorithm}", lambda: token.generate_pair(mechanism, {**shared, **size}, shared)
+        f"The TPM makes a key of type {algorithm}",
+        lambda: generate_pair(token, Given(mechanism), {**shared, **size}, shared),
     )
     return PublicKey(token.label, token.object(public))
 

@@ -8,6 +8,7 @@ from p11tpm.ck import CKR
 from p11tpm.entry.attach import entry
 from p11tpm.entry.run import module
 from p11tpm.error import Error
+from p11tpm.late import loading
 from p11tpm.marshal import read_mechanism, read_template, required
 
 TYPE_CHECKING = False
@@ -17,6 +18,21 @@ if TYPE_CHECKING:
     Ptr = Any
 
 MOST_RANDOM = 1 << 20  # bytes in one call; a TPM gives some 30 a command
+
+
+@entry
+def C_GenerateKey(session: int, mechanism: Ptr, template: Ptr, count: int, handle: Ptr) -> None:
+    """Make a secret key."""
+    run = module()
+    current = run.session(session)
+    required(handle)
+    given = read_mechanism(mechanism)
+    wanted = read_template(template, count)
+    current.require_write(wanted)
+    with loading:
+        from p11tpm.operation.generate import generate_key
+
+    handle[0] = run.handle_of(current.token, generate_key(current.token, given, wanted, session))
 
 
 @entry
@@ -34,13 +50,14 @@ def C_GenerateKeyPair(
     run = module()
     current = run.session(session)
     required(public_handle, private_handle)
-    type_, parameter = read_mechanism(mechanism)
-    if parameter:
-        raise Error(CKR.MECHANISM_PARAM_INVALID, "the mechanism takes no parameter")
+    given = read_mechanism(mechanism)
     templates = read_template(public, public_count), read_template(private, private_count)
     for template in templates:
         current.require_write(template)
-    ids = current.token.generate_pair(type_, *templates, session)
+    with loading:
+        from p11tpm.operation.generate import generate_pair
+
+    ids = generate_pair(current.token, given, *templates, session)
     public_handle[0], private_handle[0] = (run.handle_of(current.token, id_) for id_ in ids)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from p11tpm.entry.attach import entry
 from p11tpm.entry.run import module
+from p11tpm.late import loading
 from p11tpm.marshal import read_template, required, write_handles, write_template
 from p11tpm.operation.find import Find
 from p11tpm.session import FIND
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
 
 @entry
 def C_CreateObject(session: int, template: Ptr, count: int, handle: Ptr) -> None:
-    """Make a data object, a certificate or a public key."""
+    """Make an object from a complete description."""
     run = module()
     current = run.session(session)
     required(handle)
     wanted = read_template(template, count)
     current.require_write(wanted)
-    handle[0] = run.handle_of(current.token, current.token.create_object(wanted, session))
+    with loading:
+        from p11tpm.operation.create import create_object
+
+    handle[0] = run.handle_of(current.token, create_object(current.token, wanted, session))
 
 
 @entry

@@ -33,8 +33,7 @@ def C_SignInit(session: int, mechanism: Ptr, key: int) -> None:
     with loading:
         from p11tpm.operation.sign import Sign  # with the hashes, which a host that lists keys does not need
 
-    type_, parameter = read_mechanism(mechanism)
-    current.begin(SIGN, Sign(current.token, run.key(current, key), type_, parameter))
+    current.begin(SIGN, Sign(current.token, run.key(current, key), read_mechanism(mechanism)))
 
 
 @entry

@@ -9,7 +9,6 @@ from p11tpm.entry.general import MANUFACTURER
 from p11tpm.entry.run import module
 from p11tpm.error import Error
 from p11tpm.marshal import NULL, read_bytes, required, write_list, write_text, zeroed
-from p11tpm.mechanism import of_tpm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def C_GetMechanismList(slot: int, mechanisms: Ptr, count: Ptr) -> None:
     """List the mechanisms, as the TPM said when the token was made: no command."""
     run = module()
     required(count)
-    write_list(mechanisms, count, list(of_tpm(run.token(slot).capabilities)))
+    write_list(mechanisms, count, list(run.token(slot).mechanisms))
 
 
 @entry
@@ -75,7 +74,7 @@ def C_GetMechanismInfo(slot: int, type_: int, info: Ptr) -> None:
     """Describe a mechanism."""
     run = module()
     required(info)
-    found = of_tpm(run.token(slot).capabilities).get(type_)
+    found = run.token(slot).mechanisms.get(type_)
     if found is None:
         raise Error(CKR.MECHANISM_INVALID, f"the token does not have mechanism {type_:#x}")
     row, sizes = found

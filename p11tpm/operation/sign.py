@@ -5,32 +5,33 @@ from __future__ import annotations
 import hashlib
 
 from p11tpm import padding
-from p11tpm.ck import CKA, CKF, CKK, CKR, name
+from p11tpm.ck import CKA, CKF, CKK, CKO, CKR, name
 from p11tpm.error import Error
-from p11tpm.mechanism import CURVES, ECDSA, PSS, Mechanism, curve_of, mechanism
+from p11tpm.mechanism import CURVES, ECDSA, PSS, Mechanism, curve_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.object import Object
+    from p11tpm.parameter import Given
     from p11tpm.token import Token
 
 
 class Sign:
     """A signature in the making (clause 5.13)."""
 
-    def __init__(self, token: Token, key: Object, type_: int, parameter: bytes | None) -> None:
+    def __init__(self, token: Token, key: Object, given: Given) -> None:
         """Check that the key may sign with the mechanism.
 
         Raises CKR_MECHANISM_INVALID, CKR_MECHANISM_PARAM_INVALID, CKR_KEY_TYPE_INCONSISTENT,
         CKR_KEY_FUNCTION_NOT_PERMITTED.
         """
-        self._mechanism = mechanism(type_, CKF.SIGN)
-        self._params = self._mechanism.params(parameter)
+        self._mechanism = token.mechanism(given.type, CKF.SIGN)
+        self._params = self._mechanism.params(given)
         check_use(key, self._mechanism, CKA.SIGN)
         self._token = token
         self._key = key
         self._parts: hashlib._Hash | None = None
-        if self._mechanism.key == CKK.RSA:
+        if key.key_type == CKK.RSA:
             self._bits = int.from_bytes(key.get(CKA.MODULUS), "big").bit_length()
             self.size = (self._bits + 7) // 8
         else:
@@ -61,11 +62,11 @@ class Sign:
 
     def _sign(self, hashed: bytes) -> bytes:
         """Bring hash or data into the mechanism's form and let the TPM sign it."""
-        if self._mechanism.pads == ECDSA:
+        if self._mechanism.form == ECDSA:
             pair = self._token.vault.ecdsa(self._key, padding.ecdsa(hashed, self._bits))
             return b"".join(number.to_bytes(self.size // 2, "big") for number in pair)
         params = self._params
-        if self._mechanism.pads == PSS and params is not None:
+        if self._mechanism.form == PSS and params is not None:
             block = padding.pss(hashed, self._bits, params.digest, params.mask, params.salt_length)
         else:
             prefix = padding.DIGEST_INFO[self._mechanism.digest] if self._mechanism.digest else b""
@@ -78,7 +79,7 @@ def check_use(key: Object, row: Mechanism, usage: int) -> None:
 
     Raises CKR_KEY_TYPE_INCONSISTENT, CKR_KEY_FUNCTION_NOT_PERMITTED, CKR_MECHANISM_INVALID (CKA_ALLOWED_MECHANISMS).
     """
-    if not key.is_private_key or key.key_type != row.key:
+    if key.object_class != CKO.PRIVATE_KEY or key.key_type not in row.keys:
         raise Error(CKR.KEY_TYPE_INCONSISTENT, f"{row.name} does not work with such a key")
     if not key.is_set(usage):
         raise Error(CKR.KEY_FUNCTION_NOT_PERMITTED, f"the key's {name(CKA, usage)} is false")

@@ -89,7 +89,7 @@ def _make_srk(tpm: Tpm) -> Srk:
 
 def _parameters() -> dict[str, bytes]:
     """Give the TPMT_PUBLIC_PARMS of all kinds of keys that are offered: the public area without its policy and key."""
-    publics = {f"rsa{bits}": template.rsa(bits)[:-2] for bits in (2048, 3072, 4096)}
+    publics = {f"rsa{bits}": template.rsa(bits)[:-2] for bits in (1024, 2048, 3072, 4096)}
     publics |= {curve: template.ec(curve)[:-4] for curve in template.CURVES}
     return {word: public[:2] + public[10:] for word, public in publics.items()}
 

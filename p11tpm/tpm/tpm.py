@@ -110,7 +110,7 @@ class Tpm:
 
     def ecdh(self, srk: Srk, key: Key, point: tuple[int, int]) -> bytes:
         """Give the x coordinate of the product of the key and a point on its curve, as long as the curve's field."""
-        size = {"p256": 32, "p384": 48, "p521": 66}[template.curve(key.public)]
+        size = {"p192": 24, "p224": 28, "p256": 32, "p384": 48, "p521": 66}[template.curve(key.public)]
         x, y = (number.to_bytes(size, "big") for number in point)
         answer = self._use(command.ECDH_ZGEN, srk, key, sized(sized(x) + sized(y)))
         return Reader(Reader(answer).buffer()).buffer().rjust(size, b"\0")

@@ -97,7 +97,7 @@ OURS = {
     "_native", "_native.lib", "attribute", "ck", "config", "database", "entry", "entry.attach", "entry.general",
     "entry.key", "entry.object", "entry.run", "entry.session", "entry.sign", "entry.slot", "error", "files", "late",
     "log", "marshal", "mechanism", "memory", "module", "object", "operation", "operation.find", "operation.sign",
-    "padding", "pin", "record", "schema", "secret", "session", "store", "token", "tpm", "tpm.codec",
+    "padding", "parameter", "pin", "record", "schema", "secret", "session", "store", "token", "tpm", "tpm.codec",
     "tpm.command", "tpm.connection",
     "tpm.hmac_session", "tpm.kdf", "tpm.loaded", "tpm.retry", "tpm.salt", "tpm.template", "tpm.tpm",
     "tpm.wire", "vault"

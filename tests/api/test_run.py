@@ -99,8 +99,9 @@ def test_mechanisms(token):
     for type_ in types:
         info = token.ffi.new("CK_MECHANISM_INFO *")
         token.C_GetMechanismInfo(slot, type_, info)
-        assert info.flags & CKF.HW
-        assert 256 <= info.ulMinKeySize <= info.ulMaxKeySize
+        assert bool(info.flags & CKF.HW) == MECHANISMS[type_].in_tpm
+        assert info.flags & ~(CKF.HW | CKF.EC_F_P | CKF.EC_NAMEDCURVE | CKF.EC_UNCOMPRESS) == MECHANISMS[type_].does
+        assert (0 < info.ulMinKeySize <= info.ulMaxKeySize) or info.flags & CKF.DIGEST
     assert token.raw.C_GetMechanismInfo(slot, 0x999, info) == CKR.MECHANISM_INVALID
 
 

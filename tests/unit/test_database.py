@@ -214,7 +214,7 @@ def test_an_older_store_is_brought_up_to_date(store, directory, monkeypatch):
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, step))
     assert [row.id for row in store.tokens()] == [token]
     assert store.database.read(lambda db: db.execute("SELECT x FROM more").fetchall(), []) == [(token,)]
-    assert store.database.read(schema.version, 0) == 2
+    assert store.database.read(schema.version, 0) == len(schema.MIGRATIONS)
     again = Store(str(directory))
     again.add_token(a_token())
     assert again.database.read(lambda db: db.execute("SELECT x FROM more").fetchall(), []) == [(token,)]

@@ -17,8 +17,8 @@ LAYERS = (
     ({"module", "session"},),
     ({"token"},),
     ({"vault"},),
-    ({"operation", "object", "keypair", "memory", "pin", "residents", "secret"},),
-    ({"mechanism", "attribute", "der", "padding"},),
+    ({"operation", "object", "keypair", "memory", "pin", "residents", "secret", "secretkey"},),
+    ({"mechanism", "attribute", "der", "padding", "parameter"},),
     ({"tpm"}, {"store", "database", "schema", "record"}, {"config"}, {"log"}),
     ({"files"}, {"_native"}),
     ({"error", "ck", "late"},),
@@ -33,7 +33,10 @@ HEAVY = {
     *("sqlite3", "ssl", "subprocess", "tempfile", "threading", "tomllib", "tpm2_pytss", "traceback", "typing"),
     "urllib",
 }
-LOADED_WHEN_NEEDED = {"cli", "tpm.password", "tpm.provision", "tpm.resident", "der", "keypair", "residents"}
+LOADED_WHEN_NEEDED = {
+    *("cli", "tpm.password", "tpm.provision", "tpm.resident", "der", "keypair", "residents", "secretkey"),
+    *("operation.create", "operation.generate"),
+}
 
 
 def module_name(path: Path) -> str:

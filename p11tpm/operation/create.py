@@ -1,0 +1,72 @@
+"""Objects from a complete description (C_CreateObject, clause 5.7.1)."""
+
+from __future__ import annotations
+
+from p11tpm import attribute
+from p11tpm.attribute import Template, to_ulong
+from p11tpm.ck import CKA, CKO, CKR
+from p11tpm.error import Error
+from p11tpm.late import loading
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from p11tpm.token import Token
+
+
+def create_object(token: Token, template: Template, session: int = 0) -> int:
+    """Make an object of the token and give its identifier.
+
+    Raises the codes of `attribute.complete`, CKR_USER_NOT_LOGGED_IN, CKR_TOKEN_WRITE_PROTECTED.
+    """
+    if CKA.CLASS not in template:
+        raise Error(CKR.TEMPLATE_INCOMPLETE, "the template lacks CKA_CLASS")
+    make = _MAKERS.get(to_ulong(template[CKA.CLASS]))
+    if make is None:
+        raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "objects of this class can not be created")
+    return make(token, template, session)
+
+
+def _add(token: Token, attributes: Template, session: int, secret: bytes | None = None) -> int:
+    with token.lock:
+        token.require_writer(attributes)
+        return token.add([token.new_record(attributes, secret)], session)[0]
+
+
+def _data(token: Token, template: Template, session: int) -> int:
+    return _add(token, attribute.complete(template, CKO.DATA, None, attribute.CREATE), session)
+
+
+def _certificate(token: Token, template: Template, session: int) -> int:
+    if template.get(CKA.VALUE):
+        with loading:
+            from p11tpm import der
+
+        template = {**der.certificate(template[CKA.VALUE]), **template}
+    return _add(token, attribute.complete(template, CKO.CERTIFICATE, None, attribute.CREATE), session)
+
+
+def _public_key(token: Token, template: Template, session: int) -> int:
+    key_type = to_ulong(template.get(CKA.KEY_TYPE, b"\xff"))
+    if key_type not in attribute.PAIR_TYPES:
+        raise Error(CKR.TEMPLATE_INCOMPLETE, "a public key needs CKA_KEY_TYPE: CKK_RSA or CKK_EC")
+    attributes = attribute.complete(template, CKO.PUBLIC_KEY, key_type, attribute.CREATE)
+    with loading:
+        from p11tpm import der
+
+    return _add(token, {**attributes, **der.created_public(attributes), **attribute.of_created_key()}, session)
+
+
+def _secret_key(token: Token, template: Template, session: int) -> int:
+    with loading:
+        from p11tpm.secretkey import SecretKey
+
+    key = SecretKey(template, attribute.CREATE)
+    return key.add(token, template.get(CKA.VALUE, b""), attribute.of_created_key(), session, was_secret=False)
+
+
+_MAKERS = {
+    CKO.DATA: _data,
+    CKO.CERTIFICATE: _certificate,
+    CKO.PUBLIC_KEY: _public_key,
+    CKO.SECRET_KEY: _secret_key,
+}

@@ -1,0 +1,263 @@
+"""Parameters of mechanisms: what a host gives beside the mechanism's type, decoded once, when an operation begins.
+
+A structure is read as it lies in the memory of an LP64 machine: a CK_ULONG, a handle and a pointer have 8 bytes each.
+Source: PKCS#11 Current Mechanisms 3.0, the clause that each class names.
+"""
+
+from __future__ import annotations
+
+from p11tpm.ck import CKD, CKG, CKM, CKR, CKZ
+from p11tpm.error import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HASHES = {  # CKM of the hash: its name
+    CKM.SHA_1: "sha1",
+    CKM.SHA224: "sha224",
+    CKM.SHA256: "sha256",
+    CKM.SHA384: "sha384",
+    CKM.SHA512: "sha512",
+    CKM.SHA3_224: "sha3_224",
+    CKM.SHA3_256: "sha3_256",
+    CKM.SHA3_384: "sha3_384",
+    CKM.SHA3_512: "sha3_512",
+}
+MASKS = {  # CKG: hash of the mask generation function
+    CKG.MGF1_SHA1: "sha1",
+    CKG.MGF1_SHA224: "sha224",
+    CKG.MGF1_SHA256: "sha256",
+    CKG.MGF1_SHA384: "sha384",
+    CKG.MGF1_SHA512: "sha512",
+    CKG.MGF1_SHA3_224: "sha3_224",
+    CKG.MGF1_SHA3_256: "sha3_256",
+    CKG.MGF1_SHA3_384: "sha3_384",
+    CKG.MGF1_SHA3_512: "sha3_512",
+}
+DERIVATIONS = {  # CKD: hash of the key derivation function, None for the bare shared value
+    CKD.NULL: None,
+    CKD.SHA1_KDF: "sha1",
+    CKD.SHA224_KDF: "sha224",
+    CKD.SHA256_KDF: "sha256",
+    CKD.SHA384_KDF: "sha384",
+    CKD.SHA512_KDF: "sha512",
+}
+AES_BLOCK = 16  # bytes
+
+
+def refused(why: str) -> Error:
+    """Give the error of a parameter that can not be used."""
+    return Error(CKR.MECHANISM_PARAM_INVALID, why)
+
+
+class Given:
+    """A mechanism as the host gives it: its `type`, and the bytes of its `parameter`, None if it is NULL.
+
+    What the parameter points to is read by `fetch(address, length)`, which must happen before the call returns.
+    """
+
+    __slots__ = ("_fetch", "parameter", "type")
+
+    def __init__(
+        self, type_: int, parameter: bytes | None = None, fetch: Callable[[int, int], bytes] | None = None
+    ) -> None:
+        self.type = type_
+        self.parameter = parameter
+        self._fetch = fetch
+
+    def numbers(self, count: int, name: str) -> list[int]:
+        """Read a structure of `count` members of 8 bytes; CKR_MECHANISM_PARAM_INVALID if it is not that long."""
+        parameter = self.parameter
+        if parameter is None or len(parameter) != 8 * count:
+            raise refused(f"the mechanism needs a {name}")
+        return [int.from_bytes(parameter[at : at + 8], "little") for at in range(0, 8 * count, 8)]
+
+    def pointed(self, address: int, length: int) -> bytes:
+        """Read what a member points to; CKR_MECHANISM_PARAM_INVALID for NULL with a length, or an absurd length."""
+        if not length:
+            return b""
+        if not address or self._fetch is None:
+            raise refused("a pointer in the mechanism's parameter is NULL")
+        return self._fetch(address, length)
+
+
+class NoParameter:
+    """The parameter of a mechanism that takes none."""
+
+    __slots__ = ()
+
+    def __init__(self, given: Given, _digest: str | None = None) -> None:
+        if given.parameter:
+            raise refused("the mechanism takes no parameter")
+
+
+class PssParams:
+    """CK_RSA_PKCS_PSS_PARAMS: hash, hash of the mask, length of the salt in bytes (clause 2.1.9)."""
+
+    __slots__ = ("digest", "mask", "salt_length")
+
+    def __init__(self, given: Given, digest: str | None = None) -> None:
+        hash_, mask, self.salt_length = given.numbers(3, "CK_RSA_PKCS_PSS_PARAMS")
+        if hash_ not in HASHES or mask not in MASKS or digest not in {None, HASHES[hash_]}:
+            raise refused("RSA-PSS with hashes that are unknown or contradict the mechanism")
+        self.digest = HASHES[hash_]
+        self.mask = MASKS[mask]
+
+
+class OaepParams:
+    """CK_RSA_PKCS_OAEP_PARAMS: hash, hash of the mask generation function, label (clause 2.1.7)."""
+
+    __slots__ = ("digest", "label", "mask")
+
+    def __init__(self, given: Given, _digest: str | None = None) -> None:
+        hash_, mask, source, address, length = given.numbers(5, "CK_RSA_PKCS_OAEP_PARAMS")
+        if hash_ not in HASHES or mask not in MASKS or source not in {0, CKZ.DATA_SPECIFIED} or (length and not source):
+            raise refused("RSA-OAEP with an unknown hash, mask generation function or source of the label")
+        self.digest = HASHES[hash_]
+        self.mask = MASKS[mask]
+        self.label = given.pointed(address, length)
+
+
+class EcdhParams:
+    """CK_ECDH1_DERIVE_PARAMS: key derivation function, shared data, the other side's public point (clause 2.3.17).
+
+    `digest` is the hash of the function, None for none; `point` is as given, raw or as a DER OCTET STRING.
+    """
+
+    __slots__ = ("digest", "point", "shared_data")
+
+    def __init__(self, given: Given, _digest: str | None = None) -> None:
+        kdf, length, address, point_length, point = given.numbers(5, "CK_ECDH1_DERIVE_PARAMS")
+        if kdf not in DERIVATIONS or (length and kdf == CKD.NULL):
+            raise refused("a key derivation function that is unknown, or shared data without one")
+        self.digest = DERIVATIONS[kdf]
+        self.shared_data = given.pointed(address, length)
+        self.point = given.pointed(point, point_length)
+
+
+class Iv:
+    """An initialisation vector of one block of AES (clauses 2.10 and 2.11)."""
+
+    __slots__ = ("iv",)
+
+    def __init__(self, given: Given, _digest: str | None = None) -> None:
+        if given.parameter is None or len(given.parameter) != AES_BLOCK:
+            raise refused(f"the mechanism needs an initialisation vector of {AES_BLOCK} bytes")
+        self.iv = given.parameter
+
+
+class WrapIv:
+    """The initial value of AES key wrapping: 8 bytes, 4 with padding (clause 2.14); empty for the standard one."""
+
+    __slots__ = ("iv",)
+
+    def __init__(self, given: Given, _digest: str | None = None) -> None:
+        self.iv = given.parameter or b""
+
+
+class CtrParams:
+    """CK_AES_CTR_PARAMS: bits of the counter, the whole counter block (clause 2.10.3)."""
+
+    __slots__ = ("bits", "block")
+
+    def __init__(self, given: Given, _digest: str | None = None) -> None:
+        parameter = given.parameter
+        if parameter is None or len(parameter) != 8 + AES_BLOCK:
+            raise refused("the mechanism needs a CK_AES_CTR_PARAMS")
+        self.bits = int.from_bytes(parameter[:8], "little")
+        self.block = parameter[8:]
+        if not 0 < self.bits <= 8 * AES_BLOCK:
+            raise refused("the counter has 1 to 128 bits")
+
+
+class GcmParams:
+    """CK_GCM_PARAMS: nonce, associated data, length of the tag in bits (clause 2.12.3).
+
+    Older headers lack ulIvBits: both lengths of the structure are read.
+    """
+
+    __slots__ = ("associated", "nonce", "tag_length")
+
+    def __init__(self, given: Given, _digest: str | None = None) -> None:
+        members = 5 if len(given.parameter or b"") == 40 else 6
+        address, length, *_, aad, aad_length, bits = given.numbers(members, "CK_GCM_PARAMS")
+        if bits % 8 or not 0 < bits <= 8 * AES_BLOCK or not length:
+            raise refused("AES-GCM needs a nonce, and a tag of 8 to 128 bits")
+        self.nonce = given.pointed(address, length)
+        self.associated = given.pointed(aad, aad_length)
+        self.tag_length = bits // 8
+
+
+class CcmParams:
+    """CK_CCM_PARAMS: length of the data, nonce, associated data, length of the tag in bytes (clause 2.12.4)."""
+
+    __slots__ = ("associated", "length", "nonce", "tag_length")
+
+    def __init__(self, given: Given, _digest: str | None = None) -> None:
+        self.length, nonce, nonce_length, aad, aad_length, self.tag_length = given.numbers(6, "CK_CCM_PARAMS")
+        if not 7 <= nonce_length <= 13 or self.tag_length not in range(4, 17, 2):
+            raise refused("AES-CCM needs a nonce of 7 to 13 bytes and a tag of 4, 6, ... 16 bytes")
+        self.nonce = given.pointed(nonce, nonce_length)
+        self.associated = given.pointed(aad, aad_length)
+
+
+class MacLength:
+    """CK_MAC_GENERAL_PARAMS: length of the code in bytes (clause 2.20.3)."""
+
+    __slots__ = ("length",)
+
+    def __init__(self, given: Given, _digest: str | None = None) -> None:
+        (self.length,) = given.numbers(1, "CK_MAC_GENERAL_PARAMS")
+
+
+class OtherKey:
+    """The handle of the key that a key is joined with (clause 2.43.3)."""
+
+    __slots__ = ("handle",)
+
+    def __init__(self, given: Given, _digest: str | None = None) -> None:
+        (self.handle,) = given.numbers(1, "CK_OBJECT_HANDLE")
+
+
+class StringData:
+    """CK_KEY_DERIVATION_STRING_DATA: bytes that are joined with a key (clause 2.43.2)."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, given: Given, _digest: str | None = None) -> None:
+        address, length = given.numbers(2, "CK_KEY_DERIVATION_STRING_DATA")
+        self.data = given.pointed(address, length)
+
+
+class CbcData:
+    """CK_AES_CBC_ENCRYPT_DATA_PARAMS: initialisation vector, data that are encrypted (clause 2.15.2)."""
+
+    __slots__ = ("data", "iv")
+
+    def __init__(self, given: Given, _digest: str | None = None) -> None:
+        parameter = given.parameter
+        if parameter is None or len(parameter) != AES_BLOCK + 16:
+            raise refused("the mechanism needs a CK_AES_CBC_ENCRYPT_DATA_PARAMS")
+        self.iv = parameter[:AES_BLOCK]
+        address, length = (int.from_bytes(parameter[at : at + 8], "little") for at in (AES_BLOCK, AES_BLOCK + 8))
+        self.data = given.pointed(address, length)
+
+
+class HkdfParams:
+    """CK_HKDF_PARAMS: which steps, hash, salt and info (clause 2.58.2).
+
+    `salt` is None for none; `salt_key` is the handle of a key whose value is the salt, 0 for none.
+    """
+
+    __slots__ = ("digest", "expand", "extract", "info", "salt", "salt_key")
+
+    def __init__(self, given: Given, _digest: str | None = None) -> None:
+        steps, hash_, kind, salt, salt_length, self.salt_key, info, info_length = given.numbers(8, "CK_HKDF_PARAMS")
+        self.extract, self.expand = bool(steps & 0xFF), bool(steps >> 8 & 0xFF)  # two CK_BBOOL, then padding
+        if hash_ not in HASHES or kind not in {1, 2, 4} or not (self.extract or self.expand):
+            raise refused("HKDF with an unknown hash or kind of salt, or without any step")
+        self.digest = HASHES[hash_]
+        self.salt = given.pointed(salt, salt_length) if kind == 2 else None  # CKF_HKDF_SALT_DATA
+        self.salt_key = self.salt_key if kind == 4 else 0  # CKF_HKDF_SALT_KEY
+        self.info = given.pointed(info, info_length)
