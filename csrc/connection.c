@@ -1,0 +1,194 @@
+/* Opening, one command, closing, and what is left in the TPM meanwhile. */
+
+static int transact_socket(connection *c, const uint8_t *command, size_t size, uint8_t *response, size_t *response_size)
+{
+    int error = c->kind == SWTPM ? begin_swtpm(c) : 0;
+    if (!error)
+        error = write_all(c, command, size);
+    if (!error)
+        error = read_response(c, response, response_size);
+    if (c->kind == SWTPM)
+        linger(c, error);
+    return error;
+}
+
+static int transact(connection *c, const uint8_t *command, size_t size, uint8_t *response, size_t *response_size)
+{
+    return (c->kind == LOADER ? transact_loader : transact_socket)(c, command, size, response, response_size);
+}
+
+/* ---- what is left in the TPM */
+
+/* Commands whose response begins with the handle of something new (TPM 2.0 Part 3). */
+static bool makes_handle(uint32_t code)
+{
+    switch (code) {
+    case 0x131: /* CreatePrimary */
+    case 0x157: /* Load */
+    case 0x161: /* ContextLoad */
+    case 0x167: /* LoadExternal */
+    case 0x176: /* StartAuthSession */
+    case 0x191: /* CreateLoaded */
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void forget_handle(connection *c, uint32_t handle)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < c->held_count; i++)
+        if (c->held[i] != handle)
+            c->held[kept++] = c->held[i];
+    c->held_count = kept;
+}
+
+/* Python is not asked what it holds: an exception must not leave anything behind. */
+static void follow_handles(connection *c, const uint8_t *command, size_t size, const uint8_t *response, size_t response_size)
+{
+    uint32_t code = be32(command + 6);
+    if (be32(response + 6) != 0)
+        return;
+    if (code == 0x165 && size >= HEADER_SIZE + 4) /* FlushContext */
+        forget_handle(c, be32(command + HEADER_SIZE));
+    else if (makes_handle(code) && response_size >= HEADER_SIZE + 4) {
+        uint32_t handle = be32(response + HEADER_SIZE);
+        forget_handle(c, handle);
+        if (c->held_count < HELD_MAX)
+            c->held[c->held_count++] = handle;
+    }
+}
+
+static void flush_held(connection *c)
+{
+    while (c->held_count) {
+        uint32_t handle = c->held[--c->held_count];
+        uint8_t flush[] = { 0x80, 0x01, 0, 0, 0, 14, 0, 0, 0x01, 0x65, (uint8_t)(handle >> 24), (uint8_t)(handle >> 16),
+                            (uint8_t)(handle >> 8), (uint8_t)handle };
+        uint8_t response[RESPONSE_SIZE];
+        size_t response_size;
+        if (transact(c, flush, sizeof flush, response, &response_size))
+            c->held_count = 0; /* nobody is there to flush anything */
+    }
+}
+
+static void shut(connection *c)
+{
+    if (!c->is_open)
+        return;
+    flush_held(c);
+    if (c->kind == SWTPM)
+        hang_up(c);
+    close_fd(c);
+    if (c->loader) {
+        sigset_t old;
+        block_signals(&old);
+        Tss2_TctiLdr_Finalize(&c->loader);
+        unblock_signals(&old);
+    }
+    c->is_open = false;
+}
+
+/* ---- for Python; each of these runs without the GIL */
+
+/* A connection that is not open yet. `tcti` as for Tss2_TctiLdr_Initialize; after `idle_ms` without a command everything that
+ * was left in the TPM is flushed and the connection closed (0: never, and no thread). NULL: no memory. */
+static connection *connection_new(const char *tcti, int idle_ms)
+{
+    connection *c = calloc(1, sizeof *c);
+    pthread_condattr_t attributes;
+    if (!c || !(c->tcti = strdup(tcti))) {
+        free(c);
+        return NULL;
+    }
+    c->kind = !strcmp(tcti, "device") || !strncmp(tcti, "device:", 7) ? DEVICE
+        : !strcmp(tcti, "swtpm") || !strncmp(tcti, "swtpm:", 6) ? SWTPM : LOADER;
+    c->fd = -1;
+    c->idle_ms = idle_ms;
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->wake, &attributes);
+    pthread_condattr_destroy(&attributes);
+    return c;
+}
+
+/* Opens what is not open and gives the epoch. 0, an errno, or CONNECTION_REFUSED_IN_SETUID. */
+static int connection_open(connection *c, uint64_t *epoch)
+{
+    int error = 0;
+    pthread_mutex_lock(&c->lock);
+    if (!c->is_open)
+        join_timer(c);
+    if (!c->is_open) {
+        error = (c->kind == DEVICE ? open_device : c->kind == SWTPM ? open_swtpm : open_loader)(c);
+        if (!error) {
+            c->is_open = true;
+            c->epoch++;
+            c->held_count = 0;
+            start_timer(c); /* has to wait for the lock */
+        }
+    }
+    clock_gettime(CLOCK_MONOTONIC, &c->last_use);
+    *epoch = c->epoch;
+    pthread_mutex_unlock(&c->lock);
+    return error;
+}
+
+/* Sends one command and gives the response (at most RESPONSE_SIZE bytes). 0, an errno, or CONNECTION_STALE when the connection
+ * is not the one of `epoch` any more: then nothing was sent. */
+static int connection_transact(connection *c, uint64_t epoch, const uint8_t *command, size_t size,
+                               uint8_t *response, size_t *response_size)
+{
+    int error = CONNECTION_STALE;
+    pthread_mutex_lock(&c->lock);
+    if (size < HEADER_SIZE)
+        error = EINVAL;
+    else if (c->is_open && c->epoch == epoch) {
+        error = transact(c, command, size, response, response_size);
+        if (!error)
+            follow_handles(c, command, size, response, *response_size);
+        clock_gettime(CLOCK_MONOTONIC, &c->last_use);
+    }
+    pthread_mutex_unlock(&c->lock);
+    return error;
+}
+
+/* Says that a command ended a session of ours without FlushContext. */
+static void connection_ended(connection *c, uint32_t handle)
+{
+    pthread_mutex_lock(&c->lock);
+    forget_handle(c, handle);
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* Flushes what was left in the TPM, closes, and waits for the timer thread to end. */
+static void connection_close(connection *c)
+{
+    pthread_mutex_lock(&c->lock);
+    shut(c);
+    join_timer(c);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void connection_free(connection *c)
+{
+    connection_close(c);
+    pthread_cond_destroy(&c->wake);
+    pthread_mutex_destroy(&c->lock);
+    if (c->address)
+        freeaddrinfo(c->address);
+    free(c->tcti);
+    free(c);
+}
+
+/* In a forked child: lets go of the parent's descriptors. The lock may be held by a thread that does not exist here, so
+ * it is not taken; nothing is sent, flushed or finalised; the memory is left alone. */
+static void connection_abandon(connection *c)
+{
+    close_fd(c);
+    for (size_t i = 0; i < c->poll_count; i++)
+        close(c->poll_fds[i]);
+    c->poll_count = 0;
+}

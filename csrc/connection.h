@@ -1,0 +1,58 @@
+/* A connection to a TPM, and what its parts need of it and of each other. */
+
+#define CONNECTION_STALE (-1)
+#define CONNECTION_REFUSED_IN_SETUID (-2)
+#define RESPONSE_SIZE 4096
+#define HEADER_SIZE 10 /* tag, size, command or response code: TPM 2.0 Part 1, clause 16 */
+#define LINGER_MS 4 /* after a command, swtpm's socket is kept for the next one ... */
+#define TURN_MS 50 /* ... but no longer than this in all, since nobody else is served meanwhile */
+#define REST_MS 1000 /* a TPM may take minutes for an RSA key, but sends a response at once */
+#define HELD_MAX 16
+#define POLL_MAX 8
+
+enum kind { DEVICE, SWTPM, LOADER };
+
+typedef struct connection {
+    pthread_mutex_t lock; /* everything below */
+    pthread_cond_t wake;
+    pthread_t timer;
+    bool timer_started; /* to be joined before the next one is started */
+    bool is_open;
+    uint64_t epoch; /* counts the times it was opened: what was loaded in an older epoch is gone */
+    int idle_ms;
+    struct timespec last_use;
+    struct timespec connected; /* swtpm */
+    enum kind kind;
+    char *tcti;
+    int fd; /* device: while open; swtpm: during commands in a row, see linger() */
+    struct addrinfo *address;
+    struct sockaddr_un path;
+    TSS2_TCTI_CONTEXT *loader;
+    int poll_fds[POLL_MAX];
+    size_t poll_count;
+    uint32_t held[HELD_MAX]; /* sessions and objects that commands on this connection left in the TPM */
+    size_t held_count;
+} connection;
+
+static uint32_t be32(const uint8_t *bytes)
+{
+    return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
+}
+
+static struct timespec later(struct timespec time, int ms)
+{
+    time.tv_sec += ms / 1000;
+    time.tv_nsec += ms % 1000 * 1000000L;
+    if (time.tv_nsec >= 1000000000L) {
+        time.tv_sec++;
+        time.tv_nsec -= 1000000000L;
+    }
+    return time;
+}
+
+static bool is_before(struct timespec a, struct timespec b)
+{
+    return a.tv_sec < b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec < b.tv_nsec);
+}
+
+static void shut(connection *c); /* connection.c; the idle timer does it too */

@@ -1,0 +1,75 @@
+/* A device file, and what a swtpm socket has in common with it: a descriptor. */
+
+/* The number is forgotten before the descriptor is closed: a child forked in between closes nothing that is not ours. */
+static void close_fd(connection *c)
+{
+    int fd = c->fd;
+    c->fd = -1;
+    if (fd >= 0)
+        close(fd);
+}
+
+/* Ends a conversation with swtpm. Closing is not enough: a child that was forked meanwhile may hold the socket too, and swtpm
+ * would wait for that child before it serves anybody else. */
+static void hang_up(connection *c)
+{
+    if (c->fd >= 0)
+        shutdown(c->fd, SHUT_RDWR);
+    close_fd(c);
+}
+
+static int open_device(connection *c)
+{
+    const char *colon = strchr(c->tcti, ':');
+    if (colon && colon[1]) {
+        c->fd = open(colon + 1, O_RDWR | O_CLOEXEC);
+        return c->fd < 0 ? errno : 0;
+    }
+    c->fd = open("/dev/tpmrm0", O_RDWR | O_CLOEXEC);
+    if (c->fd < 0 && errno == ENOENT)
+        c->fd = open("/dev/tpm0", O_RDWR | O_CLOEXEC);
+    return c->fd < 0 ? errno : 0;
+}
+
+static int write_all(connection *c, const uint8_t *bytes, size_t size)
+{
+    if (c->kind == DEVICE) { /* a driver takes a command whole */
+        ssize_t written;
+        do
+            written = write(c->fd, bytes, size);
+        while (written < 0 && errno == EINTR);
+        return written < 0 ? errno : (size_t)written == size ? 0 : EIO;
+    }
+    while (size) {
+        ssize_t written = send(c->fd, bytes, size, MSG_NOSIGNAL);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written < 0)
+            return errno;
+        bytes += written;
+        size -= (size_t)written;
+    }
+    return 0;
+}
+
+static int read_response(connection *c, uint8_t *response, size_t *response_size)
+{
+    size_t have = 0, wanted = HEADER_SIZE;
+    while (have < wanted) {
+        struct pollfd ready = { .fd = c->fd, .events = POLLIN };
+        if (have && poll(&ready, 1, REST_MS) == 0)
+            return EIO; /* fewer bytes than the header says */
+        ssize_t more = read(c->fd, response + have, RESPONSE_SIZE - have);
+        if (more < 0 && errno == EINTR)
+            continue;
+        if (more <= 0)
+            return more < 0 ? errno : EIO;
+        have += (size_t)more;
+        if (have >= HEADER_SIZE)
+            wanted = be32(response + 2);
+        if (wanted < HEADER_SIZE || wanted > RESPONSE_SIZE)
+            return EIO;
+    }
+    *response_size = wanted;
+    return have == wanted ? 0 : EIO;
+}

@@ -1,0 +1,49 @@
+/* The idle timer: a thread that lives from the opening to the end of the connection, at most idle_ms after its last use. */
+
+static void *watch(void *argument)
+{
+    connection *c = argument;
+    struct timespec now, end;
+    pthread_mutex_lock(&c->lock);
+    while (c->is_open) {
+        bool lingers = c->kind == SWTPM && c->fd >= 0;
+        end = later(c->last_use, lingers ? LINGER_MS : c->idle_ms);
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        if (is_before(now, end))
+            pthread_cond_timedwait(&c->wake, &c->lock, &end);
+        else if (lingers)
+            hang_up(c);
+        else
+            shut(c);
+    }
+    pthread_mutex_unlock(&c->lock);
+    return NULL;
+}
+
+static void start_timer(connection *c)
+{
+    sigset_t old;
+    pthread_attr_t attributes;
+    if (c->idle_ms <= 0 || pthread_attr_init(&attributes))
+        return;
+    pthread_attr_setstacksize(&attributes, 256 * 1024);
+    block_signals(&old);
+    c->timer_started = !pthread_create(&c->timer, &attributes, watch, c);
+    if (c->timer_started)
+        pthread_setname_np(c->timer, "p11tpm-idle"); /* for whoever wonders what it is */
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attributes);
+}
+
+/* Called with the lock held; waits without it for a thread that found the connection shut and is about to end. */
+static void join_timer(connection *c)
+{
+    if (!c->timer_started)
+        return;
+    pthread_t timer = c->timer;
+    c->timer_started = false;
+    pthread_cond_signal(&c->wake);
+    pthread_mutex_unlock(&c->lock);
+    pthread_join(timer, NULL);
+    pthread_mutex_lock(&c->lock);
+}

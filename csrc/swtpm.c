@@ -1,0 +1,92 @@
+/* A swtpm socket, kept for a few commands at a time, because swtpm serves one client at a time. */
+
+/* The value of one "name=value" of a comma-separated list, as new memory; NULL if it is not there. */
+static char *setting(const char *list, const char *name)
+{
+    size_t length = strlen(name);
+    while (list && *list) {
+        size_t size = strcspn(list, ",");
+        if (size > length && !strncmp(list, name, length) && list[length] == '=')
+            return strndup(list + length + 1, size - length - 1);
+        list += size + (list[size] == ',');
+    }
+    return NULL;
+}
+
+static int connect_swtpm(connection *c)
+{
+    int family = c->address ? c->address->ai_family : AF_UNIX;
+    const struct sockaddr *address = c->address ? c->address->ai_addr : (struct sockaddr *)&c->path;
+    socklen_t size = c->address ? c->address->ai_addrlen : sizeof c->path;
+    c->fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (c->fd < 0)
+        return errno;
+    if (connect(c->fd, address, size) == 0)
+        return 0;
+    int error = errno;
+    if (error == EINTR) { /* goes on by itself: connect(2) */
+        struct pollfd ready = { .fd = c->fd, .events = POLLOUT };
+        socklen_t length = sizeof error;
+        while (poll(&ready, 1, -1) < 0 && errno == EINTR)
+            ;
+        if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
+            error = errno;
+    }
+    if (error)
+        close_fd(c);
+    return error;
+}
+
+/* Looks the address up; connected is for a few commands at a time, because swtpm serves one client at a time. */
+static int open_swtpm(connection *c)
+{
+    const char *colon = strchr(c->tcti, ':');
+    const char *list = colon ? colon + 1 : "";
+    char *path = setting(list, "path"), *host = setting(list, "host"), *port = setting(list, "port");
+    int error = 0;
+    if (path) {
+        c->path.sun_family = AF_UNIX;
+        if (strlen(path) < sizeof c->path.sun_path)
+            strcpy(c->path.sun_path, path);
+        else
+            error = ENAMETOOLONG;
+    } else if (!c->address) {
+        struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
+        if (getaddrinfo(host ? host : "localhost", port ? port : "2321", &hints, &c->address))
+            error = EHOSTUNREACH;
+    }
+    free(path);
+    free(host);
+    free(port);
+    if (!error)
+        error = connect_swtpm(c); /* says now whether anybody is there */
+    hang_up(c);
+    return error;
+}
+
+/* Whether the other end of a kept connection is still there: nothing can be read before something was asked. */
+static bool is_alive(connection *c)
+{
+    struct pollfd quiet = { .fd = c->fd, .events = POLLIN };
+    return poll(&quiet, 1, 0) == 0;
+}
+
+static int begin_swtpm(connection *c)
+{
+    if (c->fd >= 0 && is_alive(c))
+        return 0;
+    hang_up(c);
+    int error = connect_swtpm(c);
+    clock_gettime(CLOCK_MONOTONIC, &c->connected);
+    pthread_cond_signal(&c->wake); /* the timer is to end this one sooner than the whole */
+    return error;
+}
+
+/* Connecting costs as much as half a signature, so swtpm's socket is kept for a command that follows at once. */
+static void linger(connection *c, int error)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (error || !c->timer_started || !is_before(now, later(c->connected, TURN_MS)))
+        hang_up(c);
+}
