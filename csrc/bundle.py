@@ -11,12 +11,12 @@ from pathlib import Path
 import finder
 
 # What goes into the bundle is what a host imports up to its first signature: the package but for this, ...
-LATER = {"cli", "der", "keypair", "residents", "tpm.password", "tpm.provision", "tpm.resident"}
-# ... and this of the standard library, where it is neither frozen nor an extension (sqlite's wants functools).
-STANDARD = (
-    *("__future__", "collections", "functools", "hashlib", "hmac", "keyword", "operator", "reprlib", "types"),
-    "warnings",
-)
+LATER = {
+    *("cli", "der", "keypair", "operation.copy", "privatekey", "residents"),
+    *("tpm.importing", "tpm.password", "tpm.provision", "tpm.resident"),
+}
+# ... and this of the standard library, where it is neither frozen nor an extension.
+STANDARD = ("__future__",)
 
 
 def bundled(source: Path, root: Path) -> tuple[str, int, int, bytes]:

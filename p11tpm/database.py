@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import _functools  # type: ignore[import-not-found]
 import _thread
 import os
-from time import monotonic, sleep
+import sys
+from time import monotonic, sleep, time_ns
 
 from p11tpm import files, schema
 from p11tpm.ck import CKR
 from p11tpm.error import Error, rv_of
+from p11tpm.late import loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from sqlite3 import Connection
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     Result = TypeVar("Result")
 
@@ -31,6 +34,10 @@ PRAGMA trusted_schema=OFF;
 PRAGMA synchronous=EXTRA;
 PRAGMA secure_delete=ON;
 """
+
+# Nanoseconds after which a file's next change can not get the time of its last one; the coarsest clock has 2 s
+_QUIET = 3_000_000_000
+_NEVER = (0, 0)
 
 _FULL, _BUSY, _READONLY, _NOMEM, _FOREIGN_KEY = 13, 5, 8, 7, 787
 _MEANINGS = {  # primary and extended result codes of SQLite, https://www.sqlite.org/rescode.html
@@ -69,6 +76,8 @@ class Database:
         self._file = (0, 0)
         self._version = 0
         self._opened = 0
+        self._status = self._quiet_at = _NEVER
+        self._data_version = 0
 
     def _make_locks(self) -> None:
         self._gate = _thread.allocate_lock()  # who waits for the lock: a fork is not overtaken again and again
@@ -109,14 +118,17 @@ class Database:
         return self._alone(transaction)
 
     def changes(self) -> tuple[int, int, int]:
-        """Give a value that differs after any process wrote, at the cost of one read of the file's first page."""
+        """Give a value that differs after any process wrote, at the cost of one stat() if none did lately."""
 
         def look() -> tuple[int, int, int]:
             connection = self._current()
             if connection is None:
                 return (0, 0, 0)
-            (version,) = connection.execute("PRAGMA data_version").fetchone()
-            return (self._opened, version, connection.total_changes)
+            if self._status != self._quiet_at:
+                (self._data_version,) = connection.execute("PRAGMA data_version").fetchone()
+                quiet = time_ns() - max(self._status) > _QUIET
+                self._quiet_at = self._status if quiet else _NEVER
+            return (self._opened, self._data_version, connection.total_changes)
 
         return self._alone(look)
 
@@ -184,20 +196,20 @@ class Database:
             self.close()
             return None
         file = (status.st_dev, status.st_ino)
+        self._status = (status.st_mtime_ns, status.st_ctime_ns)
         if self._connection is None or file != self._file:
             self.close()
             self._connection = self._open()
             self._file = file
             self._opened += 1
+            self._quiet_at = _NEVER
         return self._connection
 
     def _open(self) -> Connection:
         files.check_directory(self.directory)
         files.check_file(self.path)
-        import _sqlite3  # the module behind sqlite3, without its adapters for dates: 2 ms of every host's start
-
         quoted = self.path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-        connection = _sqlite3.connect(  # mode=rw creates nothing, and is read-only where the file is
+        connection: Connection = _sqlite().connect(  # mode=rw creates nothing, and is read-only where the file is
             f"file:{quoted}?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False
         )
         try:
@@ -236,6 +248,29 @@ class Database:
             return error
         rv, why = _MEANINGS.get(code) or _MEANINGS.get(code & 0xFF) or (CKR.GENERAL_ERROR, "SQLite failed")
         return Error(rv, f"the store {self.path}: {why} ({getattr(error, 'sqlite_errorname', code)})")
+
+
+class _Functools:
+    """What _sqlite3 wants of functools, which would load collections: two milliseconds of every host's start."""
+
+    @staticmethod
+    def lru_cache(size: int) -> Callable[[Any], Any]:
+        """Give the decorator that functools.lru_cache(size) gives."""
+        return lambda function: _functools._lru_cache_wrapper(function, size, False, tuple)  # noqa: SLF001
+
+
+def _sqlite() -> Any:
+    """Give the module behind sqlite3, without its adapters for dates: two more milliseconds."""
+    with loading:
+        lent = "functools" not in sys.modules and "_sqlite3" not in sys.modules
+        if lent:
+            sys.modules["functools"] = _Functools  # type: ignore[assignment]
+        try:
+            import _sqlite3
+        finally:
+            if lent:
+                del sys.modules["functools"]
+    return _sqlite3
 
 
 def _written(connection: Connection, work: Callable[[Connection], Result]) -> Result:

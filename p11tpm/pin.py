@@ -5,10 +5,10 @@ from __future__ import annotations
 from os import urandom
 from time import monotonic, time
 
+from p11tpm import hashes
 from p11tpm.ck import CKF, CKR, CKU
 from p11tpm.config import PIN_LONGEST
 from p11tpm.error import TPM, Error, TpmError
-from p11tpm.tpm import kdf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _failed: set[bytes] = set()
 def auth_value(row: TokenRow, user: int, pin: bytes) -> bytes:
     """Give the TPM's authorisation value for a PIN: 32 bytes, the last one 01, since a TPM strips trailing zeros."""
     text = ROLES[user].encode() + b"|" + row.uuid + b"|" + pin
-    return kdf.mac("sha256", row.salt, text)[:-1] + b"\x01"
+    return hashes.mac("sha256", row.salt, text)[:-1] + b"\x01"
 
 
 def check_new(pin: bytes, shortest: int) -> None:
@@ -102,7 +102,7 @@ class Tries:
     def _mark(self, pin: bytes, private: bytes) -> bytes:
         if not any(_process_key):
             _process_key[:] = urandom(32)
-        return kdf.mac("sha256", _process_key, private + b"|" + pin)
+        return hashes.mac("sha256", _process_key, private + b"|" + pin)
 
     def clear(self) -> None:
         """Forget the failures: the PIN was right, or there is a new one."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hmac
 from os import urandom
 
+from p11tpm import hashes
 from p11tpm.ck import CKR
 from p11tpm.error import Error
 from p11tpm.late import loading
-from p11tpm.tpm import kdf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ class Secret:
     def _derive(self, purpose: bytes, context: bytes = b"") -> bytes:
         if not any(self._value):
             raise Error(CKR.USER_NOT_LOGGED_IN, "the login ended meanwhile")
-        return kdf.mac("sha256", self._value, purpose + b"|" + context)
+        return hashes.mac("sha256", self._value, purpose + b"|" + context)
 
     def auth(self, uuid: bytes) -> bytes:
         """Give the authorisation value of the key with this identifier."""
@@ -38,18 +37,18 @@ class Secret:
 
     def mac(self, record: Record) -> bytes:
         """Authenticate an object: its identifier, its attributes and the key that the TPM made for it."""
-        code = hmac.new(self._derive(b"mac"), record.uuid, "sha256")
+        parts = [record.uuid]
         for part in (record.tpm_public or b"", record.tpm_private or b""):
-            code.update(len(part).to_bytes(8, "little") + part)
+            parts += (len(part).to_bytes(8, "little"), part)
         for type_, value in sorted(record.attributes.items()):
-            code.update(type_.to_bytes(8, "little") + len(value).to_bytes(8, "little") + value)
+            parts += (type_.to_bytes(8, "little"), len(value).to_bytes(8, "little"), value)
         if record.secret is not None:
-            code.update(b"secret" + len(record.secret).to_bytes(8, "little") + record.secret)
-        return code.digest()
+            parts += (b"secret", len(record.secret).to_bytes(8, "little"), record.secret)
+        return hashes.mac("sha256", self._derive(b"mac"), b"".join(parts))
 
     def verify(self, record: Record) -> None:
         """Refuse an object whose stored attributes are not those that this token wrote: CKR_DEVICE_ERROR."""
-        if record.mac is None or not hmac.compare_digest(record.mac, self.mac(record)):
+        if record.mac is None or not hashes.compare_digest(record.mac, self.mac(record)):
             raise Error(CKR.DEVICE_ERROR, f"object {record.id} was changed outside of p11tpm: restore the store")
 
     def encrypt(self, uuid: bytes, value: bytes) -> bytes:

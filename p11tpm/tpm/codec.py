@@ -5,7 +5,7 @@ TPM 2.0 Part 2; all numbers are big-endian (Part 1, clause 11.2).
 
 from __future__ import annotations
 
-import hashlib
+from p11tpm import hashes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def name_of(public: bytes) -> bytes:
     digest = HASHES.get(int.from_bytes(algorithm, "big"))
     if digest is None:
         raise ValueError("an object's name algorithm is not known")
-    return algorithm + hashlib.new(digest, public).digest()
+    return algorithm + hashes.digest(digest, public)
 
 
 class Blob:

@@ -41,10 +41,13 @@ class Command:
 
 EVICT_CONTROL = Command("EvictControl", 0x120)
 CREATE_PRIMARY = Command("CreatePrimary", 0x131, makes=True)
+STIR_RANDOM = Command("StirRandom", 0x146)
 OBJECT_CHANGE_AUTH = Command("ObjectChangeAuth", 0x150, hides=True, guess=True)
+OBJECT_RESET_AUTH = Command("ObjectChangeAuth", 0x150, hides=True)  # by a policy that does without the old value
 POLICY_SECRET = Command("PolicySecret", 0x151, guess=True)
 CREATE = Command("Create", 0x153, hides=True)
 ECDH_ZGEN = Command("ECDH_ZGen", 0x154, hidden=True)
+IMPORT = Command("Import", 0x156)  # what it carries is encrypted already, unlike its first parameter
 LOAD = Command("Load", 0x157, makes=True)
 RSA_DECRYPT = Command("RSA_Decrypt", 0x159, hidden=True)
 SIGN = Command("Sign", 0x15D)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hmac
 from os import urandom
 
+from p11tpm import hashes
 from p11tpm.ck import CKR
 from p11tpm.error import Error
 from p11tpm.tpm import kdf
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _DIGEST = "sha256"
 _SHA256 = u16(0x000B)
-_XOR = u16(0x000A) + _SHA256  # the parameter encryption that every PC client TPM has and hashlib is enough for
+_XOR = u16(0x000A) + _SHA256  # the parameter encryption that every PC client TPM has and a hash is enough for
 _NONCE_SIZE = 32
 _TYPE_HMAC, _TYPE_POLICY = b"\x00", b"\x01"
 _RH_NULL = u32(0x40000007)
@@ -64,14 +64,14 @@ class HmacSession:
     A policy session ends with the one command that it authorises, any other goes on until it is dropped.
     """
 
-    __slots__ = ("_attributes", "_key", "_nonce", "_nonce_tpm", "_value", "handle", "once", "salted")
+    __slots__ = ("_attributes", "_key", "_nonce", "_nonce_tpm", "_policy", "_value", "handle", "salted")
 
     authorises_only = False  # it also protects commands that need no authorisation
 
     def __init__(self, handle: int, opening: Opening, nonce_tpm: bytes, salted: bytes) -> None:
         self.handle = handle
         self.salted = salted
-        self.once = opening.policy
+        self._policy = opening.policy
         self._nonce_tpm = nonce_tpm
         self._nonce = b""
         self._attributes = 0
@@ -84,21 +84,27 @@ class HmacSession:
         self._key[:] = bytes(len(self._key))
         self._value[:] = bytes(len(self._value))
 
-    def begin(self, auth: bytes, *, hides: bool, hidden: bool) -> None:
+    def begin(self, auth: bytes | None, *, hides: bool, hidden: bool) -> None:
         """Begin a command: `auth` is the value of the object that this session authorises, empty for none.
 
+        None: another session authorises the command, after which this one goes on even if it is a policy session.
         `hides`, `hidden`: this session is the one that encrypts the first parameter of the command, of the response.
         """
         # The TPM strips zero bytes from the end of an authorisation value: Part 1, clause 17.6.5
         self._value[:] = bytes(len(self._value))
-        self._value = self._key + auth.rstrip(b"\0")
+        self._value = self._key + (auth or b"").rstrip(b"\0")
         self._nonce = urandom(_NONCE_SIZE)
-        going_on = 0 if self.once else _CONTINUE
+        going_on = 0 if self._policy and auth is not None else _CONTINUE
         self._attributes = going_on | (_DECRYPT if hides else 0) | (_ENCRYPT if hidden else 0)
 
+    @property
+    def once(self) -> bool:
+        """Whether the command that was begun ends the session."""
+        return not self._attributes & _CONTINUE
+
     def hide(self, parameters: bytes) -> bytes:
-        """Encrypt the first parameter of a command, whose size stays readable (Part 1, clause 19.1)."""
-        return self._first(parameters, self._nonce, self._nonce_tpm)
+        """Encrypt a command's first parameter, but for its size, if this session is to (Part 1, clause 19.1)."""
+        return self._first(parameters, self._nonce, self._nonce_tpm) if self._attributes & _DECRYPT else parameters
 
     @property
     def nonce_tpm(self) -> bytes:
@@ -116,16 +122,16 @@ class HmacSession:
         attributes = area.number(1)
         code = area.buffer()
         expected = self._hmac(digest, nonce_tpm, self._nonce)
-        if attributes != self._attributes or not hmac.compare_digest(code, expected):
+        if attributes != self._attributes or not hashes.compare_digest(code, expected):
             raise TamperedError(command.name)
         self._nonce_tpm = nonce_tpm
 
     def uncover(self, parameters: bytes) -> bytes:
-        """Decrypt the first parameter of a response that was accepted."""
-        return self._first(parameters, self._nonce_tpm, self._nonce)
+        """Decrypt the first parameter of a response that was accepted, if the TPM was to encrypt it."""
+        return self._first(parameters, self._nonce_tpm, self._nonce) if self._attributes & _ENCRYPT else parameters
 
     def _hmac(self, digest: bytes, newer: bytes, older: bytes) -> bytes:
-        return kdf.mac(_DIGEST, self._value, digest + newer + older + bytes((self._attributes,)))
+        return hashes.mac(_DIGEST, self._value, digest + newer + older + bytes((self._attributes,)))
 
     def _first(self, parameters: bytes, newer: bytes, older: bytes) -> bytes:
         reader = Reader(parameters)

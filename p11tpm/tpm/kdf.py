@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-
+from p11tpm import hashes
 from p11tpm.tpm.codec import u32
-
-
-def mac(digest: str, key: bytes | bytearray, data: bytes) -> bytes:
-    """Give an HMAC.
-
-    Not hmac.digest(), which lets go of the GIL: a fork meanwhile leaves libcrypto's locks taken in the child for ever.
-    """
-    return hmac.new(key, data, digest).digest()
 
 
 def kdfa(digest: str, key: bytes | bytearray, label: bytes, context_u: bytes, context_v: bytes, bits: int) -> bytes:
@@ -23,7 +13,7 @@ def kdfa(digest: str, key: bytes | bytearray, label: bytes, context_u: bytes, co
     derived = b""
     counter = 1
     while len(derived) < size:
-        derived += mac(digest, key, u32(counter) + fixed)
+        derived += hashes.mac(digest, key, u32(counter) + fixed)
         counter += 1
     return derived[:size]
 
@@ -35,7 +25,7 @@ def kdfe(digest: str, shared: bytes, label: bytes, party_u: bytes, party_v: byte
     derived = b""
     counter = 1
     while len(derived) < size:
-        derived += hashlib.new(digest, u32(counter) + fixed).digest()
+        derived += hashes.digest(digest, u32(counter) + fixed)
         counter += 1
     return derived[:size]
 
@@ -52,6 +42,6 @@ def mgf1(digest: str, seed: bytes, size: int) -> bytes:
     mask = b""
     counter = 0
     while len(mask) < size:
-        mask += hashlib.new(digest, seed + u32(counter)).digest()
+        mask += hashes.digest(digest, seed + u32(counter))
         counter += 1
     return mask[:size]

@@ -141,10 +141,13 @@ class Loaded:
 
     def load(self, srk: Srk, blob: Blob, *, salted: bool) -> Handle:
         """Load an object, which the caller has to flush; there must be room."""
+        return self.load_in(self.session(srk, salted=salted), srk, blob)
+
+    def load_in(self, session: Session, srk: Srk, blob: Blob, proven: HmacSession | None = None) -> Handle:
+        """Load an object in a session; TamperedError if the TPM's side of it, or of `proven`, is not ours."""
         parent = self.srk(srk)
         parameters = sized(blob.private) + sized(blob.public)
-        session = self.session(srk, salted=salted)
-        handle, answer = self._wire.authorised(command.LOAD, session, (parent,), b"", parameters)
+        handle, answer = self._wire.authorised(command.LOAD, session, (parent,), b"", parameters, proven)
         name = Reader(answer).buffer()
         if name != name_of(blob.public):
             raise TamperedError(command.LOAD.name)

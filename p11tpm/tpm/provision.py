@@ -8,11 +8,14 @@ from __future__ import annotations
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error, TpmError
 from p11tpm.tpm import command, salt, template
-from p11tpm.tpm.codec import HASHES, Blob, Reader, Srk, name_of, sized, u16, u32
+from p11tpm.tpm.codec import HASHES, Blob, Reader, Srk, sized, u16, u32
 from p11tpm.tpm.loaded import OWNER, create_primary
+from p11tpm.tpm.password import PasswordSession
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from p11tpm.tpm.hmac_session import HmacSession
     from p11tpm.tpm.tpm import Tpm
     from p11tpm.tpm.wire import Handle, Session
@@ -151,15 +154,22 @@ def change_so_auth(tpm: Tpm, srk: Srk, so: Blob, old_auth: bytes, new_auth: byte
 
 
 def change_user_auth(tpm: Tpm, srk: Srk, user: Blob, so_public: bytes, old_auth: bytes, new_auth: bytes) -> Blob:
-    """Change the user's authorisation value by the old one. TpmError 0x98E: the old one is wrong."""
+    """Change the user's authorisation value by the old one. TpmError 0x98E: the old one is wrong.
 
-    def change() -> Blob:
-        tpm.loaded.make_room(0)
-        session = tpm.loaded.policy_session(srk)
-        tpm.wire.plain(command.POLICY_AUTH_VALUE, u32(session.handle))
-        return _by_policy(tpm, srk, session, user, so_public, (old_auth, new_auth))
+    Load comes first and in the policy session too: its response proves that session's key and nonces, without which a
+    fault on the bus would look like a wrong PIN to the TPM. Later it would undo the policy, as every use does.
+    """
 
-    return tpm.run(change, srk)
+    def change(session: HmacSession) -> Blob:
+        handle = tpm.loaded.load_in(PasswordSession(), srk, user, session)
+        try:
+            tpm.wire.plain(command.POLICY_AUTH_VALUE, u32(session.handle))
+            _choose_branch(tpm, session, so_public)
+            return _change(tpm, srk, session, handle, user, old_auth, new_auth)
+        finally:
+            tpm.let_go(handle[0])
+
+    return tpm.run(lambda: _by_policy(tpm, srk, change), srk)
 
 
 def reset_user_auth(tpm: Tpm, srk: Srk, user: Blob, so: Blob, so_auth: bytes, new_auth: bytes) -> Blob:
@@ -168,14 +178,30 @@ def reset_user_auth(tpm: Tpm, srk: Srk, user: Blob, so: Blob, so_auth: bytes, ne
     A policy needs a session, so this one and `change_user_auth` are the same on a bus that is trusted.
     """
 
-    def reset() -> Blob:
-        tpm.loaded.make_room(0)
+    def reset(session: HmacSession) -> Blob:
         cipher = tpm.loaded.hmac_session(srk)
-        session = tpm.loaded.policy_session(srk)
         _prove_so(tpm, srk, session, so, so_auth)
-        return _by_policy(tpm, srk, session, user, so.public, (b"", new_auth), cipher)
+        _choose_branch(tpm, session, so.public)
+        handle = tpm.loaded.load_in(PasswordSession(), srk, user)
+        try:
+            return _change(tpm, srk, session, handle, user, b"", new_auth, cipher)
+        finally:
+            tpm.let_go(handle[0])
 
-    return tpm.run(reset, srk)
+    return tpm.run(lambda: _by_policy(tpm, srk, reset), srk)
+
+
+def _by_policy(tpm: Tpm, srk: Srk, change: Callable[[HmacSession], Blob]) -> Blob:
+    """Run a change of the user's authorisation value that uses up a policy session."""
+    tpm.loaded.make_room(0)
+    session = tpm.loaded.policy_session(srk)
+    try:
+        return change(session)
+    except Error:
+        tpm.let_go(session.handle)
+        raise
+    finally:
+        session.wipe()
 
 
 def _prove_so(tpm: Tpm, srk: Srk, session: HmacSession, so: Blob, auth: bytes) -> None:
@@ -185,45 +211,15 @@ def _prove_so(tpm: Tpm, srk: Srk, session: HmacSession, so: Blob, auth: bytes) -
     policy = (session.handle, u32(session.handle))
     try:
         tpm.wire.authorised(command.POLICY_SECRET, tpm.loaded.session(srk), (handle, policy), auth, parameters)
-    except Error:
-        tpm.let_go(session.handle)
-        raise
     finally:
         tpm.let_go(handle[0])
 
 
-def _by_policy(
-    tpm: Tpm,
-    srk: Srk,
-    session: HmacSession,
-    user: Blob,
-    so_public: bytes,
-    auths: tuple[bytes, bytes],
-    cipher: HmacSession | None = None,
-) -> Blob:
-    """Finish a branch of the user's policy and change the authorisation value from and to `auths`."""
-    wire, policy = tpm.wire, u32(session.handle)
-    branches = template.policy_branches(so_public)
-    try:
-        wire.plain(command.POLICY_COMMAND_CODE, policy, u32(command.OBJECT_CHANGE_AUTH.code))
-        wire.plain(command.POLICY_OR, policy, u32(len(branches)) + b"".join(map(sized, branches)))
-        handle = _load_plainly(tpm, srk, user)
-        try:
-            return _change(tpm, srk, session, handle, user, *auths, cipher)
-        finally:
-            tpm.let_go(handle[0])
-    except Error:
-        tpm.let_go(session.handle)
-        raise
-    finally:
-        session.wipe()
-
-
-def _load_plainly(tpm: Tpm, srk: Srk, blob: Blob) -> Handle:
-    """Load an object without a session: its Name is part of what authorises its use."""
-    parameters = sized(blob.private) + sized(blob.public)
-    handle, _ = tpm.wire.with_empty_password(command.LOAD, u32(tpm.loaded.srk(srk)[0]), parameters)
-    return handle, name_of(blob.public)
+def _choose_branch(tpm: Tpm, session: HmacSession, so_public: bytes) -> None:
+    """Finish either branch of the user's policy."""
+    policy, branches = u32(session.handle), template.policy_branches(so_public)
+    tpm.wire.plain(command.POLICY_COMMAND_CODE, policy, u32(command.OBJECT_CHANGE_AUTH.code))
+    tpm.wire.plain(command.POLICY_OR, policy, u32(len(branches)) + b"".join(map(sized, branches)))
 
 
 def _change(
@@ -237,6 +233,6 @@ def _change(
     cipher: HmacSession | None = None,
 ) -> Blob:
     handles = (handle, tpm.loaded.srk(srk))
-    what = command.OBJECT_CHANGE_AUTH
+    what = command.OBJECT_RESET_AUTH if cipher else command.OBJECT_CHANGE_AUTH
     _, answer = tpm.wire.authorised(what, session, handles, old_auth, sized(new_auth), cipher)
     return Blob(blob.public, Reader(answer).buffer())

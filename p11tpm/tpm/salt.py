@@ -6,9 +6,9 @@ that nobody between us and the TPM can take its place.
 
 from __future__ import annotations
 
-import hashlib
 from os import urandom
 
+from p11tpm import hashes
 from p11tpm._native import ffi, lib
 from p11tpm.ck import CKR
 from p11tpm.error import Error
@@ -24,21 +24,21 @@ _ORDER = {  # SEC 2, clauses 2.4.2 and 2.5.1: bits of the curve and the order of
         0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
     ),
 }
-_LABEL = b"SECRET"
 
 
-def make_salt(srk_public: bytes) -> tuple[bytes, bytes]:
+def make_salt(srk_public: bytes, label: bytes = b"SECRET") -> tuple[bytes, bytes]:
     """Make a salt for the key with this TPMT_PUBLIC: the salt and its TPM2B_ENCRYPTED_SECRET's contents.
 
+    Another label makes it something else: with b"DUPLICATE" it is the seed of a key that is imported.
     CKR_DEVICE_ERROR for a key that can not take one: a curve other than P-256 and P-384.
     """
     digest = HASHES[int.from_bytes(srk_public[2:4], "big")]
     if template.is_rsa(srk_public):
-        return _rsa(srk_public, digest)
-    return _ecc(srk_public, digest)
+        return _rsa(srk_public, digest, label)
+    return _ecc(srk_public, digest, label)
 
 
-def _ecc(public: bytes, digest: str) -> tuple[bytes, bytes]:
+def _ecc(public: bytes, digest: str, label: bytes) -> tuple[bytes, bytes]:
     curve = template.curve(public)
     if curve not in _ORDER:
         raise Error(CKR.DEVICE_ERROR, f"the storage root key is on the curve {curve}: P-256 or P-384 is needed")
@@ -56,7 +56,7 @@ def _ecc(public: bytes, digest: str) -> tuple[bytes, bytes]:
     if failed:
         raise _no_point()
     ephemeral = bytes(ffi.buffer(own_x))
-    salt = kdfe(digest, bytes(ffi.buffer(shared)), _LABEL, ephemeral, x, hashlib.new(digest).digest_size * 8)
+    salt = kdfe(digest, bytes(ffi.buffer(shared)), label, ephemeral, x, hashes.new(digest).digest_size * 8)
     ffi.memmove(shared, bytes(size), size)
     return salt, sized(ephemeral) + sized(bytes(ffi.buffer(own_y)))
 
@@ -65,14 +65,14 @@ def _no_point() -> Error:
     return Error(CKR.DEVICE_ERROR, "the storage root key of the store is no point on its curve: restore the store")
 
 
-def _rsa(public: bytes, digest: str) -> tuple[bytes, bytes]:
+def _rsa(public: bytes, digest: str, label: bytes) -> tuple[bytes, bytes]:
     """RSAES-OAEP with the key's name algorithm; the label's zero byte counts (RFC 8017, clause 7.1.1)."""
     modulus, exponent = template.rsa_numbers(public)
     size = (modulus.bit_length() + 7) // 8
-    label = hashlib.new(digest, _LABEL + b"\0").digest()
-    width = len(label)
+    hashed = hashes.digest(digest, label + b"\0")
+    width = len(hashed)
     salt, seed = urandom(width), urandom(width)
-    block = label + bytes(size - 3 * width - 2) + b"\x01" + salt
+    block = hashed + bytes(size - 3 * width - 2) + b"\x01" + salt
     masked = _mix(block, mgf1(digest, seed, len(block)))
     masked_seed = _mix(seed, mgf1(digest, masked, width))
     number = pow(int.from_bytes(masked_seed + masked, "big"), exponent, modulus)

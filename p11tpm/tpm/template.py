@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-
+from p11tpm import hashes
 from p11tpm.tpm import command
 from p11tpm.tpm.codec import Reader, name_of, sized, u16, u32
 
@@ -20,7 +19,8 @@ RESTRICTED, DECRYPT, SIGN = 1 << 16, 1 << 17, 1 << 18
 
 _FIXED = FIXED_TPM | FIXED_PARENT
 # adminWithPolicy stays clear, so that a key can be certified with its own authorisation value
-_KEY = _FIXED | SENSITIVE_DATA_ORIGIN | USER_WITH_AUTH | NO_DA | SIGN | DECRYPT
+_IMPORTED = USER_WITH_AUTH | NO_DA | SIGN | DECRYPT
+_KEY = _FIXED | SENSITIVE_DATA_ORIGIN | _IMPORTED
 _SRK = _FIXED | SENSITIVE_DATA_ORIGIN | USER_WITH_AUTH | NO_DA | RESTRICTED | DECRYPT
 
 
@@ -36,6 +36,18 @@ def rsa(bits: int) -> bytes:
 def ec(curve: str) -> bytes:
     """Give the template of an EC key for signatures and key agreement; `curve` is one of CURVES."""
     return _head(ECC, _KEY) + _NULL + _NULL + u16(CURVES[curve]) + _NULL + sized(b"") + sized(b"")
+
+
+def imported_rsa(modulus: int, exponent: int) -> bytes:
+    """Give the public area of an RSA key from outside; its exponent has 32 bits at the most."""
+    bits = modulus.bit_length()
+    number = modulus.to_bytes((bits + 7) // 8, "big")
+    return _head(RSA, _IMPORTED) + _NULL + _NULL + u16(bits) + u32(0 if exponent == 65537 else exponent) + sized(number)
+
+
+def imported_ec(curve: str, x: bytes, y: bytes) -> bytes:
+    """Give the public area of an EC key from outside; its coordinates are as long as the curve's field."""
+    return _head(ECC, _IMPORTED) + _NULL + _NULL + u16(CURVES[curve]) + _NULL + sized(x) + sized(y)
 
 
 def srk() -> bytes:
@@ -59,7 +71,7 @@ def user(so_public: bytes, *, no_pin: bool = False) -> bytes:
 
 def _extend(policy: bytes, *more: bytes) -> bytes:
     for part in more:
-        policy = hashlib.sha256(policy + part).digest()
+        policy = hashes.digest("sha256", policy + part)
     return policy
 
 
@@ -90,6 +102,14 @@ def is_storage_key(public: bytes) -> bool:
     attributes = int.from_bytes(public[4:8], "big")
     wanted = RESTRICTED | DECRYPT
     return int.from_bytes(public[:2], "big") in {RSA, ECC} and attributes & (wanted | SIGN) == wanted
+
+
+def symmetric(public: bytes) -> tuple[bytes, int, bytes]:
+    """Give what a storage key encrypts its children with: algorithm, size of the key in bits, mode."""
+    reader = Reader(public)
+    reader.take(8)
+    reader.buffer()
+    return reader.take(2), reader.number(2), reader.take(2)
 
 
 def _parameters(public: bytes) -> Reader:

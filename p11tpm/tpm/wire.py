@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from time import sleep
 
+from p11tpm import hashes
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error, TpmError
 from p11tpm.tpm.codec import Reader, u32
@@ -73,18 +73,18 @@ class Wire:
     ) -> tuple[int, bytes]:
         """Send a command in a session that authorises its first handle. TamperedError if the response is forged.
 
-        `cipher` encrypts instead of the session, for a caller that does not know the object's authorisation value.
+        `cipher` encrypts instead of the session: for a caller that does not know the object's authorisation value, or
+        to have the response prove that the TPM knows this session's key and nonces too.
         """
         if session.authorises_only and not handles:
             return self.plain(command, parameters=parameters)
         sessions = (session, cipher) if cipher else (session,)
         session.begin(auth, hides=command.hides and not cipher, hidden=command.hidden and not cipher)
-        if cipher:
-            cipher.begin(b"", hides=command.hides, hidden=command.hidden)
-        if command.hides:
-            parameters = sessions[-1].hide(parameters)
+        if cipher:  # one that neither authorises nor encrypts is refused: Part 2, clause 8.4
+            cipher.begin(None, hides=command.hides, hidden=command.hidden or not command.hides)
+        parameters = sessions[-1].hide(parameters)
         names = b"".join([name for _, name in handles])
-        digest = hashlib.sha256(u32(command.code) + names + parameters).digest()
+        digest = hashes.digest("sha256", u32(command.code) + names + parameters)
         area = session.area(digest, cipher.nonce_tpm if cipher else b"") + (cipher.area(digest) if cipher else b"")
         request = command.request(b"".join([u32(handle) for handle, _ in handles]), area, parameters)
         reader = self._send(command, request, SESSIONS)
@@ -96,13 +96,13 @@ class Wire:
     def _accept(self, command: Command, sessions: tuple[Session, ...], reader: Reader) -> bytes:
         """Check a response and give its parameters in clear."""
         parameters = reader.take(reader.number(4))
-        digest = hashlib.sha256(u32(0) + u32(command.code) + parameters).digest()
+        digest = hashes.digest("sha256", u32(0) + u32(command.code) + parameters)
         for session in sessions:
             session.accept(command, digest, reader)
             if session.once:
                 self.connection.ended(session.handle)
         reader.end()
-        return sessions[-1].uncover(parameters) if command.hidden else parameters
+        return sessions[-1].uncover(parameters)
 
     def _handle(self, command: Command, reader: Reader) -> int:
         return reader.number(4) if command.makes else 0

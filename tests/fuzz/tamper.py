@@ -99,16 +99,21 @@ class Tamperer(rig.CountingProxy):
         self._made: list[bytes] = []
         self.change = self._watch
         self._next: Change | None = None
+        self._skip = 0
         self._cut = False
 
-    def once(self, change: Change | None) -> None:
-        self._next, self.applied = change, False
+    def once(self, change: Change | None, skip: int = 0) -> None:
+        """Make a change, or none; `skip` responses to the same command go by before."""
+        self._next, self._skip, self.applied = change, skip, False
         self.clear()
 
     def _watch(self, request: bytes, response: bytes) -> bytes:
         if name_of(request) in {"StartAuthSession", "Load"} and response[HEADER - 4 : HEADER] == bytes(4):
             self._made.append(response[HEADER : HEADER + 4])
         if self._next is None or name_of(request) != self._next.command:
+            return response
+        if self._skip:
+            self._skip -= 1
             return response
         changed, self._next = self._next(response), None
         self.applied = changed != response

@@ -362,3 +362,19 @@ def test_forks_while_threads_work_do_not_hang(store):
     end.set()
     for thread in threads:
         thread.join()
+
+
+def test_a_file_that_nobody_touches_is_not_read_again(store, directory, monkeypatch):
+    """...and one that somebody wrote to is, however long it was left alone before."""
+    token = store.add_token(a_token())
+    later = time.time_ns() + 4_000_000_000
+    monkeypatch.setattr("p11tpm.database.time_ns", lambda: later)
+    before = store.version()
+    statements = []
+    store.database._connection.set_trace_callback(statements.append)
+    assert [store.version() for _ in range(3)] == [before] * 3
+    assert statements == []
+    Store(str(directory)).update_token(token, label="changed")
+    assert store.version() != before
+    assert statements == ["PRAGMA data_version"]
+    assert store.token(token).label == "changed"

@@ -202,24 +202,6 @@ def test_a_pin_is_not_tried_again_when_the_connection_breaks(ground, swtpm, auth
     assert ground.unseal() == SECRET
 
 
-@pytest.mark.parametrize("command", ["ObjectChangeAuth", "PolicySecret"])
-def test_nor_when_it_is_changed(ground, command):
-    tried = []
-
-    def cut(request: bytes, response: bytes) -> bytes:
-        if name_of_command(request) == command:
-            tried.append(request)
-            raise ConnectionError
-        return response
-
-    ground.proxy.change = cut
-    with pytest.raises(Error, match="is not known"):
-        provision.reset_user_auth(ground.tpm, ground.srk, ground.user, ground.so, SO, NEW)
-    assert len(tried) == 1
-    ground.proxy.change = None
-    assert ground.unseal() == SECRET
-
-
 def test_a_cleared_tpm_is_recognised(ground, key, swtpm):
     ground.sign(key)
     swtpm.clear()

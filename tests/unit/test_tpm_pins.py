@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import tpm2_pytss as tss
 
-from p11tpm.error import TPM, TpmError
+from fuzz.tamper import name_of as name_of_command
+from p11tpm.error import TPM, Error, TpmError
 from p11tpm.tpm import provision, template
 from p11tpm.tpm.codec import name_of
 from unit.tpm_ground import NEW, SECRET, SO, USER, WRONG, Ground
@@ -54,10 +55,10 @@ def test_the_user_changes_the_value_by_the_old_one(ground):
     user = provision.change_user_auth(tpm, srk, ground.user, ground.so.public, USER, NEW)
     assert ground.proxy.names == [
         "StartAuthSession",
+        "Load",
         "PolicyAuthValue",
         "PolicyCommandCode",
         "PolicyOR",
-        "Load",
         "ObjectChangeAuth",
         "FlushContext",
     ]
@@ -108,6 +109,48 @@ def test_a_token_without_pin_is_not_protected_against_guessing(ground):
     assert tpm.unseal(srk, user, b"") == SECRET
     refused(TPM.BAD_AUTH, tpm.unseal, srk, user, WRONG)
     assert tpm.lockout().counter == 0
+
+
+def change_by_the_user(ground: Ground) -> None:
+    provision.change_user_auth(ground.tpm, ground.srk, ground.user, ground.so.public, USER, NEW)
+
+
+def change_by_the_so(ground: Ground) -> None:
+    provision.reset_user_auth(ground.tpm, ground.srk, ground.user, ground.so, SO, NEW)
+
+
+@pytest.mark.parametrize(
+    ("change", "command"), [(change_by_the_user, "ObjectChangeAuth"), (change_by_the_so, "PolicySecret")]
+)
+def test_a_pin_is_not_tried_again_when_the_connection_breaks(ground, change, command):
+    tried = []
+
+    def cut(request: bytes, response: bytes) -> bytes:
+        if name_of_command(request) == command:
+            tried.append(request)
+            raise ConnectionError
+        return response
+
+    ground.proxy.change = cut
+    with pytest.raises(Error, match="is not known"):
+        change(ground)
+    assert len(tried) == 1
+    ground.proxy.change = None
+    assert ground.unseal() == SECRET
+
+
+def test_what_follows_the_sos_pin_is_tried_again(ground):
+    """After PolicySecret the PIN is known to be right."""
+    broken = iter([True])
+
+    def cut(request: bytes, response: bytes) -> bytes:
+        if name_of_command(request) == "ObjectChangeAuth" and next(broken, False):
+            raise ConnectionError
+        return response
+
+    ground.proxy.change = cut
+    user = provision.reset_user_auth(ground.tpm, ground.srk, ground.user, ground.so, SO, NEW)
+    assert ground.tpm.unseal(ground.srk, user, NEW) == SECRET
 
 
 # -- the referee: ESYS on the same TPM
