@@ -174,6 +174,17 @@ def finder_code() -> str:
     return f"#define MAGIC {magic}L\nstatic const char FINDER[] = {c_bytes(code)};\n"
 
 
+def first_code() -> str:
+    """Give the C definitions of the byte code of what Python imports before it can be told where to find anything."""
+    package = Path(sysconfig.get_path("stdlib", vars={"base": sys.base_prefix})) / "encodings"
+    lines = []
+    for name, file in (("ENCODINGS", "__init__"), ("ENCODINGS_ALIASES", "aliases"), ("ENCODINGS_UTF_8", "utf_8")):
+        source = package / f"{file}.py"
+        code = marshal.dumps(compile(source.read_bytes(), source, "exec", dont_inherit=True, optimize=2))
+        lines.append(f"static const unsigned char {name}[] = {c_bytes(code)};\n")
+    return "".join(lines)
+
+
 # -- the two
 
 
@@ -227,11 +238,12 @@ def build_module(package: Path, directory: Path) -> Path:
     ffi.cdef(abi.cdef)
     ffi.embedding_api("")
     ffi.embedding_init_code("from p11tpm import entry")
+    code = first_code() + finder_code()
     by_hand = "\n".join(f'#include "{name}.c"' for name in ("start", "fork", "interface"))
     ffi.set_source(
         "_p11tpm",
         "\n".join(
-            [INCLUDES.format(headers=header), python_paths(package), finder_code(), abi.prototypes, by_hand, abi.stubs]
+            [INCLUDES.format(headers=header), python_paths(package), code, abi.prototypes, by_hand, abi.stubs]
         ),
         compiler_verbose=0,
     )

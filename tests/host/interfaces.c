@@ -48,6 +48,7 @@ int main(int argc, char **argv)
     try("2.40", "PKCS 11", 2, 40, 0);
     try("3.0", NULL, 3, 0, 0);
     try("3.1", NULL, 3, 1, 0);
+    try("3.2", "PKCS 11", 3, 2, 0);
     try("other name", "Vendor XYZ", -1, 0, 0);
     try("fork safe", NULL, -1, 0, 1);
     must(get(NULL, NULL, &found, 0));

@@ -17,11 +17,11 @@ from host.core import WHOLE
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 PACKAGE = Path(p11tpm.__file__).parent
-STANDARD = {"collections", "functools", "types"}
+STANDARD = {"__future__"}
 
 # What a copy of the core tells at the end of its import: its modules' loaders, and whether each is what it should be.
 PROBE = """
-import functools, sys
+import sys
 def tell(name, module):
     spec, path = module.__spec__, module.__file__
     codes = [value.__code__ for value in vars(module).values() if getattr(value, "__module__", "") == name
