@@ -11,6 +11,10 @@ from __future__ import annotations
 from p11tpm.ck import CKA, CKK, CKO, CKR, UNAVAILABLE, name
 from p11tpm.error import Error
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
 Template = dict[int, bytes]
 
 TRUE = b"\x01"
@@ -48,14 +52,25 @@ def _is_text(value: bytes) -> bool:
 
 
 def _is_date(value: bytes) -> bool:
-    """CK_DATE: empty, or YYYYMMDD (clause 3.4)."""
-    return not value or (len(value) == 8 and value.isdigit())
+    """CK_DATE: empty, or YYYYMMDD, a day that there is (clause 3.4)."""
+    if not value:
+        return True
+    if len(value) != 8 or not value.isdigit():
+        return False
+    year, month, day = int(value[:4]), int(value[4:6]), int(value[6:])
+    leap = month == 2 and year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    return 1 <= month <= 12 and 1 <= day <= _DAYS[month - 1] + leap
 
 
 def _is_ulongs(value: bytes) -> bool:
     return len(value) % 8 == 0
 
 
+def _is_below_4(value: bytes) -> bool:
+    return _is_ulong(value) and to_ulong(value) < 4
+
+
+_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 BOOL, ULONG, BYTES, TEXT, DATE, ULONGS = _is_bool, _is_ulong, _is_bytes, _is_text, _is_date, _is_ulongs
 
 # How an object comes to be.
@@ -72,6 +87,7 @@ FIXED = "unchangeable"
 FREELY = "modifiable"
 TO_TRUE = "may become true only"
 TO_FALSE = "may become false only"
+BY_SO = "for the SO to set"
 
 DATA, CERTIFICATE, PUBLIC, PRIVATE = CKO.DATA, CKO.CERTIFICATE, CKO.PUBLIC_KEY, CKO.PRIVATE_KEY
 SECRET = CKO.SECRET_KEY
@@ -133,31 +149,34 @@ ATTRIBUTES = (
     Attribute(CKA.VALUE, BYTES, DATA, default=b"", change=FREELY),
     # X.509 certificates (clauses 4.6.2 and 4.6.3)
     Attribute(CKA.CERTIFICATE_TYPE, ULONG, CERTIFICATE, create=REQUIRED, only=ulong(0)),
-    Attribute(CKA.TRUSTED, BOOL, (CERTIFICATE, PUBLIC, SECRET), default=FALSE, only=FALSE),
-    Attribute(CKA.CERTIFICATE_CATEGORY, ULONG, CERTIFICATE, default=ulong(0)),
+    Attribute(CKA.TRUSTED, BOOL, (CERTIFICATE, PUBLIC, SECRET), default=FALSE, change=BY_SO),
+    Attribute(CKA.CERTIFICATE_CATEGORY, _is_below_4, CERTIFICATE, default=ulong(0)),
     Attribute(CKA.CHECK_VALUE, BYTES, CERTIFICATE),
-    Attribute(CKA.START_DATE, DATE, (CERTIFICATE, *KEYS), default=b"", change=FREELY),
-    Attribute(CKA.END_DATE, DATE, (CERTIFICATE, *KEYS), default=b"", change=FREELY),
+    Attribute(CKA.START_DATE, DATE, CERTIFICATE, default=b""),
+    Attribute(CKA.END_DATE, DATE, CERTIFICATE, default=b""),
     Attribute(CKA.PUBLIC_KEY_INFO, BYTES, CERTIFICATE),
     Attribute(CKA.SUBJECT, BYTES, CERTIFICATE, create=REQUIRED),
     Attribute(CKA.ID, BYTES, CERTIFICATE, default=b"", change=FREELY),
     Attribute(CKA.ISSUER, BYTES, CERTIFICATE, default=b"", change=FREELY),
     Attribute(CKA.SERIAL_NUMBER, BYTES, CERTIFICATE, default=b"", change=FREELY),
-    Attribute(CKA.VALUE, BYTES, CERTIFICATE, create=REQUIRED),
+    Attribute(CKA.VALUE, BYTES, CERTIFICATE, default=b""),
     Attribute(CKA.URL, TEXT, CERTIFICATE, default=b""),
     Attribute(CKA.HASH_OF_SUBJECT_PUBLIC_KEY, BYTES, CERTIFICATE, default=b""),
     Attribute(CKA.HASH_OF_ISSUER_PUBLIC_KEY, BYTES, CERTIFICATE, default=b""),
-    Attribute(CKA.JAVA_MIDP_SECURITY_DOMAIN, ULONG, CERTIFICATE, default=ulong(0)),
+    Attribute(CKA.JAVA_MIDP_SECURITY_DOMAIN, _is_below_4, CERTIFICATE, default=ulong(0)),
     Attribute(CKA.NAME_HASH_ALGORITHM, ULONG, CERTIFICATE),
     # Keys (clause 4.7)
     Attribute(CKA.KEY_TYPE, ULONG, KEYS, create=REQUIRED),
     Attribute(CKA.ID, BYTES, KEYS, default=b"", change=FREELY),
+    Attribute(CKA.START_DATE, DATE, KEYS, default=b"", change=FREELY),
+    Attribute(CKA.END_DATE, DATE, KEYS, default=b"", change=FREELY),
     Attribute(CKA.DERIVE, BOOL, KEYS, default=FALSE, change=FREELY),
     Attribute(CKA.LOCAL, BOOL, KEYS, create=NEVER, generate=NEVER),
     Attribute(CKA.KEY_GEN_MECHANISM, ULONG, KEYS, create=NEVER, generate=NEVER),
-    Attribute(CKA.ALLOWED_MECHANISMS, ULONGS, KEYS),
+    Attribute(CKA.ALLOWED_MECHANISMS, ULONGS, KEYS, default=b""),
     Attribute(CKA.SUBJECT, BYTES, PAIR, default=b"", change=FREELY),
-    Attribute(CKA.PUBLIC_KEY_INFO, BYTES, PAIR, create=NEVER, generate=NEVER),
+    Attribute(CKA.PUBLIC_KEY_INFO, BYTES, PUBLIC, generate=NEVER),
+    Attribute(CKA.PUBLIC_KEY_INFO, BYTES, PRIVATE, create=NEVER, generate=NEVER),
     # Public keys (clause 4.8)
     Attribute(CKA.ENCRYPT, BOOL, PUBLIC, key=CKK.RSA, default=TRUE, change=FREELY),
     Attribute(CKA.ENCRYPT, BOOL, PUBLIC, key=CKK.EC, default=FALSE, change=FREELY),
@@ -187,7 +206,7 @@ ATTRIBUTES = (
         Attribute(usage, BOOL, SECRET, default=TRUE, change=FREELY)
         for usage in (CKA.ENCRYPT, CKA.DECRYPT, CKA.SIGN, CKA.VERIFY, CKA.WRAP, CKA.UNWRAP)
     ),
-    Attribute(CKA.CHECK_VALUE, BYTES, SECRET, create=NEVER, generate=NEVER),
+    Attribute(CKA.CHECK_VALUE, BYTES, SECRET, generate=NEVER),
     Attribute(CKA.VALUE, BYTES, SECRET, create=REQUIRED, generate=NEVER, sensitive=True),
     Attribute(CKA.VALUE_LEN, ULONG, SECRET, create=NEVER),
     # RSA keys (Current Mechanisms 3.0, clause 2.1)
@@ -213,6 +232,8 @@ ATTRIBUTES = (
     Attribute(CKA.EC_POINT, BYTES, PUBLIC, key=CKK.EC, create=REQUIRED, generate=NEVER),
     Attribute(CKA.VALUE, BYTES, PRIVATE, key=CKK.EC, generate=NEVER, sensitive=True),
 )
+
+_FOR_A_COPY = {CKA.TOKEN, CKA.PRIVATE, CKA.MODIFIABLE, CKA.DESTROYABLE}  # a copy may have them otherwise
 
 _ROWS = {(of, row.key, row.type): row for row in ATTRIBUTES for of in row.of}
 PAIR_TYPES = (CKK.RSA, CKK.EC)
@@ -249,10 +270,28 @@ def complete(template: Template, object_class: int, key_type: int | None, how: s
             raise Error(CKR.TEMPLATE_INCOMPLETE, f"the template lacks {name(CKA, type_)}")
         if row.default is not None:
             attributes[type_] = row.default
+    _check_together(attributes, object_class)
     return attributes
 
 
-def check_change(attributes: Template, changes: Template) -> None:
+def _check_together(attributes: Template, object_class: int) -> None:
+    """Check what one attribute demands of another (clauses 4.6.3 and 4.9)."""
+    if attributes.get(CKA.ALWAYS_AUTHENTICATE) == TRUE and attributes[CKA.PRIVATE] != TRUE:
+        raise Error(CKR.TEMPLATE_INCONSISTENT, "CKA_ALWAYS_AUTHENTICATE is for private objects")
+    if object_class == CERTIFICATE and not attributes[CKA.VALUE]:
+        elsewhere = (CKA.URL, CKA.HASH_OF_SUBJECT_PUBLIC_KEY, CKA.HASH_OF_ISSUER_PUBLIC_KEY)
+        if not all(attributes[type_] for type_ in elsewhere):
+            raise Error(CKR.TEMPLATE_INCOMPLETE, "a certificate needs CKA_VALUE, or a URL and two hashes")
+
+
+def check_known(template: Template, known: Template) -> None:
+    """Refuse values other than those that the token finds itself: CKR_ATTRIBUTE_VALUE_INVALID; empty ones are none."""
+    for type_, value in known.items():
+        if template.get(type_) not in {None, b"", value}:
+            raise Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name(CKA, type_)} does not belong to the object's value")
+
+
+def check_change(attributes: Template, changes: Template, *, by_so: bool = False) -> None:
     """Check what C_SetAttributeValue asks of an object with these attributes (clause 5.7.7).
 
     Raises CKR_ATTRIBUTE_TYPE_INVALID, CKR_ATTRIBUTE_READ_ONLY, CKR_ATTRIBUTE_VALUE_INVALID, or CKR_ACTION_PROHIBITED
@@ -260,6 +299,25 @@ def check_change(attributes: Template, changes: Template) -> None:
     """
     if attributes[CKA.MODIFIABLE] == FALSE:
         raise Error(CKR.ACTION_PROHIBITED, "the object is not modifiable")
+    _check_each(attributes, changes, {CKA.TRUSTED} if by_so else frozenset())
+
+
+def check_copy(attributes: Template, changes: Template) -> None:
+    """Check what C_CopyObject asks of a copy of an object with these attributes (clauses 4.4 and 5.7.2).
+
+    Raises CKR_ACTION_PROHIBITED for an object that is not copyable, CKR_TEMPLATE_INCONSISTENT for a private object
+    whose copy would not be private, and the codes of `check_change`.
+    """
+    if attributes.get(CKA.COPYABLE) != TRUE:
+        raise Error(CKR.ACTION_PROHIBITED, "the object is not copyable")
+    if attributes[CKA.PRIVATE] == TRUE and changes.get(CKA.PRIVATE) == FALSE:
+        raise Error(CKR.TEMPLATE_INCONSISTENT, "a private object has private copies only")
+    kept = {type_ for type_, value in changes.items() if attributes.get(type_) == value}
+    _check_each(attributes, changes, kept | _FOR_A_COPY)
+
+
+def _check_each(attributes: Template, changes: Template, free: AbstractSet[int] = frozenset()) -> None:
+    """Check changes one by one, those of `free` types for their values only."""
     object_class, key_type = kind(attributes)
     for type_, value in changes.items():
         row = row_of(object_class, key_type, type_)
@@ -268,7 +326,8 @@ def check_change(attributes: Template, changes: Template) -> None:
         if not row.valid(value):  # type: ignore[operator]
             raise Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name(CKA, type_)} can not have this value")
         one_way = {TO_TRUE: TRUE, TO_FALSE: FALSE}.get(row.change)
-        if row.change == FIXED or (one_way not in {None, value} and attributes.get(type_) != value):
+        fixed = row.change in {FIXED, BY_SO} and type_ not in free
+        if fixed or (one_way not in {None, value} and attributes.get(type_) != value):
             raise Error(CKR.ATTRIBUTE_READ_ONLY, f"{name(CKA, type_)} is {row.change}")
         row.check(value)
 

@@ -10,16 +10,36 @@ from __future__ import annotations
 import os
 
 from p11tpm import files
-from p11tpm.ck import CKR
+from p11tpm.ck import CKM, CKR
 from p11tpm.error import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
 SYSTEM = "/etc/p11tpm.conf"
 PIN_LONGEST = 128  # bytes
 _LONGEST = 65536  # bytes of a configuration file
+
+
+class Choice:
+    """A choice of mechanisms: these types only, or all but these."""
+
+    __slots__ = ("denied", "types")
+
+    def __init__(self, types: frozenset[int], *, denied: bool) -> None:
+        self.types = types
+        self.denied = denied
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Choice) and (self.types, self.denied) == (other.types, other.denied)
+
+    def __hash__(self) -> int:
+        return hash((self.types, self.denied))
+
+    def __contains__(self, type_: object) -> bool:
+        return (type_ in self.types) != self.denied
 
 
 class Config:
@@ -28,11 +48,12 @@ class Config:
     `store` is the directory of the store, an absolute path. `tcti` names the TPM as tpm2-tss does. `token` is the label
     of the token that programs are shown, None for the first one, ``*`` for all. `bus` is ``trusted`` if nobody can
     listen on the way to the TPM, else ``untrusted``. `pin_tries` is the number of wrong PINs
-    before this package stops asking the TPM, `pin_min` the length of a new PIN in bytes. `log` is ``syslog``,
+    before this package stops asking the TPM, `pin_min` the length of a new PIN in bytes. `mechanisms` is None for all
+    of them, or which ones: `Choice`. `log` is ``syslog``,
     ``stderr``, ``off`` or an absolute path, `log_level` is ``error`` or ``debug``.
     """
 
-    __slots__ = ("bus", "log", "log_level", "pin_min", "pin_tries", "store", "tcti", "token")
+    __slots__ = ("bus", "log", "log_level", "mechanisms", "pin_min", "pin_tries", "store", "tcti", "token")
 
     def __init__(self) -> None:
         self.store = ""
@@ -41,6 +62,7 @@ class Config:
         self.token: str | None = None
         self.pin_tries = 5
         self.pin_min = 4
+        self.mechanisms: Choice | None = None
         self.log = "syslog"
         self.log_level = "error"
 
@@ -132,11 +154,27 @@ def _word(*words: str, path: bool = False) -> Callable[[str], str]:
     return read
 
 
-_SETTINGS: dict[str, Callable[[str], str | int]] = {
+def _mechanisms(value: str) -> Choice | None:
+    if value == "*":
+        return None
+    words = value.replace(",", " ").split()
+    denied = {word[0] in "-!" for word in words}
+    if len(denied) > 1:
+        raise ValueError("write the mechanisms that are wanted, or each that is not with a - before it; not both")
+    names = [word.lstrip("-!") for word in words]
+    known = {f"CKM_{name}": type_ for name, type_ in vars(CKM).items() if not name.startswith("_")}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"there is no mechanism '{name}'; they are listed in README.md, as CKM_ECDSA")
+    return Choice(frozenset(known[name] for name in names), denied=denied == {True})
+
+
+_SETTINGS: dict[str, Callable[[str], Any]] = {
     "store": _path,
     "tcti": _any,
     "bus": _word("untrusted", "trusted"),
     "token": _any,
+    "mechanisms": _mechanisms,
     "pin-tries": _number(1, 10),
     "pin-min-length": _number(4, PIN_LONGEST),
     "log": _word("syslog", "stderr", "off", path=True),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from asn1crypto import core, keys, x509
 
 from p11tpm.attribute import Template, ulong
-from p11tpm.ck import CKA, CKR
+from p11tpm.ck import CKA, CKK, CKO, CKR
 from p11tpm.error import Error
+from p11tpm.hashes import digest
 
 _OIDS = {
     "p192": "1.2.840.10045.3.1.1",
@@ -54,22 +55,36 @@ def created_public(template: Template) -> Template:
 
 
 def _created_ec(params: bytes, octets: bytes) -> Template:
-    from p11tpm.mechanism import CURVES, curve_of
+    from p11tpm.mechanism import CURVES
 
-    curve = curve_of(params)
-    bits = CURVES[curve][0]
-    size = (bits + 7) // 8
     try:
         point = core.OctetString.load(octets, strict=True).native
     except ValueError:
         point = b""
+    curve, bits = next(((name, bits) for name, (bits, oid) in CURVES.items() if oid == params), ("", 0))
+    if point and not curve:
+        return _foreign_ec(params, point)
+    size = (bits + 7) // 8
     if len(point) != 1 + 2 * size or point[0] != 4:
         raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "CKA_EC_POINT is no DER OCTET STRING of an uncompressed point")
     return ec_public(curve, int.from_bytes(point[1 : 1 + size], "big"), int.from_bytes(point[1 + size :], "big"), bits)
 
 
+def _foreign_ec(params: bytes, point: bytes) -> Template:
+    """Describe a public key on a curve that no TPM has: it is kept as it is given."""
+    try:
+        domain = keys.ECDomainParameters.load(params, strict=True)
+        algorithm = keys.PublicKeyAlgorithm({"algorithm": "ec", "parameters": domain})
+        info = keys.PublicKeyInfo({"algorithm": algorithm, "public_key": keys.ECPointBitString(point)})
+        return {CKA.PUBLIC_KEY_INFO: info.dump()}
+    except (ValueError, TypeError):
+        raise Error(CKR.CURVE_NOT_SUPPORTED, "CKA_EC_PARAMS is no DER of a curve") from None
+
+
 def certificate(value: bytes) -> Template:
     """Give what an X.509 certificate says of itself: subject, issuer, serial number, public key (clause 4.6.3).
+
+    And its check value: the first three bytes of its SHA-1, a name and no safeguard.
 
     Raises CKR_ATTRIBUTE_VALUE_INVALID for bytes that are no certificate.
     """
@@ -80,6 +95,46 @@ def certificate(value: bytes) -> Template:
             CKA.ISSUER: tbs["issuer"].dump(),
             CKA.SERIAL_NUMBER: tbs["serial_number"].dump(),
             CKA.PUBLIC_KEY_INFO: tbs["subject_public_key_info"].dump(),
+            CKA.CHECK_VALUE: digest("sha1", value)[:3],
         }
     except (ValueError, TypeError, KeyError):
         raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "CKA_VALUE is no X.509 certificate in DER") from None
+
+
+def private_numbers(pkcs8: bytes) -> Template:
+    """Give the attributes that make a private key of a PrivateKeyInfo (RFC 5208, RFC 5915; clause 4.9).
+
+    RSA: modulus, exponents and primes; EC: parameters, private number, and the public point if it is there. Raises
+    CKR_WRAPPED_KEY_INVALID for anything else.
+    """
+    try:
+        info = keys.PrivateKeyInfo.load(pkcs8, strict=True)
+        kind, key = info.algorithm, info["private_key"].parsed
+        numbers = _RSA_NUMBERS if kind == "rsa" else ()
+        found = {type_: _unsigned(key[part].native) for type_, part in numbers}
+        if kind == "ec":
+            domain = info["private_key_algorithm"]["parameters"].dump()
+            found = {CKA.EC_PARAMS: domain, CKA.VALUE: key["private_key"].contents}
+            if key["public_key"].native is not None:
+                found[CKA.EC_POINT] = core.OctetString(key["public_key"].native).dump()
+    except (ValueError, TypeError, KeyError, OverflowError):
+        found = {}
+    if not found:
+        raise Error(CKR.WRAPPED_KEY_INVALID, "this is no RSA or EC private key in PKCS #8 DER")
+    return {CKA.CLASS: ulong(CKO.PRIVATE_KEY), CKA.KEY_TYPE: ulong(CKK.RSA if kind == "rsa" else CKK.EC), **found}
+
+
+def _unsigned(number: int) -> bytes:
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")
+
+
+_RSA_NUMBERS = (
+    (CKA.MODULUS, "modulus"),
+    (CKA.PUBLIC_EXPONENT, "public_exponent"),
+    (CKA.PRIVATE_EXPONENT, "private_exponent"),
+    (CKA.PRIME_1, "prime1"),
+    (CKA.PRIME_2, "prime2"),
+    (CKA.EXPONENT_1, "exponent1"),
+    (CKA.EXPONENT_2, "exponent2"),
+    (CKA.COEFFICIENT, "coefficient"),
+)

@@ -44,6 +44,13 @@ def read_bytes(data: Any, length: int, longest: int = LONGEST, too_long: int = C
     return bytes(ffi.buffer(data, length))
 
 
+def plausible(length: int) -> int:
+    """Give the length of a piece of data back; CKR_ARGUMENTS_BAD if it can not be meant."""
+    if length > LONGEST:
+        raise Error(CKR.ARGUMENTS_BAD, f"a length of {length} bytes can not be meant")
+    return length
+
+
 def write_bytes(out: Any, length: Any, size: int, produce: Callable[[], bytes]) -> None:
     """Answer a call that gives bytes back: the rule of two calls (clause 5.2).
 
@@ -62,6 +69,23 @@ def write_bytes(out: Any, length: Any, size: int, produce: Callable[[], bytes]) 
     length[0] = len(result)
 
 
+def write_kept(out: Any, length: Any, bound: int, produce: Callable[[], bytes]) -> None:
+    """Answer a call whose result may be shorter than is known beforehand: the rule of two calls (clause 5.2).
+
+    `bound` is what is answered without a buffer. With one, `produce` runs, and its result's own length decides: it
+    gives the same result again if the buffer was too small.
+    """
+    required(length)
+    if out == NULL:
+        length[0] = bound
+        raise LengthOnly
+    result = produce()
+    room, length[0] = length[0], len(result)
+    if room < len(result):
+        raise Error(CKR.BUFFER_TOO_SMALL, f"the result needs {len(result)} bytes")
+    ffi.memmove(out, result, len(result))
+
+
 def write_list(out: Any, length: Any, values: list[int]) -> None:
     """Answer a call that gives a list of CK_ULONG back: the rule of two calls again, counted in elements."""
     required(length)
@@ -71,8 +95,7 @@ def write_list(out: Any, length: Any, values: list[int]) -> None:
         return
     if room < len(values):
         raise Error(CKR.BUFFER_TOO_SMALL, f"there are {len(values)} elements")
-    for index, value in enumerate(values):
-        out[index] = value
+    out[0 : len(values)] = values
 
 
 def write_text(field: Any, text: str) -> None:

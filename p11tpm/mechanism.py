@@ -27,6 +27,7 @@ from p11tpm.parameter import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Container
     from typing import Any
 
     from p11tpm.parameter import Given
@@ -237,17 +238,20 @@ def _secrets() -> list[Mechanism]:
 MECHANISMS = {row.type: row for row in (*_rsa(), *_ec(), *_aes(), *_secrets(), *_digests())}
 DIGESTS = {row.type for row in MECHANISMS.values() if row.does == CKF.DIGEST}
 
-_offered: dict[str, dict[int, tuple[Mechanism, tuple[int, ...]]]] = {}
+_offered: dict[tuple[str, Container[int] | None], dict[int, tuple[Mechanism, tuple[int, ...]]]] = {}
 
 
-def offered(capabilities: str) -> dict[int, tuple[Mechanism, tuple[int, ...]]]:
-    """Give the mechanisms of a token by type, with their key sizes: those that a TPM with these capabilities has."""
-    found = _offered.get(capabilities)
+def offered(capabilities: str, chosen: Container[int] | None = None) -> dict[int, tuple[Mechanism, tuple[int, ...]]]:
+    """Give the mechanisms of a token by type, with their key sizes.
+
+    They are those that a TPM with these capabilities has and that are in `chosen`, of which None means all.
+    """
+    found = _offered.get((capabilities, chosen))
     if found is None:
         words = tuple(capabilities.split())
         sizes = {type_: (row, row.sizes(words)) for type_, row in MECHANISMS.items()}
-        found = {type_: entry for type_, entry in sizes.items() if entry[1]}
-        _offered[capabilities] = found
+        found = {type_: entry for type_, entry in sizes.items() if entry[1] and (chosen is None or type_ in chosen)}
+        _offered[capabilities, chosen] = found
     return found
 
 

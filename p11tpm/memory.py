@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from p11tpm.store import Record
 
 
+LAST = -1 << 40  # the identifiers below it are those of profile objects
+
+
 class Memory:
     """The session objects of one token in this process."""
 

@@ -61,6 +61,8 @@ class Module:
         log.configure(self.config)
         self.store = Store(self.config.store)
         self._lock = _thread.RLock()
+        self._running = _thread.allocate_lock()
+        self._running.acquire()
         self._tokens: dict[int, Token] = {}
         self._sessions = Handles(CKR.SESSION_HANDLE_INVALID)
         self._objects = Handles(CKR.OBJECT_HANDLE_INVALID)
@@ -161,6 +163,15 @@ class Module:
             raise Error(CKR.SESSION_READ_ONLY_EXISTS, "the SO needs all sessions to be read-write")
         session.token.login(user, pin)
 
+    def authenticate(self, session: Session, pin: bytes) -> None:
+        """Give the PIN that operations of the session wait for; if that locks it, the user is logged out."""
+        try:
+            session.authenticate(pin)
+        except Error as error:
+            if error.rv == CKR.PIN_LOCKED:
+                self.logout(session)
+            raise
+
     def logout(self, session: Session) -> None:
         """Log out; what the sessions had begun ends (clause 5.6.9)."""
         with self._lock:
@@ -192,7 +203,7 @@ class Module:
     def key(self, session: Session, handle: int) -> Object:
         """Read a key; CKR_KEY_HANDLE_INVALID if it is gone or hidden."""
         try:
-            return self.object(session, handle)
+            return session.take(self.object(session, handle))
         except Error as error:
             if error.rv == CKR.OBJECT_HANDLE_INVALID:
                 raise Error(CKR.KEY_HANDLE_INVALID, error.why) from None
@@ -200,8 +211,14 @@ class Module:
 
     # -- the end
 
+    def wait_for_end(self) -> None:
+        """Wait until the run ends, without the GIL: no slot ever has another event (clause 5.5.4)."""
+        with self._running:
+            pass
+
     def close(self) -> None:
         """End the run: logins, keys in the TPM, connections."""
+        self._running.release()
         for token in list(self._tokens.values()):
             token.close()
         self.store.close()

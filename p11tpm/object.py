@@ -5,6 +5,7 @@ from __future__ import annotations
 from p11tpm.attribute import TRUE, Template, kind, row_of, to_ulong
 from p11tpm.ck import CKA, CKR, name
 from p11tpm.error import Error
+from p11tpm.late import loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 class Object:
     """A data object, certificate or key, as it was when it was read; `reveal` decrypts the value of a secret key."""
 
-    __slots__ = ("_reveal", "_value", "key_type", "object_class", "record")
+    __slots__ = ("_reveal", "_value", "key_type", "object_class", "record", "waits")
 
     def __init__(
         self, record: Record, value: bytes | None = None, reveal: Callable[[Record], bytes] | None = None
@@ -25,6 +26,11 @@ class Object:
         self.object_class, self.key_type = kind(record.attributes)
         self._value = value  # CKA_VALUE of a private data object, decrypted
         self._reveal = reveal
+        self.waits = record.attributes.get(CKA.ALWAYS_AUTHENTICATE) == TRUE  # for a PIN before it may be used
+
+    def for_one_use(self) -> Object:
+        """Give the same object, with a wait of its own."""
+        return Object(self.record, self._value, self._reveal)
 
     @property
     def attributes(self) -> Template:
@@ -67,7 +73,19 @@ class Object:
             if self.record.secret is not None and self.readable:
                 return self.secret()
             raise Error(CKR.ATTRIBUTE_SENSITIVE, f"{name(CKA, type_)} never leaves the token")
+        if type_ == CKA.CHECK_VALUE and self.record.secret is not None and self.key_type is not None:
+            with loading:
+                from p11tpm.checkvalue import check_value
+
+            return check_value(self.key_type, self.secret())
         raise Error(CKR.ATTRIBUTE_TYPE_INVALID, f"the object has no {name(CKA, type_)}")
+
+    @property
+    def size(self) -> int:
+        """Bytes that the object takes: its attributes and what only the TPM can read."""
+        record = self.record
+        hidden = (record.tpm_public, record.tpm_private, record.secret)
+        return sum(map(len, record.attributes.values())) + sum(len(blob) for blob in hidden if blob)
 
     def ulong(self, type_: int) -> int:
         """Give the value of a CK_ULONG attribute."""

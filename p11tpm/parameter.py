@@ -257,6 +257,8 @@ class HkdfParams:
         self.extract, self.expand = bool(steps & 0xFF), bool(steps >> 8 & 0xFF)  # two CK_BBOOL, then padding
         if hash_ not in HASHES or kind not in {1, 2, 4} or not (self.extract or self.expand):
             raise refused("HKDF with an unknown hash or kind of salt, or without any step")
+        if kind == 4 and not self.salt_key:
+            raise refused("HKDF with the salt of a key that is not named")
         self.digest = HASHES[hash_]
         self.salt = given.pointed(salt, salt_length) if kind == 2 else None  # CKF_HKDF_SALT_DATA
         self.salt_key = self.salt_key if kind == 4 else 0  # CKF_HKDF_SALT_KEY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from p11tpm import attribute
 from p11tpm.attribute import FALSE, TRUE, Template, to_ulong, ulong
+from p11tpm.checkvalue import check_value
 from p11tpm.ck import CKA, CKK, CKO, CKR
 from p11tpm.error import Error
 from p11tpm.mechanism import AES_SIZES, LONGEST_SECRET, SECRETS
@@ -35,6 +36,7 @@ class SecretKey:
         self.attributes = attribute.complete(template, CKO.SECRET_KEY, key_type, how)
         self.attributes.pop(CKA.VALUE, None)
         given = self.attributes.pop(CKA.VALUE_LEN, None)
+        self._check_value = self.attributes.pop(CKA.CHECK_VALUE, b"")
         self.length = None if given is None else to_ulong(given)
 
     def check_length(self, length: int) -> None:
@@ -42,19 +44,33 @@ class SecretKey:
         if not (length in AES_SIZES if self.key_type == CKK.AES else 0 < length <= LONGEST_SECRET):
             raise Error(CKR.KEY_SIZE_RANGE, f"a key of this type can not have {length} bytes")
 
-    def add(self, token: Token, value: bytes, origin: Template, session: int, *, was_secret: bool) -> int:
+    def add(
+        self,
+        token: Token,
+        value: bytes,
+        origin: Template,
+        session: int,
+        *,
+        was_secret: bool,
+        never_left: bool | None = None,
+    ) -> int:
         """Add the key to the token and give its identifier.
 
         `origin`: what the token says of where the value comes from (CKA_LOCAL, CKA_KEY_GEN_MECHANISM). `was_secret`:
-        the value never was outside of the token: CKA_ALWAYS_SENSITIVE and CKA_NEVER_EXTRACTABLE follow the template.
+        the value never was outside of the token: CKA_ALWAYS_SENSITIVE and CKA_NEVER_EXTRACTABLE follow the template;
+        `never_left` is for the latter alone, where it differs.
         """
         if self.length not in {None, len(value)}:
             raise Error(CKR.TEMPLATE_INCONSISTENT, "CKA_VALUE_LEN is not the length of the value")
         self.check_length(len(value))
+        if self._check_value:
+            attribute.check_known(
+                {CKA.CHECK_VALUE: self._check_value}, {CKA.CHECK_VALUE: check_value(self.key_type, value)}
+            )
         attributes = {**self.attributes, **origin, CKA.VALUE_LEN: ulong(len(value))}
         attributes[CKA.ALWAYS_SENSITIVE] = attributes[CKA.SENSITIVE] if was_secret else FALSE
-        extractable = attributes[CKA.EXTRACTABLE] == TRUE
-        attributes[CKA.NEVER_EXTRACTABLE] = TRUE if was_secret and not extractable else FALSE
+        kept = was_secret if never_left is None else never_left
+        attributes[CKA.NEVER_EXTRACTABLE] = TRUE if kept and attributes[CKA.EXTRACTABLE] != TRUE else FALSE
         with token.lock:
             token.require_writer(attributes)
             return token.add([token.new_record(attributes, value)], session)[0]

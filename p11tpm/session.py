@@ -5,7 +5,7 @@ from __future__ import annotations
 import _thread
 
 from p11tpm.attribute import TRUE, Template
-from p11tpm.ck import CKA, CKR, CKS, CKU
+from p11tpm.ck import CKA, CKF, CKR, CKS, CKU
 from p11tpm.error import Error, LengthOnly
 
 TYPE_CHECKING = False
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from p11tpm.object import Object
     from p11tpm.token import Token
 
 _STATES = {  # (read-write, who is logged in): state (PKCS#11 Base Specification 3.0, clause 3.3)
@@ -33,6 +34,18 @@ SIGN_RECOVER = "signature with recovery"
 VERIFY = "verification"
 VERIFY_RECOVER = "verification with recovery"
 
+_KEYLESS = {FIND, DIGEST}
+_KINDS = {  # flag of C_SessionCancel: what it ends (clause 5.6.5); messages (CKF_MESSAGE_...) are never active here
+    CKF.FIND_OBJECTS: FIND,
+    CKF.DIGEST: DIGEST,
+    CKF.ENCRYPT: ENCRYPT,
+    CKF.DECRYPT: DECRYPT,
+    CKF.SIGN: SIGN,
+    CKF.SIGN_RECOVER: SIGN_RECOVER,
+    CKF.VERIFY: VERIFY,
+    CKF.VERIFY_RECOVER: VERIFY_RECOVER,
+}
+
 
 class Session:
     """One session. It costs no TPM handle, no thread and no file, so there may be thousands."""
@@ -42,6 +55,8 @@ class Session:
         self.token = token
         self.read_write = read_write
         self._operations: dict[str, Any] = {}
+        self._keys: dict[str, Object] = {}  # of operations that want a PIN of their own
+        self._taken: Object | None = None
         self._lock = _thread.RLock()
 
     @property
@@ -54,6 +69,10 @@ class Session:
         with self._lock:
             self.require_none(kind)
             self._operations[kind] = operation
+            self._keys.pop(kind, None)
+            if self._taken is not None and kind not in _KEYLESS:
+                self._keys[kind] = self._taken
+                self._taken = None
 
     def require_none(self, kind: str) -> None:
         """Refuse a second operation of a kind, before anything is looked at: CKR_OPERATION_ACTIVE."""
@@ -65,10 +84,45 @@ class Session:
         with self._lock:
             return self._operations.pop(kind, None) is not None
 
+    def cancel_these(self, flags: int) -> None:
+        """End the operations that CKF_ flags name; those that are not active, and other flags, are passed over."""
+        for flag, kind in _KINDS.items():
+            if flags & flag:
+                self.cancel(kind)
+
     def cancel_all(self) -> None:
         """End every operation, as login, logout and the end of the session do."""
         with self._lock:
             self._operations.clear()
+            self._keys.clear()
+            self._taken = None
+
+    @property
+    def calculates(self) -> bool:
+        """Whether an operation is active that is no search."""
+        return any(kind != FIND for kind in self._operations)
+
+    # -- keys with CKA_ALWAYS_AUTHENTICATE (clause 4.9)
+
+    def take(self, key: Object) -> Object:
+        """Give a key as the next operation gets it: one that wants a PIN for each use does so for each operation."""
+        self._taken = None
+        if key.waits:
+            key = self._taken = key.for_one_use()
+        return key
+
+    def authenticate(self, pin: bytes) -> None:
+        """Let the keys that wait for a PIN be used once; CKR_OPERATION_NOT_INITIALIZED if none does.
+
+        A wrong PIN is counted as it is at a login: CKR_PIN_INCORRECT, CKR_PIN_LOCKED; the operation goes on waiting.
+        """
+        with self._lock:
+            keys = [key for kind, key in self._keys.items() if kind in self._operations and key.waits]
+            if not keys or self.token.seen.no_pin:
+                raise Error(CKR.OPERATION_NOT_INITIALIZED, "no operation waits for its own login")
+            self.token.check_pin(pin)
+            for key in keys:
+                key.waits = False
 
     def using(self, kind: str) -> _Use:
         """Use an operation for the last time; it goes on if only a length was asked for or the buffer was too small."""

@@ -11,17 +11,19 @@ from p11tpm.ck import CKA, CKF, CKO, CKR, CKU
 from p11tpm.error import Error
 from p11tpm.late import loading
 from p11tpm.mechanism import Mechanism, offered
-from p11tpm.memory import Memory
+from p11tpm.memory import LAST, Memory
 from p11tpm.object import Object
 from p11tpm.store import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.config import Config
+    from p11tpm.profile import Profiles
     from p11tpm.store import Store, TokenRow
     from p11tpm.vault import Vault
 
 _MOST_READ = 64  # objects that are kept after they were read
+_PROFILE = attribute.ulong(CKO.PROFILE)
 
 
 class Token:
@@ -33,6 +35,7 @@ class Token:
         self.lock = _thread.RLock()
         self.seen = row  # the token as it was when somebody asked last
         self._vault: Vault | None = None
+        self._profiles: Profiles | None = None
         self._read_before: dict[int, Object] = {}
         self._read_at: object = None
         self.id = row.id
@@ -139,7 +142,7 @@ class Token:
     @property
     def mechanisms(self) -> dict[int, tuple[Mechanism, tuple[int, ...]]]:
         """The mechanisms by type, with their key sizes; nothing is asked for them."""
-        return offered(self.seen.capabilities)
+        return offered(self.seen.capabilities, self._config.mechanisms)
 
     def mechanism(self, type_: int, does: int) -> Mechanism:
         """Find a mechanism that does what is asked (a CKF_ flag); CKR_MECHANISM_INVALID if there is none."""
@@ -178,6 +181,11 @@ class Token:
                 raise Error(CKR.USER_ANOTHER_ALREADY_LOGGED_IN, "the other role is logged in")
             self.vault.open(user, pin)
             self.logged_in = user
+
+    def check_pin(self, pin: bytes) -> None:
+        """Check the user's PIN once more, with the errors of `login` (CKU_CONTEXT_SPECIFIC)."""
+        with self.lock:
+            self.vault.check_user(pin)
 
     def logout(self) -> None:
         """End the login of the process: private session objects go, and so do the keys in the TPM (clause 5.6.9)."""
@@ -228,12 +236,25 @@ class Token:
     def _shelf(self, id_: int) -> Store | Memory:
         return self._shelves[id_ < 0]
 
+    @property
+    def profiles(self) -> Profiles:
+        """The profile objects, which are in no store."""
+        with self.lock:
+            if self._profiles is None:
+                with loading:
+                    from p11tpm.profile import Profiles
+
+                self._profiles = Profiles(self.id)
+            return self._profiles
+
     def find(self, template: Template) -> list[int]:
         """Find the visible objects that match a template, those of the store first."""
         hidden = {} if self.sees_private else {CKA.PRIVATE: TRUE}
         found = self._store.find(self.id, template, hidden) + self.memory.find(template, hidden)
         if CKA.VALUE in template and self.sees_private:
             found += self._find_encrypted(template)
+        if template.get(CKA.CLASS) == _PROFILE:
+            found += self.profiles.find(template)
         return found
 
     def _find_encrypted(self, template: Template) -> list[int]:
@@ -264,7 +285,7 @@ class Token:
 
     def record(self, id_: int) -> Record:
         """Give the record of an object that the host may see, as it is stored and not verified."""
-        record = self._shelf(id_).record(id_)
+        record = self.profiles.record(id_) if id_ < LAST else self._shelf(id_).record(id_)
         if record is None or (record.attributes.get(CKA.PRIVATE) == TRUE and not self.sees_private):
             raise Error(CKR.OBJECT_HANDLE_INVALID, "the object is gone, or it is private and nobody is logged in")
         return record
@@ -298,6 +319,8 @@ class Token:
 
     def new_record(self, attributes: Template, secret: bytes | None = None) -> Record:
         """Make the record of a new object; `secret` is the value of a secret key. It is added by `add`."""
+        if attributes.get(CKA.TRUSTED) == TRUE and self.logged_in != CKU.SO:
+            raise Error(CKR.ATTRIBUTE_READ_ONLY, "CKA_TRUSTED is for the SO to set")
         record = Record(self.id, urandom(16), {**attributes}, secret=secret)
         record.attributes[CKA.UNIQUE_ID] = record.uuid.hex().encode()
         return record
@@ -337,7 +360,7 @@ class Token:
     def _set(self, id_: int, changes: Template) -> bool:
         """Change attributes; False if the object is no longer as it was read."""
         record = self._read(id_).record
-        attribute.check_change(record.attributes, changes)
+        attribute.check_change(record.attributes, changes, by_so=self.logged_in == CKU.SO)
         self.require_writer(record.attributes)
         if CKA.VALUE in changes and self._is_encrypted(record.attributes):
             changes = {**changes, CKA.VALUE: self.vault.secret.encrypt(record.uuid, changes[CKA.VALUE])}

@@ -9,7 +9,7 @@ import _thread
 from os import urandom
 from time import time
 
-from p11tpm.ck import CKR, CKU
+from p11tpm.ck import CKA, CKR, CKU
 from p11tpm.error import Error
 from p11tpm.late import loading
 from p11tpm.pin import Tries, auth_value, check_new
@@ -75,6 +75,13 @@ class Vault:
         row = self._row()
         return Secret(self.tpm.unseal(self.srk, Blob(row.user_public, row.user_private), auth))
 
+    def check_user(self, pin: bytes) -> None:
+        """Check the user's PIN and nothing else; see `Tries.attempt` for the errors."""
+        with self._lock:
+            row = self._row()
+            _require_user_pin(row)
+            self.tries[CKU.USER].attempt(row, pin, row.user_private, self._open_user).wipe()
+
     def shut(self) -> None:
         """Wipe what a login left, and let go of the TPM."""
         with self._lock:
@@ -138,7 +145,7 @@ class Vault:
 
         row = self._row()
         so = Blob(row.so_public, row.so_private)
-        return provision.change_so_auth(self.tpm, self.srk, so, auth, auth_value(row, CKU.SO, new)).private
+        return provision.change_auth(self.tpm, self.srk, so, auth, auth_value(row, CKU.SO, new)).private
 
     def _change_user(self, auth: bytes, new: bytes) -> bytes:
         with loading:
@@ -154,12 +161,33 @@ class Vault:
         """Let the TPM make a key from a TPMT_PUBLIC."""
         return self.tpm.create(self.srk, template, auth)
 
-    def _use(self, what: Callable[[Srk, Key, D], T], key: Object, data: D) -> T:
-        record = key.record
+    def import_key(self, public: bytes, auth: bytes, number: bytes) -> Blob:
+        """Let the TPM take a key from outside, from its TPMT_PUBLIC and its secret number: see `importing`."""
+        with loading:
+            from p11tpm.tpm import importing
+
+        return importing.import_key(self.tpm, self.srk, public, auth, number)
+
+    def change_auth(self, record: Record, auth: bytes) -> Blob:
+        """Let the TPM wrap a key once more, under another authorisation value; the key itself stays as it is."""
+        with loading:
+            from p11tpm.tpm import provision
+
+        usable = self._usable(record)
+        return provision.change_auth(self.tpm, self.srk, usable, usable.auth, auth)
+
+    def _usable(self, record: Record) -> Key:
         if record.tpm_public is None or record.tpm_private is None:
             raise Error(CKR.DEVICE_ERROR, "the TPM holds no such key")
         auth = record.auth or self.secret.auth(record.uuid)
-        usable = Key(record.uuid, record.tpm_public, record.tpm_private, auth, record.resident)
+        return Key(record.uuid, record.tpm_public, record.tpm_private, auth, record.resident)
+
+    def _use(self, what: Callable[[Srk, Key, D], T], key: Object, data: D) -> T:
+        record = key.record
+        usable = self._usable(record)
+        if key.waits and not self._row().no_pin:
+            raise Error(CKR.USER_NOT_LOGGED_IN, "the key wants the PIN before each use (CKA_ALWAYS_AUTHENTICATE)")
+        key.waits = key.is_set(CKA.ALWAYS_AUTHENTICATE)
         result = what(self.srk, usable, data)
         if record.resident != usable.resident:
             self.residents.lost(record)
@@ -180,6 +208,10 @@ class Vault:
     def random(self, count: int) -> bytes:
         """Give random bytes of the TPM."""
         return self.tpm.random(self.srk, count)
+
+    def seed(self, seed: bytes) -> None:
+        """Add a seed to the TPM's generator of random numbers."""
+        self.tpm.stir(seed)
 
     # -- keys that stay in the TPM
 

@@ -6,9 +6,21 @@ else. `attach.entry` connects it to its C stub. Clauses are those of the PKCS#11
 
 from __future__ import annotations
 
-from p11tpm.entry import general, key, object, session, sign, slot  # noqa: A004 - the standard's nouns
+from p11tpm.entry import (
+    decrypt,
+    digest,
+    dual,
+    encrypt,
+    general,
+    key,
+    object,  # noqa: A004 - the standard's noun
+    session,
+    sign,
+    slot,
+    verify,
+)
 from p11tpm.entry.attach import attach_the_rest
 
-__all__ = ["general", "key", "object", "session", "sign", "slot"]
+__all__ = ["decrypt", "digest", "dual", "encrypt", "general", "key", "object", "session", "sign", "slot", "verify"]
 
 attach_the_rest()

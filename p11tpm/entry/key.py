@@ -9,15 +9,21 @@ from p11tpm.entry.attach import entry
 from p11tpm.entry.run import module
 from p11tpm.error import Error
 from p11tpm.late import loading
-from p11tpm.marshal import read_mechanism, read_template, required
+from p11tpm.marshal import read_bytes, read_mechanism, read_template, required, write_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from p11tpm.module import Module
+    from p11tpm.object import Object
+    from p11tpm.session import Session
+
     Ptr = Any
 
 MOST_RANDOM = 1 << 20  # bytes in one call; a TPM gives some 30 a command
+LONGEST_SEED = 1 << 16  # bytes in one call; a TPM takes 128 a command
+LONGEST_WRAPPED = 1 << 16
 
 
 @entry
@@ -62,10 +68,80 @@ def C_GenerateKeyPair(
 
 
 @entry
-def C_SeedRandom(session: int, _seed: Ptr, _length: int) -> None:
-    """Refuse a seed: the TPM's generator takes its own."""
-    module().session(session)
-    raise Error(CKR.RANDOM_SEED_NOT_SUPPORTED, "the TPM seeds its own generator")
+def C_DeriveKey(session: int, mechanism: Ptr, base: int, template: Ptr, count: int, handle: Ptr) -> None:
+    """Make a key from a key."""
+    run = module()
+    current = run.session(session)
+    required(handle)
+    given = read_mechanism(mechanism)
+    wanted = read_template(template, count)
+    current.require_write(wanted)
+    with loading:
+        from p11tpm.operation.derive import derive_key
+
+    id_ = derive_key(
+        current.token, lambda other: run.key(current, other), run.key(current, base), given, wanted, session
+    )
+    handle[0] = run.handle_of(current.token, id_)
+
+
+@entry
+def C_WrapKey(session: int, mechanism: Ptr, wrapping: int, key: int, out: Ptr, out_length: Ptr) -> None:
+    """Encrypt a key by a key."""
+    run = module()
+    current = run.session(session)
+    given = read_mechanism(mechanism)
+    with loading:
+        from p11tpm.operation.wrap import Wrapping
+
+    by = _key(run, current, wrapping, CKR.WRAPPING_KEY_HANDLE_INVALID)
+    work = Wrapping(current.token, by, run.key(current, key), given)
+    write_bytes(out, out_length, work.size, work.wrap)
+
+
+@entry
+def C_UnwrapKey(
+    session: int,
+    mechanism: Ptr,
+    unwrapping: int,
+    wrapped: Ptr,
+    wrapped_length: int,
+    template: Ptr,
+    count: int,
+    handle: Ptr,
+) -> None:
+    """Make a key of one that was encrypted by a key."""
+    run = module()
+    current = run.session(session)
+    required(handle)
+    given = read_mechanism(mechanism)
+    data = read_bytes(wrapped, wrapped_length, LONGEST_WRAPPED, CKR.WRAPPED_KEY_LEN_RANGE)
+    wanted = read_template(template, count)
+    current.require_write(wanted)
+    with loading:
+        from p11tpm.operation.wrap import unwrap_key
+
+    by = _key(run, current, unwrapping, CKR.UNWRAPPING_KEY_HANDLE_INVALID)
+    handle[0] = run.handle_of(current.token, unwrap_key(current.token, by, given, data, wanted, session))
+
+
+def _key(run: Module, current: Session, handle: int, not_found: int) -> Object:
+    """Read a key that works on another; `not_found` if it is gone or hidden."""
+    try:
+        return run.object(current, handle)
+    except Error as error:
+        if error.rv == CKR.OBJECT_HANDLE_INVALID:
+            raise Error(not_found, error.why) from None
+        raise
+
+
+@entry
+def C_SeedRandom(session: int, seed: Ptr, length: int) -> None:
+    """Give the TPM's generator a seed beside its own."""
+    current = module().session(session)
+    data = read_bytes(seed, length, LONGEST_SEED)
+    if data:
+        current.token.vault.seed(data)
 
 
 @entry

@@ -31,6 +31,29 @@ def C_CreateObject(session: int, template: Ptr, count: int, handle: Ptr) -> None
 
 
 @entry
+def C_CopyObject(session: int, handle: int, template: Ptr, count: int, new_handle: Ptr) -> None:
+    """Make a copy of an object, with other attributes where the template says so."""
+    run = module()
+    current = run.session(session)
+    required(new_handle)
+    changes = read_template(template, count)
+    original = run.object(current, handle)
+    current.require_write({**original.attributes, **changes})
+    with loading:
+        from p11tpm.operation.copy import copy_object
+
+    new_handle[0] = run.handle_of(current.token, copy_object(current.token, original, changes, session))
+
+
+@entry
+def C_GetObjectSize(session: int, handle: int, size: Ptr) -> None:
+    """Give the number of bytes that an object takes."""
+    run = module()
+    required(size)
+    size[0] = run.object(run.session(session), handle).size
+
+
+@entry
 def C_DestroyObject(session: int, handle: int) -> None:
     """Delete an object."""
     run = module()

@@ -7,7 +7,14 @@ import os
 from p11tpm.ck import CKR
 from p11tpm.error import Error
 from p11tpm.late import loading
+from p11tpm.marshal import NULL
 from p11tpm.module import Module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from p11tpm.session import Session
 
 _run: Module | None = None
 
@@ -17,6 +24,18 @@ def module() -> Module:
     if _run is None:
         raise Error(CKR.CRYPTOKI_NOT_INITIALIZED, "C_Initialize was not called")
     return _run
+
+
+def to_begin(session: int, kind: str, mechanism: Any) -> Session | None:
+    """Give the session in which an operation is to begin: CKR_OPERATION_ACTIVE if one of its kind is active.
+
+    None: a NULL mechanism ended an active one, which is what it is for (3.0, clauses 5.8 to 5.15).
+    """
+    current = module().session(session)
+    if mechanism == NULL and current.cancel(kind):
+        return None
+    current.require_none(kind)
+    return current
 
 
 def begin() -> Module:

@@ -49,16 +49,55 @@ def C_GetSessionInfo(session: int, info: Ptr) -> None:
 
 
 @entry
+def C_SessionCancel(session: int, flags: int) -> None:
+    """End operations of a session."""
+    module().session(session).cancel_these(flags)
+
+
+@entry
+def C_GetOperationState(session: int, _state: Ptr, length: Ptr) -> None:
+    """Refuse to save an operation: the state of a hash stays in the library that makes it."""
+    current = module().session(session)
+    required(length)
+    if not current.calculates:
+        raise Error(CKR.OPERATION_NOT_INITIALIZED, "no operation is active in the session")
+    raise Error(CKR.STATE_UNSAVEABLE, "operations of this token can not be saved")
+
+
+@entry
+def C_SetOperationState(session: int, state: Ptr, _length: int, _encryption_key: int, _signing_key: int) -> None:
+    """Refuse a saved operation: none comes from here."""
+    module().session(session)
+    required(state)
+    raise Error(CKR.SAVED_STATE_INVALID, "operations of this token can not be saved")
+
+
+@entry
 def C_Login(session: int, user: int, pin: Ptr, pin_length: int) -> None:
     """Log in for all sessions of the process."""
+    _login(session, user, pin, pin_length)
+
+
+@entry
+def C_LoginUser(session: int, user: int, pin: Ptr, pin_length: int, name: Ptr, name_length: int) -> None:
+    """Log in as a user with a name: the two users of a token have none."""
+    if read_bytes(name, name_length, PIN_LONGEST):
+        module().session(session)
+        raise Error(CKR.ARGUMENTS_BAD, "the users of this token have no names")
+    _login(session, user, pin, pin_length)
+
+
+def _login(session: int, user: int, pin: Ptr, pin_length: int) -> None:
     run = module()
     current = run.session(session)
-    if user == CKU.CONTEXT_SPECIFIC:
-        raise Error(CKR.OPERATION_NOT_INITIALIZED, "no operation waits for its own login")
-    if user not in {CKU.SO, CKU.USER}:
+    if user not in {CKU.SO, CKU.USER, CKU.CONTEXT_SPECIFIC}:
         raise Error(CKR.USER_TYPE_INVALID, f"there is no user type {user}")
     required(pin)
-    run.login(current, user, read_bytes(pin, pin_length, PIN_LONGEST, CKR.PIN_INCORRECT))
+    given = read_bytes(pin, pin_length, PIN_LONGEST, CKR.PIN_INCORRECT)
+    if user == CKU.CONTEXT_SPECIFIC:
+        run.authenticate(current, given)
+    else:
+        run.login(current, user, given)
 
 
 @entry

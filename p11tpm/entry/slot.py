@@ -62,6 +62,19 @@ def C_GetTokenInfo(slot: int, info: Ptr) -> None:
 
 
 @entry
+def C_WaitForSlotEvent(flags: int, slot: Ptr, reserved: Ptr) -> None:
+    """Wait for an event in a slot: a TPM is never inserted nor removed, so a wait ends with the run."""
+    run = module()
+    required(slot)
+    if reserved != NULL:
+        raise Error(CKR.ARGUMENTS_BAD, "the third argument is reserved and must be NULL")
+    if flags & CKF.DONT_BLOCK:
+        raise Error(CKR.NO_EVENT, "nothing happened in any slot")
+    run.wait_for_end()
+    raise Error(CKR.CRYPTOKI_NOT_INITIALIZED, "C_Finalize was called")
+
+
+@entry
 def C_GetMechanismList(slot: int, mechanisms: Ptr, count: Ptr) -> None:
     """List the mechanisms, as the TPM said when the token was made: no command."""
     run = module()

@@ -41,7 +41,12 @@ def _certificate(token: Token, template: Template, session: int) -> int:
         with loading:
             from p11tpm import der
 
-        template = {**der.certificate(template[CKA.VALUE]), **template}
+        known = der.certificate(template[CKA.VALUE])
+        sure = {type_: known.pop(type_) for type_ in (CKA.PUBLIC_KEY_INFO, CKA.CHECK_VALUE)}
+        attribute.check_known(template, sure)
+        if template.get(CKA.CHECK_VALUE) == b"":
+            del sure[CKA.CHECK_VALUE]  # the host wants none (clause 4.6.2)
+        template = {**known, **template, **sure}
     return _add(token, attribute.complete(template, CKO.CERTIFICATE, None, attribute.CREATE), session)
 
 
@@ -53,7 +58,16 @@ def _public_key(token: Token, template: Template, session: int) -> int:
     with loading:
         from p11tpm import der
 
-    return _add(token, {**attributes, **der.created_public(attributes), **attribute.of_created_key()}, session)
+    known = der.created_public(attributes)
+    attribute.check_known(attributes, {CKA.PUBLIC_KEY_INFO: known[CKA.PUBLIC_KEY_INFO]})
+    return _add(token, {**attributes, **known, **attribute.of_created_key()}, session)
+
+
+def _private_key(token: Token, template: Template, session: int) -> int:
+    with loading:
+        from p11tpm.privatekey import PrivateKey
+
+    return PrivateKey(template, attribute.CREATE).add(token, session)
 
 
 def _secret_key(token: Token, template: Template, session: int) -> int:
@@ -68,5 +82,6 @@ _MAKERS = {
     CKO.DATA: _data,
     CKO.CERTIFICATE: _certificate,
     CKO.PUBLIC_KEY: _public_key,
+    CKO.PRIVATE_KEY: _private_key,
     CKO.SECRET_KEY: _secret_key,
 }

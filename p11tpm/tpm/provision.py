@@ -139,14 +139,17 @@ def create_token(
     return so, user
 
 
-def change_so_auth(tpm: Tpm, srk: Srk, so: Blob, old_auth: bytes, new_auth: bytes) -> Blob:
-    """Change the SO's authorisation value. TpmError 0x98E: the old one is wrong."""
+def change_auth(tpm: Tpm, srk: Srk, blob: Blob, old_auth: bytes, new_auth: bytes) -> Blob:
+    """Change an authorisation value without a policy: the SO's, or a key's. TpmError 0x98E: the SO's old one is wrong.
+
+    The object is still there under the old one for whoever has its old blob.
+    """
 
     def change() -> Blob:
         tpm.loaded.make_room(0)
-        handle = tpm.loaded.load(srk, so, salted=True)
+        handle = tpm.loaded.load(srk, blob, salted=True)
         try:
-            return _change(tpm, srk, tpm.loaded.session(srk), handle, so, old_auth, new_auth)
+            return _change(tpm, srk, tpm.loaded.session(srk), handle, blob, old_auth, new_auth)
         finally:
             tpm.let_go(handle[0])
 

@@ -28,10 +28,11 @@ _ECDSA = u16(0x0018)
 _HASH_OF_SIZE = {20: u16(0x0004), 32: u16(0x000B), 48: u16(0x000C), 64: u16(0x000D)}
 _NO_TICKET = u16(0x8024) + u32(0x40000007) + u16(0)  # TPMT_TK_HASHCHECK: the key is not restricted
 _RANDOM_MOST = 64  # a TPM gives no more than its largest digest at a time, and may give less
+_SEED_MOST = 128  # bytes of a TPM2B_SENSITIVE_DATA that every TPM takes (Part 3, clause 16.2.1)
 
 # What a persistent handle answers that is empty, or has another object than the key that was left there
 _NOT_RESIDENT = frozenset({TPM.HANDLE_1, TPM.AUTH_FAIL, TPM.BAD_AUTH, TPM.AUTH_UNAVAILABLE, TPM.LOCKOUT})
-_BELOW_SRK = {command.START_AUTH_SESSION, command.LOAD, command.CREATE}
+_BELOW_SRK = {command.START_AUTH_SESSION, command.LOAD, command.CREATE, command.IMPORT}
 
 # TPM_PT: Part 2, clause 6.13
 _CAP_TPM_PROPERTIES = 6
@@ -153,6 +154,14 @@ class Tpm:
                 raise Error(CKR.DEVICE_ERROR, "the TPM gives no random bytes")
             given += data
         return given[:count]
+
+    def stir(self, seed: bytes) -> None:
+        """Add a seed to the state of the TPM's random numbers, whose own entropy stays (Part 3, clause 16.2)."""
+        self.run(lambda: self._stir(seed))
+
+    def _stir(self, seed: bytes) -> None:
+        for at in range(0, len(seed), _SEED_MOST):
+            self.wire.plain(command.STIR_RANDOM, parameters=sized(seed[at : at + _SEED_MOST]))
 
     def lockout(self) -> Lockout:
         """Ask for the state of the TPM's protection against guessing."""

@@ -194,3 +194,45 @@ class Cryptoki:
         out = self.ffi.new("CK_BYTE[]", count)
         self.C_GenerateRandom(session, out, count)
         return bytes(self.ffi.buffer(out, count))
+
+    def derive(self, session: int, base: int, mechanism: int, attributes, parameter: bytes = b"") -> int:
+        handle = self.ulong()
+        self.C_DeriveKey(session, self.mechanism(mechanism, parameter), base, *self.template(attributes), handle)
+        return handle[0]
+
+    def wrap(self, session: int, by: int, key: int, mechanism: int, parameter: bytes = b"") -> bytes:
+        given = self.mechanism(mechanism, parameter)
+        return self.bytes_of(lambda out, length: self.C_WrapKey(session, given, by, key, out, length))
+
+    def unwrap(self, session: int, by: int, mechanism: int, data: bytes, attributes, parameter: bytes = b"") -> int:
+        handle, given = self.ulong(), self.mechanism(mechanism, parameter)
+        self.C_UnwrapKey(session, given, by, data, len(data), *self.template(attributes), handle)
+        return handle[0]
+
+    def verify(self, session: int, key: int, mechanism: int, data: bytes, signature: bytes, parameter=b"") -> None:
+        self.C_VerifyInit(session, self.mechanism(mechanism, parameter), key)
+        self.C_Verify(session, data, len(data), signature, len(signature))
+
+    def verify_parts(self, session: int, key: int, mechanism: int, parts, signature: bytes, parameter=b"") -> None:
+        self.C_VerifyInit(session, self.mechanism(mechanism, parameter), key)
+        for part in parts:
+            self.C_VerifyUpdate(session, part, len(part))
+        self.C_VerifyFinal(session, signature, len(signature))
+
+    def digest(self, session: int, mechanism: int, data: bytes) -> bytes:
+        self.C_DigestInit(session, self.mechanism(mechanism))
+        return self.bytes_of(lambda out, length: self.C_Digest(session, data, len(data), out, length))
+
+    def crypt(self, way: str, session: int, key: int, mechanism: int, data: bytes, parameter: bytes = b"") -> bytes:
+        """Encrypt or decrypt (`way`: "Encrypt", "Decrypt") in one part."""
+        getattr(self, f"C_{way}Init")(session, self.mechanism(mechanism, parameter), key)
+        return self.bytes_of(lambda *out: getattr(self, f"C_{way}")(session, data, len(data), *out))
+
+    def crypt_parts(
+        self, way: str, session: int, key: int, mechanism: int, parts, parameter: bytes = b""
+    ) -> list[bytes]:
+        """Encrypt or decrypt in parts: what each one gave, and what the end gave."""
+        getattr(self, f"C_{way}Init")(session, self.mechanism(mechanism, parameter), key)
+        update, final = getattr(self, f"C_{way}Update"), getattr(self, f"C_{way}Final")
+        given = [self.bytes_of(lambda *out, part=part: update(session, part, len(part), *out)) for part in parts]
+        return [*given, self.bytes_of(lambda *out: final(session, *out))]

@@ -5,14 +5,16 @@ from __future__ import annotations
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
-from p11tpm.attribute import TRUE, ulong
-from p11tpm.ck import CKA, CKM
+from p11tpm.attribute import FALSE, TRUE, ulong
+from p11tpm.ck import CKA, CKK, CKM, CKO
 
 CURVES = {
     "p256": (bytes.fromhex("06082a8648ce3d030107"), ec.SECP256R1()),
     "p384": (bytes.fromhex("06052b81040022"), ec.SECP384R1()),
     "p521": (bytes.fromhex("06052b81040023"), ec.SECP521R1()),
 }
+NAMED = {curve.name: params for params, curve in CURVES.values()}
+NAMED |= {"secp192r1": bytes.fromhex("06082a8648ce3d030101"), "secp224r1": bytes.fromhex("06052b81040021")}
 HASHES = {"sha1": hashes.SHA1(), "sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512()}
 TOKEN = {CKA.TOKEN: TRUE}
 
@@ -26,6 +28,35 @@ def ec_pair(run, session, curve="p256", label=b"key", id_=b"\x01", **more):
 def rsa_pair(run, session, bits=2048, label=b"rsa", id_=b"\x02"):
     named = {**TOKEN, CKA.LABEL: label, CKA.ID: id_}
     return run.generate_pair(session, CKM.RSA_PKCS_KEY_PAIR_GEN, {**named, CKA.MODULUS_BITS: ulong(bits)}, named)
+
+
+def secret_key(run, session, value, key_type=CKK.GENERIC_SECRET, **more):
+    """Make a session key of a value that anybody may use; `more`: further attributes, as PRIVATE=TRUE."""
+    named = {getattr(CKA, word): content for word, content in more.items()}
+    kind = {CKA.CLASS: ulong(CKO.SECRET_KEY), CKA.KEY_TYPE: ulong(key_type)}
+    return run.create(session, {**kind, CKA.PRIVATE: FALSE, CKA.VALUE: value, **named})
+
+
+def as_object(key, **more):
+    """Give the template of a public key of the package cryptography: a session object."""
+    named = {getattr(CKA, word): content for word, content in more.items()}
+    numbers = key.public_numbers()
+    if isinstance(key, rsa.RSAPublicKey):
+        return rsa_object(numbers.n, numbers.e, named)
+    point = key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    head = bytes([4, len(point)]) if len(point) < 128 else bytes([4, 0x81, len(point)])
+    kind = {CKA.CLASS: ulong(CKO.PUBLIC_KEY), CKA.KEY_TYPE: ulong(CKK.EC), CKA.EC_POINT: head + point}
+    return {**kind, CKA.EC_PARAMS: NAMED[key.curve.name], **named}
+
+
+def rsa_object(modulus, exponent, more=()):
+    kind = {CKA.CLASS: ulong(CKO.PUBLIC_KEY), CKA.KEY_TYPE: ulong(CKK.RSA)}
+    numbers = {CKA.MODULUS: as_bytes(modulus), CKA.PUBLIC_EXPONENT: as_bytes(exponent)}
+    return {**kind, **numbers, **dict(more)}
+
+
+def as_bytes(number, size=0):
+    return number.to_bytes(size or (number.bit_length() + 7) // 8, "big")
 
 
 def public_key(run, session, handle):

@@ -119,7 +119,7 @@ CALLS = {
         lambda r, s, k, n: sign(r, s, k, n, 0, r.ffi.new("CK_BYTE[64]"), r.ffi.new("CK_ULONG *", 64)),
         CKR.DATA_LEN_RANGE,
     ),
-    "not built": (lambda r, s, k, n: r.raw.C_DigestKey(s, k), CKR.FUNCTION_NOT_SUPPORTED),
+    "not built": (lambda r, s, k, n: r.raw.C_MessageEncryptFinal(s), CKR.FUNCTION_NOT_SUPPORTED),
 }
 
 

@@ -197,4 +197,3 @@ def test_random(token, session):
     assert len(first) == 100
     assert len(set(first)) > 30
     token.C_GenerateRandom(session, token.ffi.new("CK_BYTE[1]"), 0)
-    assert token.raw.C_SeedRandom(session, b"x", 1) == CKR.RANDOM_SEED_NOT_SUPPORTED

@@ -9,16 +9,16 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptoki import SO, USER, Cryptoki
 from keys import ec_pair, rsa_pair
 
-from p11tpm.attribute import FALSE, TRUE
-from p11tpm.ck import CKA, CKM, CKU
+from p11tpm.attribute import FALSE, TRUE, ulong
+from p11tpm.ck import CKA, CKK, CKM, CKO, CKU
 from p11tpm.pin import auth_value
 from p11tpm.secret import Secret
 from p11tpm.store import Store
-from p11tpm.tpm import Blob, Key, Srk, Tpm, command, loaded, template
+from p11tpm.tpm import Blob, Key, Srk, Tpm, command, importing, loaded, template
 from p11tpm.tpm.salt import make_salt
 from p11tpm.tpm.wire import Wire
 
@@ -52,12 +52,14 @@ class Life:
         run.logout(self.session)
         run.login(self.session, USER, PINS[0])
         _, signer = ec_pair(run, self.session)
-        _, rsa = rsa_pair(run, self.session)
+        _, decrypter = rsa_pair(run, self.session)
+        self._import_keys()
+        self._copy(signer)
         data = {CKA.CLASS: (0).to_bytes(8, "little"), CKA.TOKEN: TRUE, CKA.PRIVATE: TRUE, CKA.MODIFIABLE: FALSE}
         self.secrets["private data"] = b"a note that only its owner reads"
         run.create(self.session, {**data, CKA.VALUE: self.secrets["private data"]})
         run.sign(self.session, signer, CKM.ECDSA, os.urandom(32))
-        run.sign(self.session, rsa, CKM.SHA256_RSA_PKCS, b"text")
+        run.sign(self.session, decrypter, CKM.SHA256_RSA_PKCS, b"text")
         self.secrets["random"] = run.random(self.session, 48)
         run.set_pin(self.session, PINS[0], PINS[1])
         run.logout(self.session)
@@ -72,6 +74,25 @@ class Life:
         run.sign(self.session, signer, CKM.ECDSA, os.urandom(32))
         run.close(self.session)
         self._use_keys()
+
+    def _import_keys(self) -> None:
+        numbers = rsa.generate_private_key(65537, 2048).private_numbers()
+        scalar = ec.generate_private_key(ec.SECP256R1()).private_numbers().private_value
+        self.secrets["prime"], self.secrets["other prime"] = (
+            one.to_bytes(128, "big") for one in (numbers.p, numbers.q)
+        )
+        self.secrets["private exponent"] = numbers.d.to_bytes(256, "big").lstrip(b"\0")
+        self.secrets["scalar"] = scalar.to_bytes(32, "big")
+        key = {CKA.CLASS: ulong(CKO.PRIVATE_KEY), CKA.TOKEN: TRUE, CKA.LABEL: b"imported "}
+        parts = {CKA.MODULUS: numbers.public_numbers.n.to_bytes(256, "big"), CKA.PRIME_1: self.secrets["prime"]}
+        parts[CKA.PRIVATE_EXPONENT] = self.secrets["private exponent"]
+        self.run.create(self.session, {**key, CKA.KEY_TYPE: ulong(CKK.RSA), **parts})
+        curve = {CKA.EC_PARAMS: bytes.fromhex("06082a8648ce3d030107"), CKA.VALUE: self.secrets["scalar"]}
+        self.run.create(self.session, {**key, CKA.KEY_TYPE: ulong(CKK.EC), **curve})
+
+    def _copy(self, handle: int) -> None:
+        template, count = self.run.template({CKA.LABEL: b"copied "})
+        self.run.C_CopyObject(self.session, handle, template, count, self.run.ulong())
 
     def _row(self):
         return Store(os.environ["P11TPM_STORE"]).tokens()[0]
@@ -95,13 +116,15 @@ class Life:
         for record in (record for record in records if record.tpm_private):
             auth = Secret(sealed).auth(record.uuid)
             key = Key(record.uuid, record.tpm_public, record.tpm_private, auth)
+            label = record.attributes[CKA.LABEL].decode()
+            origin = label if label.endswith(" ") else ""
             if template.is_rsa(record.tpm_public):
-                self.secrets["auth of the RSA key"] = auth
-                self.secrets["decrypted block"] = tpm.rsa(srk, key, bytes(1) + os.urandom(255))
+                self.secrets[f"auth of the {origin}RSA key"] = auth
+                self.secrets[f"{origin}decrypted block"] = tpm.rsa(srk, key, bytes(1) + os.urandom(255))
             else:
-                self.secrets["auth of the EC key"] = auth
+                self.secrets[f"auth of the {origin}EC key"] = auth
                 point = ec.generate_private_key(ec.SECP256R1()).public_key().public_numbers()
-                self.secrets["agreed key"] = tpm.ecdh(srk, key, (point.x, point.y))
+                self.secrets[f"{origin}agreed key"] = tpm.ecdh(srk, key, (point.x, point.y))
         tpm.release()
 
     def seen(self) -> dict[str, set[str]]:
@@ -129,7 +152,7 @@ def life(settings, proxy, module_path):
 COMMANDS = {
     *("CreatePrimary", "EvictControl", "Create", "Load", "Unseal", "Sign", "RSA_Decrypt", "ECDH_ZGen", "GetRandom"),
     *("StartAuthSession", "FlushContext", "PolicyAuthValue", "PolicyCommandCode", "PolicyOR", "PolicySecret"),
-    "ObjectChangeAuth",
+    *("ObjectChangeAuth", "Import"),
 }
 
 
@@ -152,35 +175,46 @@ def uncover(monkeypatch):
     return uncover
 
 
+@pytest.fixture
+def unwrap(monkeypatch):
+    """`unwrap()`: keys are imported without a wrapper."""
+    return lambda: monkeypatch.setattr(importing, "wrap", lambda _srk, _name, sensitive: (sensitive, b""))
+
+
 def test_no_secret_is_on_the_bus(life, monkeypatch):
     salts: list[bytes] = []
 
-    def remembered(public: bytes) -> tuple[bytes, bytes]:
-        salt, encrypted = make_salt(public)
+    def remembered(public: bytes, *label: bytes) -> tuple[bytes, bytes]:
+        salt, encrypted = make_salt(public, *label)
         salts.append(salt)
         return salt, encrypted
 
-    monkeypatch.setattr(loaded, "make_salt", remembered)
+    for module in (loaded, importing):
+        monkeypatch.setattr(module, "make_salt", remembered)
     life.live()
     assert set(life.proxy.names) >= COMMANDS
-    assert len(life.secrets) == 18
+    assert len(life.secrets) == 28
     assert len(salts) >= 10
     life.secrets |= {f"salt {number}": salt for number, salt in enumerate(salts)}
     assert min(len(secret) for secret in life.secrets.values()) >= PIECE
     assert life.seen() == {}
 
 
-def test_without_encryption_they_would_be(life, uncover):
+def test_without_encryption_they_would_be(life, uncover, unwrap):
     """The search finds what it looks for: a PIN never reaches the TPM, and all others that do are seen."""
     assert {one.name for one in ENCRYPTING} == {
         *("Create", "ObjectChangeAuth", "ECDH_ZGen", "RSA_Decrypt", "Unseal", "GetRandom"),
     }
     for one in ENCRYPTING:
         uncover(one)
+    unwrap()
     life.live()
     seen = life.seen()
     never = {name for name in life.secrets if name not in seen}
-    assert never == {"SO PIN", "new SO PIN", *(f"PIN {number}" for number in range(3)), "private data"}
+    assert never == {
+        *("SO PIN", "new SO PIN", *(f"PIN {number}" for number in range(3)), "private data"),
+        *("other prime", "private exponent"),
+    }
     assert seen["token secret"] == seen["SO's object"] == {"to the TPM", "from the TPM"}
     assert seen["random"] == seen["agreed key"] == seen["decrypted block"] == {"from the TPM"}
     assert seen["auth of the EC key"] == seen["K(PIN 1)"] == {"to the TPM"}
@@ -191,3 +225,10 @@ def test_each_single_command_matters(life, uncover, one):
     uncover(one)
     life.live()
     assert life.seen()
+
+
+def test_the_wrapper_of_an_imported_key_matters(life, unwrap):
+    unwrap()
+    life.live()
+    imported = ("prime", "scalar", "auth of the imported RSA key", "auth of the imported EC key")
+    assert life.seen() == {name: {"to the TPM"} for name in imported}

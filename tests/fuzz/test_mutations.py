@@ -16,7 +16,7 @@ from fuzz.recording import Conversation
 from fuzz.tamper import resized
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error
-from p11tpm.tpm import provision, template
+from p11tpm.tpm import importing, provision, template
 from rig.proxy import NAMES
 from unit.tpm_ground import NEW, SECRET, SO, USER, Ground
 
@@ -25,6 +25,7 @@ POINT = (  # the base point of P-256: SEC 2, clause 2.4.2
     0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296,
     0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5,
 )
+IMPORTED = template.imported_ec("p256", *(number.to_bytes(32, "big") for number in POINT))  # its scalar is 1
 CODES = [number for name, number in vars(TPM).items() if name.isupper()]
 
 NUMBER = st.integers(0, 0xFFFF)
@@ -97,10 +98,11 @@ def conversations():
             "ecdh": lambda tpm: tpm.ecdh(srk, ecc, POINT),
             "random": lambda tpm: tpm.random(srk, 100),
             "create": lambda tpm: both(tpm.create(srk, template.ec("p256"), USER)),
+            "import": lambda tpm: both(importing.import_key(tpm, srk, IMPORTED, USER, (1).to_bytes(32, "big"))),
             "login and sign": lambda tpm: (tpm.unseal(srk, user, USER), tpm.sign(srk, ecc, bytes(48))),
             "change": lambda tpm: both(provision.change_user_auth(tpm, srk, user, so.public, USER, NEW)),
             "reset": lambda tpm: both(provision.reset_user_auth(tpm, srk, user, so, SO, NEW)),
-            "change SO": lambda tpm: both(provision.change_so_auth(tpm, srk, so, SO, NEW)),
+            "change SO": lambda tpm: both(provision.change_auth(tpm, srk, so, SO, NEW)),
             "lockout": lambda tpm: vars_of(tpm.lockout()),
             "provision": lambda tpm: found(provision.provision(tpm)),
         }

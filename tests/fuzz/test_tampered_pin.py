@@ -39,7 +39,7 @@ def reset_user(ground: Ground, so: bytes = SO) -> None:
 
 
 def change_so(ground: Ground, old: bytes = SO) -> None:
-    ground.changed = provision.change_so_auth(ground.tpm, ground.srk, ground.so, old, NEW)
+    ground.changed = provision.change_auth(ground.tpm, ground.srk, ground.so, old, NEW)
 
 
 def nobody(_ground: Ground) -> None:

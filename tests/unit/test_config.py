@@ -15,14 +15,15 @@ from pathlib import Path
 import pytest
 
 from p11tpm import config as module
-from p11tpm.ck import CKR
-from p11tpm.config import Config
+from p11tpm.ck import CKM, CKR
+from p11tpm.config import Choice, Config
 from p11tpm.error import Error
 
 DEFAULTS = {
     "tcti": "device:/dev/tpmrm0",
     "token": None,
     "bus": "untrusted",
+    "mechanisms": None,
     "pin_tries": 5,
     "pin_min": 4,
     "log": "syslog",
@@ -72,13 +73,15 @@ def test_the_store_of_root():
 def test_every_setting(tmp_path):
     (tmp_path / "etc.conf").write_text(
         "# a comment\n\n  store = /srv/keys/ \ntcti=swtpm:host=::1,port=2321\ntoken = my = token #1  # the one\n"
-        "bus = trusted\npin-tries = 10\r\npin-min-length=8\nlog = /var/log/p11tpm.log\nlog-level = debug"
+        "bus = trusted\nmechanisms = CKM_ECDSA,CKM_SHA256\n"
+        "pin-tries = 10\r\npin-min-length=8\nlog = /var/log/p11tpm.log\nlog-level = debug"
     )
     assert values(Config.load()) == {
         "store": "/srv/keys",
         "tcti": "swtpm:host=::1,port=2321",
         "bus": "trusted",
         "token": "my = token",
+        "mechanisms": Choice(frozenset({CKM.ECDSA, CKM.SHA256}), denied=False),
         "pin_tries": 10,
         "pin_min": 8,
         "log": "/var/log/p11tpm.log",
@@ -133,6 +136,10 @@ def test_the_order_of_files_and_environment(tmp_path, monkeypatch):
         ("log = syslogd", "write syslog, stderr, off or an absolute path"),
         ("log-level = 3", "write error, debug"),
         ("bus = yes", "write untrusted, trusted"),
+        ("mechanisms = CKM_NONSENSE", "there is no mechanism 'CKM_NONSENSE'"),
+        ("mechanisms = ECDSA", "there is no mechanism 'ECDSA'"),
+        ("mechanisms = -", "there is no mechanism ''"),
+        ("mechanisms = CKM_ECDSA -CKM_SHA256", "not both"),
         ("token = a\ntoken = b", "'token' is set twice"),
         (b"token = \xff", "utf-8"),
         (b"token\0 = x", "there is no setting"),

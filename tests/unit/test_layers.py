@@ -17,11 +17,26 @@ LAYERS = (
     ({"module", "session"},),
     ({"token"},),
     ({"vault"},),
-    ({"operation", "object", "keypair", "memory", "pin", "residents", "secret", "secretkey"},),
-    ({"mechanism", "attribute", "der", "padding", "parameter"},),
+    (
+        {
+            "operation",
+            "object",
+            "keypair",
+            "memory",
+            "pin",
+            "privatekey",
+            "profile",
+            "public",
+            "residents",
+            "secret",
+            "secretkey",
+        },
+    ),
+    ({"mechanism", "attribute", "checkvalue", "der", "padding", "parameter", "point"},),
     ({"tpm"}, {"store", "database", "schema", "record"}, {"config"}, {"log"}),
     ({"files"}, {"_native"}),
-    ({"error", "ck", "late"},),
+    ({"error", "ck", "hashes"},),
+    ({"late"},),
 )
 NOT_FOR_THE_COMMAND_LINE = {"module", "session"}
 C_BOUNDARY = {"entry", "marshal"}  # the only files that know the cffi of the C ABI
@@ -35,7 +50,16 @@ HEAVY = {
 }
 LOADED_WHEN_NEEDED = {
     *("cli", "tpm.password", "tpm.provision", "tpm.resident", "der", "keypair", "residents", "secretkey"),
-    *("operation.create", "operation.generate"),
+    *(
+        "operation.aes",
+        "operation.copy",
+        "operation.create",
+        "operation.derive",
+        "operation.generate",
+        "operation.wrap",
+        "privatekey",
+        "tpm.importing",
+    ),
 }
 
 

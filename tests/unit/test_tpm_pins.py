@@ -97,10 +97,10 @@ def test_the_so_resets_the_value_without_knowing_it(ground, swtpm):
 
 def test_the_so_changes_the_own_value(ground):
     tpm, srk = ground.tpm, ground.srk
-    so = provision.change_so_auth(tpm, srk, ground.so, SO, NEW)
+    so = provision.change_auth(tpm, srk, ground.so, SO, NEW)
     assert len(tpm.unseal(srk, so, NEW)) == 32
     refused(TPM.AUTH_FAIL, tpm.unseal, srk, so, SO)
-    refused(TPM.AUTH_FAIL, provision.change_so_auth, tpm, srk, so, SO, USER)
+    refused(TPM.AUTH_FAIL, provision.change_auth, tpm, srk, so, SO, USER)
 
 
 def test_a_token_without_pin_is_not_protected_against_guessing(ground):

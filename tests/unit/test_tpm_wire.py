@@ -31,7 +31,7 @@ def test_no_secret_is_on_the_wire(proxy):
     so_data = tpm.unseal(srk, ground.so, SO)
     user = provision.change_user_auth(tpm, srk, ground.user, ground.so.public, USER, NEW)
     provision.reset_user_auth(tpm, srk, user, ground.so, SO, USER)
-    provision.change_so_auth(tpm, srk, ground.so, SO, NEW)
+    provision.change_auth(tpm, srk, ground.so, SO, NEW)
     random = tpm.random(srk, 32)
     key, other = ground.key(template.rsa(2048)), ground.key(template.ec("p256"))
     block = bytes(128) + os.urandom(128)  # a ciphertext or a padded digest: no secret

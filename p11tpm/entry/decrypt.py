@@ -1,0 +1,52 @@
+"""Decryption (clause 5.10)."""
+
+from __future__ import annotations
+
+from p11tpm.entry.attach import entry
+from p11tpm.entry.run import module
+from p11tpm.late import loading
+from p11tpm.marshal import NULL, plausible, read_bytes, read_mechanism, write_bytes, write_kept
+from p11tpm.session import DECRYPT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Ptr = Any
+
+
+@entry
+def C_DecryptInit(session: int, mechanism: Ptr, key: int) -> None:
+    """Begin a decryption, or end one: with a NULL mechanism."""
+    run = module()
+    current = run.session(session)
+    if mechanism == NULL and current.cancel(DECRYPT):
+        return
+    current.require_none(DECRYPT)
+    with loading:
+        from p11tpm.operation.crypt import decrypting
+
+    current.begin(DECRYPT, decrypting(current.token, run.key(current, key), read_mechanism(mechanism)))
+
+
+@entry
+def C_Decrypt(session: int, data: Ptr, data_length: int, out: Ptr, out_length: Ptr) -> None:
+    """Decrypt in one part."""
+    with module().session(session).using(DECRYPT) as crypt:
+        bound = crypt.bound(plausible(data_length))
+        write_kept(out, out_length, bound, lambda: crypt.whole(read_bytes(data, data_length)))
+
+
+@entry
+def C_DecryptUpdate(session: int, part: Ptr, part_length: int, out: Ptr, out_length: Ptr) -> None:
+    """Decrypt the next part."""
+    with module().session(session).going_on(DECRYPT) as crypt:
+        size = crypt.step(plausible(part_length))
+        write_bytes(out, out_length, size, lambda: crypt.update(read_bytes(part, part_length)))
+
+
+@entry
+def C_DecryptFinal(session: int, out: Ptr, out_length: Ptr) -> None:
+    """Decrypt what is left."""
+    with module().session(session).using(DECRYPT) as crypt:
+        write_kept(out, out_length, crypt.rest, crypt.finish)

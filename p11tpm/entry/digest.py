@@ -1,0 +1,57 @@
+"""Message digests (clause 5.12)."""
+
+from __future__ import annotations
+
+from p11tpm.entry.attach import entry
+from p11tpm.entry.run import module, to_begin
+from p11tpm.late import loading
+from p11tpm.marshal import read_bytes, read_mechanism, write_bytes
+from p11tpm.session import DIGEST
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Ptr = Any
+
+
+@entry
+def C_DigestInit(session: int, mechanism: Ptr) -> None:
+    """Begin a digest."""
+    current = to_begin(session, DIGEST, mechanism)
+    if current is None:
+        return
+    with loading:
+        from p11tpm.operation.digest import Digest
+
+    current.begin(DIGEST, Digest(current.token, read_mechanism(mechanism)))
+
+
+@entry
+def C_Digest(session: int, data: Ptr, data_length: int, out: Ptr, out_length: Ptr) -> None:
+    """Digest in one part."""
+    with module().session(session).using(DIGEST) as digesting:
+        write_bytes(out, out_length, digesting.size, lambda: digesting.digest(read_bytes(data, data_length)))
+
+
+@entry
+def C_DigestUpdate(session: int, part: Ptr, part_length: int) -> None:
+    """Take the next part of what is digested."""
+    with module().session(session).going_on(DIGEST) as digesting:
+        digesting.update(read_bytes(part, part_length))
+
+
+@entry
+def C_DigestKey(session: int, key: int) -> None:
+    """Take the value of a secret key."""
+    run = module()
+    current = run.session(session)
+    with current.going_on(DIGEST) as digesting:
+        digesting.add_key(run.key(current, key))
+
+
+@entry
+def C_DigestFinal(session: int, out: Ptr, out_length: Ptr) -> None:
+    """Digest what was taken."""
+    with module().session(session).using(DIGEST) as digesting:
+        write_bytes(out, out_length, digesting.size, digesting.finish)

@@ -1,0 +1,64 @@
+"""Two operations at once: what is plain is digested, signed or verified, the other side encrypted (clause 5.15)."""
+
+from __future__ import annotations
+
+from p11tpm.entry.attach import entry
+from p11tpm.entry.run import module
+from p11tpm.marshal import plausible, read_bytes, write_bytes
+from p11tpm.session import DECRYPT, DIGEST, ENCRYPT, SIGN, VERIFY
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Ptr = Any
+
+
+def _encrypt(session: int, kind: str, part: Ptr, part_length: int, out: Ptr, out_length: Ptr) -> None:
+    """Encrypt a part, which another operation takes as well. A failure of one ends both."""
+    current = module().session(session)
+    with current.going_on(ENCRYPT) as crypt, current.going_on(kind) as other:
+
+        def produce() -> bytes:
+            plain = read_bytes(part, part_length)
+            other.update(plain)
+            return bytes(crypt.update(plain))
+
+        write_bytes(out, out_length, crypt.step(plausible(part_length)), produce)
+
+
+def _decrypt(session: int, kind: str, part: Ptr, part_length: int, out: Ptr, out_length: Ptr) -> None:
+    """Decrypt a part, and give what comes of it to another operation as well. A failure of one ends both."""
+    current = module().session(session)
+    with current.going_on(DECRYPT) as crypt, current.going_on(kind) as other:
+
+        def produce() -> bytes:
+            plain = bytes(crypt.update(read_bytes(part, part_length)))
+            other.update(plain)
+            return plain
+
+        write_bytes(out, out_length, crypt.step(plausible(part_length)), produce)
+
+
+@entry
+def C_DigestEncryptUpdate(session: int, part: Ptr, part_length: int, out: Ptr, out_length: Ptr) -> None:
+    """Digest and encrypt the next part."""
+    _encrypt(session, DIGEST, part, part_length, out, out_length)
+
+
+@entry
+def C_DecryptDigestUpdate(session: int, part: Ptr, part_length: int, out: Ptr, out_length: Ptr) -> None:
+    """Decrypt the next part and digest what comes of it."""
+    _decrypt(session, DIGEST, part, part_length, out, out_length)
+
+
+@entry
+def C_SignEncryptUpdate(session: int, part: Ptr, part_length: int, out: Ptr, out_length: Ptr) -> None:
+    """Sign and encrypt the next part."""
+    _encrypt(session, SIGN, part, part_length, out, out_length)
+
+
+@entry
+def C_DecryptVerifyUpdate(session: int, part: Ptr, part_length: int, out: Ptr, out_length: Ptr) -> None:
+    """Decrypt the next part and verify what comes of it."""
+    _decrypt(session, VERIFY, part, part_length, out, out_length)

@@ -1,0 +1,52 @@
+"""Encryption (clause 5.8)."""
+
+from __future__ import annotations
+
+from p11tpm.entry.attach import entry
+from p11tpm.entry.run import module
+from p11tpm.late import loading
+from p11tpm.marshal import NULL, plausible, read_bytes, read_mechanism, write_bytes, write_kept
+from p11tpm.session import ENCRYPT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Ptr = Any
+
+
+@entry
+def C_EncryptInit(session: int, mechanism: Ptr, key: int) -> None:
+    """Begin an encryption, or end one: with a NULL mechanism."""
+    run = module()
+    current = run.session(session)
+    if mechanism == NULL and current.cancel(ENCRYPT):
+        return
+    current.require_none(ENCRYPT)
+    with loading:
+        from p11tpm.operation.crypt import encrypting
+
+    current.begin(ENCRYPT, encrypting(current.token, run.key(current, key), read_mechanism(mechanism)))
+
+
+@entry
+def C_Encrypt(session: int, data: Ptr, data_length: int, out: Ptr, out_length: Ptr) -> None:
+    """Encrypt in one part."""
+    with module().session(session).using(ENCRYPT) as crypt:
+        bound = crypt.bound(plausible(data_length))
+        write_kept(out, out_length, bound, lambda: crypt.whole(read_bytes(data, data_length)))
+
+
+@entry
+def C_EncryptUpdate(session: int, part: Ptr, part_length: int, out: Ptr, out_length: Ptr) -> None:
+    """Encrypt the next part."""
+    with module().session(session).going_on(ENCRYPT) as crypt:
+        size = crypt.step(plausible(part_length))
+        write_bytes(out, out_length, size, lambda: crypt.update(read_bytes(part, part_length)))
+
+
+@entry
+def C_EncryptFinal(session: int, out: Ptr, out_length: Ptr) -> None:
+    """Encrypt what is left."""
+    with module().session(session).using(ENCRYPT) as crypt:
+        write_kept(out, out_length, crypt.rest, crypt.finish)

@@ -1,0 +1,68 @@
+"""Verification (clause 5.15)."""
+
+from __future__ import annotations
+
+from p11tpm.entry.attach import entry
+from p11tpm.entry.run import module, to_begin
+from p11tpm.late import loading
+from p11tpm.marshal import read_bytes, read_mechanism, write_bytes
+from p11tpm.session import VERIFY, VERIFY_RECOVER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Ptr = Any
+
+
+@entry
+def C_VerifyInit(session: int, mechanism: Ptr, key: int) -> None:
+    """Begin a verification."""
+    current = to_begin(session, VERIFY, mechanism)
+    if current is None:
+        return
+    with loading:
+        from p11tpm.operation.verify import Verify
+
+    current.begin(VERIFY, Verify(current.token, module().key(current, key), read_mechanism(mechanism)))
+
+
+@entry
+def C_Verify(session: int, data: Ptr, data_length: int, signature: Ptr, signature_length: int) -> None:
+    """Verify in one part."""
+    with module().session(session).using(VERIFY) as verifying:
+        verifying.verify(read_bytes(data, data_length), read_bytes(signature, signature_length))
+
+
+@entry
+def C_VerifyUpdate(session: int, part: Ptr, part_length: int) -> None:
+    """Take the next part of what is verified."""
+    with module().session(session).going_on(VERIFY) as verifying:
+        verifying.update(read_bytes(part, part_length))
+
+
+@entry
+def C_VerifyFinal(session: int, signature: Ptr, signature_length: int) -> None:
+    """Verify what was taken."""
+    with module().session(session).using(VERIFY) as verifying:
+        verifying.finish(read_bytes(signature, signature_length))
+
+
+@entry
+def C_VerifyRecoverInit(session: int, mechanism: Ptr, key: int) -> None:
+    """Begin a verification that gives the data back."""
+    current = to_begin(session, VERIFY_RECOVER, mechanism)
+    if current is None:
+        return
+    with loading:
+        from p11tpm.operation.verify import VerifyRecover
+
+    current.begin(VERIFY_RECOVER, VerifyRecover(current.token, module().key(current, key), read_mechanism(mechanism)))
+
+
+@entry
+def C_VerifyRecover(session: int, signature: Ptr, signature_length: int, out: Ptr, out_length: Ptr) -> None:
+    """Verify and give the data back: their exact length is known, so a buffer may be as short as they are."""
+    with module().session(session).using(VERIFY_RECOVER) as verifying:
+        data = verifying.recover(read_bytes(signature, signature_length))
+        write_bytes(out, out_length, len(data), lambda: data)

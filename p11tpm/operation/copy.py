@@ -1,0 +1,32 @@
+"""Copies of objects (C_CopyObject, clause 5.7.2)."""
+
+from __future__ import annotations
+
+from p11tpm import attribute
+from p11tpm.ck import CKA, CKU
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from p11tpm.attribute import Template
+    from p11tpm.object import Object
+    from p11tpm.token import Token
+
+
+def copy_object(token: Token, original: Object, changes: Template, session: int) -> int:
+    """Make a copy of an object that has these attributes instead of its own, and give its identifier.
+
+    A key in the TPM is the same key, under an authorisation value of the copy's. Raises the codes of
+    `attribute.check_copy`, CKR_USER_NOT_LOGGED_IN, CKR_TOKEN_WRITE_PROTECTED.
+    """
+    attribute.check_copy(original.attributes, changes)
+    attributes = {**original.attributes, **changes}
+    if CKA.TRUSTED in attributes and token.logged_in != CKU.SO:
+        attributes[CKA.TRUSTED] = attribute.FALSE  # it is the SO who trusts a key
+    with token.lock:
+        token.require_writer(attributes)
+        secret = None if original.record.secret is None else original.secret()
+        record = token.new_record(attributes, secret)
+        if original.record.tpm_private is not None:
+            blob = token.vault.change_auth(original.record, token.new_auth(record))
+            record.tpm_public, record.tpm_private = blob.public, blob.private
+        return token.add([record], session)[0]

@@ -1,0 +1,128 @@
+"""Ciphers without a token: what each call gives, and nonces that OpenSSL does not take."""
+
+import hashlib
+from types import SimpleNamespace
+
+import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p11tpm import mechanism, padding
+from p11tpm.ck import CKR
+from p11tpm.error import Error
+from p11tpm.operation import gcm, keywrap
+from p11tpm.operation.aes import FORMS
+
+KEY, IV = bytes(range(32)), bytes(range(16))
+PARAMS = SimpleNamespace(iv=IV, bits=7, block=IV, nonce=IV[:12], associated=b"aad", tag_length=12)
+STREAMS = [mechanism.ECB, mechanism.CBC, mechanism.CBC_PAD, mechanism.CFB, mechanism.CTR, mechanism.GCM]
+
+
+@settings(deadline=None)
+@given(st.sampled_from(STREAMS), st.lists(st.binary(max_size=70), max_size=8))
+def test_what_is_given_is_what_was_announced(form, parts):
+    message = b"".join(parts)
+    missing = -len(message) % 16 if form in {mechanism.ECB, mechanism.CBC} else 0
+    parts, message = [*parts, bytes(missing)], message + bytes(missing)
+    encrypted, decrypted = [], []
+    for encrypt, given_, out in ((True, parts, encrypted), (False, encrypted, decrypted)):
+        cipher = FORMS[form](KEY, PARAMS, encrypt)
+        bound = cipher.bound(sum(map(len, given_)))
+        for part in list(given_):
+            step = cipher.step(len(part))
+            out.append(cipher.update(part))
+            assert step == len(out[-1])
+        rest = cipher.rest
+        out.append(cipher.finish())
+        assert len(out[-1]) <= rest
+        assert len(b"".join(out)) <= bound
+    assert message == b"".join(decrypted)
+    assert b"".join(encrypted) == FORMS[form](KEY, PARAMS, True).whole(message)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.binary(min_size=16, max_size=32).filter(lambda key: len(key) in {16, 24, 32}),
+    st.binary(min_size=8, max_size=128),
+)
+def test_an_equivalent_nonce(key, nonce):
+    """OpenSSL takes these nonces itself, so it can say whether the other one does the same."""
+    if len(nonce) == 12:
+        nonce += b"\0"  # nonces of 12 bytes are used as they are
+    subkey = Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(bytes(16))
+    other = gcm.equivalent(nonce, subkey)
+    assert AESGCM(key).encrypt(nonce, b"data", b"aad") == AESGCM(key).encrypt(other, b"data", b"aad")
+
+
+@given(st.binary(max_size=300), st.sampled_from([128, 255, 256]))
+def test_pkcs1_there_and_back(data, size):
+    if len(data) > size - padding.PKCS1_LEAST:
+        with pytest.raises(Error) as error:
+            padding.pkcs1_cipher(data, size)
+        assert error.value.rv == CKR.DATA_LEN_RANGE
+        return
+    block = padding.pkcs1_cipher(data, size)
+    assert (size, 0) == (len(block), block[2 : size - len(data) - 1].count(0))
+    assert data == padding.pkcs1_plain(block)
+
+
+def by_the_book(block):
+    """RFC 8017, clause 7.2.2, step 3."""
+    head, zero, data = block[2:].partition(b"\0")
+    return data if block[:2] == b"\0\x02" and zero and len(head) >= 8 else None
+
+
+@settings(max_examples=300)
+@given(
+    st.builds(
+        lambda head, tail: head + tail,
+        st.sampled_from([b"\0\x02", b"\0\x02" + b"x" * 7, b"\0\x01", b""]),
+        st.binary(min_size=12, max_size=40),
+    )
+)
+def test_pkcs1_of_any_block(block):
+    expected = by_the_book(block)
+    if expected is None:
+        with pytest.raises(Error) as error:
+            padding.pkcs1_plain(block)
+        assert error.value.rv == CKR.ENCRYPTED_DATA_INVALID
+    else:
+        assert expected == padding.pkcs1_plain(block)
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=60), st.integers(0, 127), st.integers(1, 255))
+def test_oaep_with_a_changed_byte(data, at, change):
+    block = bytearray(padding.oaep(data, 128, "sha256", "sha1", b"label"))
+    assert data == padding.oaep_plain(bytes(block), "sha256", "sha1", b"label")
+    block[at] ^= change
+    with pytest.raises(Error) as error:
+        padding.oaep_plain(bytes(block), "sha256", "sha1", b"label")
+    assert error.value.rv == CKR.ENCRYPTED_DATA_INVALID
+
+
+@pytest.mark.parametrize("rest", [b"", b"\0\0\x02\x01", b"\x02\x01"])
+def test_oaep_without_its_separator(rest):
+    rest = hashlib.sha1(b"").digest() + rest.ljust(87, b"\0")
+    masked = padding._mask(rest, bytes(20), "sha1")  # noqa: SLF001 - a block that no encoder makes
+    block = b"\0" + padding._mask(bytes(20), masked, "sha1") + masked  # noqa: SLF001
+    with pytest.raises(Error) as error:
+        padding.oaep_plain(block, "sha1", "sha1", b"")
+    assert error.value.rv == CKR.ENCRYPTED_DATA_INVALID
+
+
+@settings(deadline=None)
+@given(st.binary(min_size=1, max_size=80), st.integers(0, 87))
+def test_key_wrapping_with_padding_there_and_back(data, at):
+    encryptor = Cipher(algorithms.AES(KEY), modes.ECB()).encryptor().update
+    decryptor = Cipher(algorithms.AES(KEY), modes.ECB()).decryptor().update
+    iv = keywrap.initial(b"", padded=True)
+    wrapped = keywrap.wrap_padded(encryptor, iv, data)
+    assert data == keywrap.unwrap_padded(decryptor, iv, wrapped)
+    changed = bytearray(wrapped)
+    changed[at % len(wrapped)] ^= 1
+    with pytest.raises(Error) as error:
+        keywrap.unwrap_padded(decryptor, iv, bytes(changed))
+    assert error.value.rv == CKR.ENCRYPTED_DATA_INVALID
