@@ -1,4 +1,4 @@
-"""What is digested, signed or verified: given whole, or in parts that are hashed as they come."""
+"""What is digested, signed or verified: given whole, or in parts that are hashed as they come, or gathered."""
 
 from __future__ import annotations
 
@@ -22,13 +22,38 @@ if TYPE_CHECKING:
             raise NotImplementedError
 
 
+_MOST = 2048  # bytes
+
+
+class Gathered:
+    """Parts of what a mechanism takes as it is: no longer than the largest key's modulus.
+
+    The standard has such mechanisms take one part only, but hosts are used to tokens that are less strict.
+    """
+
+    __slots__ = ("_data",)
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    def update(self, part: bytes) -> None:
+        """Take the next part; CKR_DATA_LEN_RANGE if no key takes so much."""
+        if len(self._data) + len(part) > _MOST:
+            raise Error(CKR.DATA_LEN_RANGE, "no key signs as many bytes without a hash")
+        self._data += part
+
+    def digest(self) -> bytes:
+        """Give the parts as one."""
+        return self._data
+
+
 class Message:
     """Data as a mechanism takes them. `start` begins a hash or a code; None: the mechanism takes data as they are."""
 
     __slots__ = ("_context", "_start")
 
     def __init__(self, start: Callable[[], Context] | None) -> None:
-        self._start = start
+        self._start = start or Gathered
         self._context: Context | None = None
 
     @classmethod
@@ -37,26 +62,21 @@ class Message:
         return cls(None if digest is None else lambda: new(digest))
 
     def update(self, part: bytes) -> None:
-        """Take the next part; CKR_FUNCTION_NOT_SUPPORTED if the mechanism takes none."""
+        """Take the next part; CKR_DATA_LEN_RANGE if it is too much for a mechanism without a hash."""
         if self._context is None:
-            self._context = self._begin()
+            self._context = self._start()
         self._context.update(part)
 
     def whole(self, data: bytes) -> bytes:
         """Give what comes of data in one part; CKR_OPERATION_NOT_INITIALIZED after parts, which end otherwise."""
         if self._context is not None:
             raise Error(CKR.OPERATION_NOT_INITIALIZED, "an operation of several parts ends with its C_...Final")
-        if self._start is None:
+        if self._start is Gathered:
             return data
         context = self._start()
         context.update(data)
         return context.digest()
 
     def finish(self) -> bytes:
-        """Give what comes of the parts; CKR_FUNCTION_NOT_SUPPORTED if the mechanism takes none."""
-        return (self._context or self._begin()).digest()
-
-    def _begin(self) -> Context:
-        if self._start is None:
-            raise Error(CKR.FUNCTION_NOT_SUPPORTED, "this mechanism takes its data in one part")
-        return self._start()
+        """Give what comes of the parts."""
+        return (self._context or self._start()).digest()

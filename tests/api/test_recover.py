@@ -60,8 +60,6 @@ def test_raw(token, session, pair):
         with pytest.raises(Rv) as error:
             token.sign(session, private, CKM.RSA_X_509, data)
         assert error.value == rv
-    token.C_SignInit(session, token.mechanism(CKM.RSA_X_509), private)
-    assert token.raw.C_SignUpdate(session, b"x", 1) == CKR.FUNCTION_NOT_SUPPORTED
 
 
 def test_wrong_signatures(token, session, pair):

@@ -175,10 +175,28 @@ def test_what_a_key_may_not_do(token, session):
     token.sign(session, no_sign, CKM.ECDSA, bytes(32))
 
 
-def test_single_part_mechanisms_refuse_parts(token, session):
-    _, private = ec_pair(token, session)
-    token.C_SignInit(session, token.mechanism(CKM.ECDSA), private)
-    assert token.raw.C_SignUpdate(session, b"x", 1) == CKR.FUNCTION_NOT_SUPPORTED
+def test_parts_without_a_hash_are_gathered(token, session):
+    """As a hash in parts, which is more than the standard asks for."""
+    public, private = ec_pair(token, session)
+    parts = [MESSAGE[:5], MESSAGE[5:20], b"", MESSAGE[20:32]]
+    signature = token.sign_parts(session, private, CKM.ECDSA, parts)
+    number = MESSAGE[:32].ljust(32, b"\0")
+    public_key(token, session, public).verify(
+        der_signature(signature), number, ec.ECDSA(utils.Prehashed(HASHES["sha256"]))
+    )
+    token.verify_parts(session, public, CKM.ECDSA, parts, signature)
+    _, rsa = rsa_pair(token, session)
+    assert token.sign_parts(session, rsa, CKM.RSA_PKCS, parts) == token.sign(session, rsa, CKM.RSA_PKCS, MESSAGE[:32])
+    token.C_SignInit(session, token.mechanism(CKM.RSA_PKCS), rsa)
+    token.C_SignUpdate(session, bytes(2000), 2000)
+    assert token.raw.C_SignUpdate(session, bytes(49), 49) == CKR.DATA_LEN_RANGE
+    assert token.raw.C_SignUpdate(session, b"x", 1) == CKR.OPERATION_NOT_INITIALIZED
+    token.C_SignInit(session, token.mechanism(CKM.RSA_PKCS), rsa)
+    token.C_SignUpdate(session, bytes(246), 246)
+    assert (
+        token.raw.C_SignFinal(session, token.ffi.new("CK_BYTE[256]"), token.ffi.new("CK_ULONG *", 256))
+        == CKR.DATA_LEN_RANGE
+    )
 
 
 def test_a_null_mechanism_cancels(token, session):
