@@ -242,9 +242,7 @@ def build_module(package: Path, directory: Path) -> Path:
     by_hand = "\n".join(f'#include "{name}.c"' for name in ("start", "fork", "interface"))
     ffi.set_source(
         "_p11tpm",
-        "\n".join(
-            [INCLUDES.format(headers=header), python_paths(package), code, abi.prototypes, by_hand, abi.stubs]
-        ),
+        "\n".join([INCLUDES.format(headers=header), python_paths(package), code, abi.prototypes, by_hand, abi.stubs]),
         compiler_verbose=0,
     )
     source = emit(ffi, directory / "module.c")

@@ -31,6 +31,11 @@ def to_ulong(value: bytes) -> int:
     return int.from_bytes(value, "little")
 
 
+def unsigned(number: int) -> bytes:
+    """Encode a Big integer (clause 3.5)."""
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")
+
+
 def _is_bool(value: bytes) -> bool:
     return value in {TRUE, FALSE}
 
@@ -90,10 +95,20 @@ TO_FALSE = "may become false only"
 BY_SO = "for the SO to set"
 
 DATA, CERTIFICATE, PUBLIC, PRIVATE = CKO.DATA, CKO.CERTIFICATE, CKO.PUBLIC_KEY, CKO.PRIVATE_KEY
-SECRET = CKO.SECRET_KEY
+SECRET, DOMAIN = CKO.SECRET_KEY, CKO.DOMAIN_PARAMETERS
 PAIR = (PUBLIC, PRIVATE)
 KEYS = (*PAIR, SECRET)
-ALL = (DATA, CERTIFICATE, *KEYS)
+ALL = (DATA, CERTIFICATE, *KEYS, DOMAIN)
+
+
+DOMAINS = {  # key type: the attributes that are its domain parameters, in the order of X.509's (RFC 3279, PKCS #3)
+    CKK.DSA: (CKA.PRIME, CKA.SUBPRIME, CKA.BASE),
+    CKK.DH: (CKA.PRIME, CKA.BASE),
+}
+_OF_SOME_LENGTH = (  # the other secret keys have one length only
+    *(CKK.GENERIC_SECRET, CKK.AES, CKK.HKDF),
+    *(CKK.MD5_HMAC, CKK.SHA_1_HMAC, CKK.SHA224_HMAC, CKK.SHA256_HMAC, CKK.SHA384_HMAC, CKK.SHA512_HMAC),
+)
 
 
 class Attribute:
@@ -137,7 +152,7 @@ ATTRIBUTES = (
     Attribute(CKA.CLASS, ULONG, ALL, create=REQUIRED),
     Attribute(CKA.TOKEN, BOOL, ALL, default=FALSE),
     Attribute(CKA.PRIVATE, BOOL, (DATA, PRIVATE, SECRET), default=TRUE),
-    Attribute(CKA.PRIVATE, BOOL, (CERTIFICATE, PUBLIC), default=FALSE),
+    Attribute(CKA.PRIVATE, BOOL, (CERTIFICATE, PUBLIC, DOMAIN), default=FALSE),
     Attribute(CKA.MODIFIABLE, BOOL, ALL, default=TRUE),
     Attribute(CKA.COPYABLE, BOOL, ALL, default=TRUE, change=TO_FALSE),
     Attribute(CKA.DESTROYABLE, BOOL, ALL, default=TRUE),
@@ -166,12 +181,12 @@ ATTRIBUTES = (
     Attribute(CKA.JAVA_MIDP_SECURITY_DOMAIN, _is_below_4, CERTIFICATE, default=ulong(0)),
     Attribute(CKA.NAME_HASH_ALGORITHM, ULONG, CERTIFICATE),
     # Keys (clause 4.7)
-    Attribute(CKA.KEY_TYPE, ULONG, KEYS, create=REQUIRED),
+    Attribute(CKA.KEY_TYPE, ULONG, (*KEYS, DOMAIN), create=REQUIRED),
     Attribute(CKA.ID, BYTES, KEYS, default=b"", change=FREELY),
     Attribute(CKA.START_DATE, DATE, KEYS, default=b"", change=FREELY),
     Attribute(CKA.END_DATE, DATE, KEYS, default=b"", change=FREELY),
     Attribute(CKA.DERIVE, BOOL, KEYS, default=FALSE, change=FREELY),
-    Attribute(CKA.LOCAL, BOOL, KEYS, create=NEVER, generate=NEVER),
+    Attribute(CKA.LOCAL, BOOL, (*KEYS, DOMAIN), create=NEVER, generate=NEVER),
     Attribute(CKA.KEY_GEN_MECHANISM, ULONG, KEYS, create=NEVER, generate=NEVER),
     Attribute(CKA.ALLOWED_MECHANISMS, ULONGS, KEYS, default=b""),
     Attribute(CKA.SUBJECT, BYTES, PAIR, default=b"", change=FREELY),
@@ -179,24 +194,28 @@ ATTRIBUTES = (
     Attribute(CKA.PUBLIC_KEY_INFO, BYTES, PRIVATE, create=NEVER, generate=NEVER),
     # Public keys (clause 4.8)
     Attribute(CKA.ENCRYPT, BOOL, PUBLIC, key=CKK.RSA, default=TRUE, change=FREELY),
-    Attribute(CKA.ENCRYPT, BOOL, PUBLIC, key=CKK.EC, default=FALSE, change=FREELY),
     Attribute(CKA.VERIFY, BOOL, PUBLIC, default=TRUE, change=FREELY),
     Attribute(CKA.VERIFY_RECOVER, BOOL, PUBLIC, key=CKK.RSA, default=TRUE, change=FREELY),
-    Attribute(CKA.VERIFY_RECOVER, BOOL, PUBLIC, key=CKK.EC, default=FALSE, change=FREELY),
     Attribute(CKA.WRAP, BOOL, PUBLIC, key=CKK.RSA, default=TRUE, change=FREELY),
-    Attribute(CKA.WRAP, BOOL, PUBLIC, key=CKK.EC, default=FALSE, change=FREELY),
-    # Private keys (clause 4.9): made in the TPM, which never lets the private part out
+    *(
+        Attribute(usage, BOOL, PUBLIC, key=key, default=FALSE, change=FREELY)
+        for usage in (CKA.ENCRYPT, CKA.VERIFY_RECOVER, CKA.WRAP)
+        for key in (CKK.EC, *DOMAINS)
+    ),
+    # Private keys (clause 4.9): the private part never comes out of the TPM, or of the token
     Attribute(CKA.SENSITIVE, BOOL, PRIVATE, default=TRUE, only=TRUE, change=TO_TRUE),
     Attribute(CKA.EXTRACTABLE, BOOL, PRIVATE, default=FALSE, only=FALSE, change=TO_FALSE),
     Attribute(CKA.ALWAYS_SENSITIVE, BOOL, (PRIVATE, SECRET), create=NEVER, generate=NEVER),
     Attribute(CKA.NEVER_EXTRACTABLE, BOOL, (PRIVATE, SECRET), create=NEVER, generate=NEVER),
     Attribute(CKA.DECRYPT, BOOL, PRIVATE, key=CKK.RSA, default=TRUE, change=FREELY),
-    Attribute(CKA.DECRYPT, BOOL, PRIVATE, key=CKK.EC, default=FALSE, change=FREELY),
     Attribute(CKA.SIGN, BOOL, PRIVATE, default=TRUE, change=FREELY),
     Attribute(CKA.SIGN_RECOVER, BOOL, PRIVATE, key=CKK.RSA, default=TRUE, change=FREELY),
-    Attribute(CKA.SIGN_RECOVER, BOOL, PRIVATE, key=CKK.EC, default=FALSE, change=FREELY),
     Attribute(CKA.UNWRAP, BOOL, PRIVATE, key=CKK.RSA, default=TRUE, change=FREELY),
-    Attribute(CKA.UNWRAP, BOOL, PRIVATE, key=CKK.EC, default=FALSE, change=FREELY),
+    *(
+        Attribute(usage, BOOL, PRIVATE, key=key, default=FALSE, change=FREELY)
+        for usage in (CKA.DECRYPT, CKA.SIGN_RECOVER, CKA.UNWRAP)
+        for key in (CKK.EC, *DOMAINS)
+    ),
     Attribute(CKA.WRAP_WITH_TRUSTED, BOOL, (PRIVATE, SECRET), default=FALSE, change=TO_TRUE),
     Attribute(CKA.ALWAYS_AUTHENTICATE, BOOL, PRIVATE, default=FALSE),
     # Secret keys (clause 4.10)
@@ -208,7 +227,7 @@ ATTRIBUTES = (
     ),
     Attribute(CKA.CHECK_VALUE, BYTES, SECRET, generate=NEVER),
     Attribute(CKA.VALUE, BYTES, SECRET, create=REQUIRED, generate=NEVER, sensitive=True),
-    Attribute(CKA.VALUE_LEN, ULONG, SECRET, create=NEVER),
+    *(Attribute(CKA.VALUE_LEN, ULONG, SECRET, key=key, create=NEVER) for key in _OF_SOME_LENGTH),
     # RSA keys (Current Mechanisms 3.0, clause 2.1)
     Attribute(CKA.MODULUS, BYTES, PUBLIC, key=CKK.RSA, create=REQUIRED, generate=NEVER),
     Attribute(CKA.MODULUS, BYTES, PRIVATE, key=CKK.RSA, generate=NEVER),
@@ -231,12 +250,28 @@ ATTRIBUTES = (
     Attribute(CKA.EC_PARAMS, BYTES, PRIVATE, key=CKK.EC, generate=NEVER),
     Attribute(CKA.EC_POINT, BYTES, PUBLIC, key=CKK.EC, create=REQUIRED, generate=NEVER),
     Attribute(CKA.VALUE, BYTES, PRIVATE, key=CKK.EC, generate=NEVER, sensitive=True),
+    # Keys over a prime and their domain parameters (Current Mechanisms 3.0, clauses 2.2 and 2.4)
+    *(
+        row
+        for key, numbers in DOMAINS.items()
+        for row in (
+            *(
+                Attribute(type_, BYTES, of, key=key, create=REQUIRED, generate=how)
+                for type_ in numbers
+                for of, how in ((PUBLIC, REQUIRED), (PRIVATE, NEVER), (DOMAIN, NEVER))
+            ),
+            Attribute(CKA.PRIME_BITS, ULONG, DOMAIN, key=key, create=NEVER, generate=REQUIRED),
+            Attribute(CKA.VALUE, BYTES, PUBLIC, key=key, create=REQUIRED, generate=NEVER),
+            Attribute(CKA.VALUE, BYTES, PRIVATE, key=key, create=REQUIRED, generate=NEVER, sensitive=True),
+        )
+    ),
+    Attribute(CKA.VALUE_BITS, ULONG, PRIVATE, key=CKK.DH, create=NEVER),
 )
 
 _FOR_A_COPY = {CKA.TOKEN, CKA.PRIVATE, CKA.MODIFIABLE, CKA.DESTROYABLE}  # a copy may have them otherwise
 
 _ROWS = {(of, row.key, row.type): row for row in ATTRIBUTES for of in row.of}
-PAIR_TYPES = (CKK.RSA, CKK.EC)
+PAIR_TYPES = (CKK.RSA, CKK.EC)  # pairs of which the TPM has the private half
 
 
 def row_of(object_class: int, key_type: int | None, type_: int) -> Attribute | None:

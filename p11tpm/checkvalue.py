@@ -5,6 +5,7 @@ from __future__ import annotations
 from p11tpm.ck import CKK
 from p11tpm.hashes import digest
 from p11tpm.late import loading
+from p11tpm.mechanism import DES_SIZES, ECB
 
 SHORTEST = 16  # bytes: of a shorter secret, 24 bits of a hash would tell too much
 
@@ -12,15 +13,15 @@ SHORTEST = 16  # bytes: of a shorter secret, 24 bits of a hash would tell too mu
 def check_value(key_type: int, value: bytes) -> bytes:
     """Give the check value of a key, or nothing for a short one.
 
-    AES: from the encryption of a block of zeros (Current Mechanisms 3.0, clause 2.8.2); any other key: from its SHA-1
-    (clause 2.5.2).
+    AES and DES: from the encryption of a block of zeros (Current Mechanisms 3.0, clauses 2.8.2 and 2.16); any other
+    key: from its SHA-1 (clause 2.5.2).
     """
     if len(value) < SHORTEST:
         return b""
-    if key_type != CKK.AES:
+    if key_type not in {CKK.AES, *DES_SIZES}:
         return digest("sha1", value)[:3]
     with loading:
-        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+        from p11tpm.operation.block import InMemory
 
-        encryptor = Cipher(algorithms.AES(value), modes.ECB()).encryptor()  # noqa: S305 - the standard's check value
-        return encryptor.update(bytes(16))[:3]
+    cipher = InMemory(key_type, value)
+    return cipher.context(ECB).update(bytes(cipher.block))[:3]

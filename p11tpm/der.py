@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asn1crypto import core, keys, x509
 
-from p11tpm.attribute import Template, ulong
+from p11tpm.attribute import DOMAINS, Template, to_ulong, ulong, unsigned
 from p11tpm.ck import CKA, CKK, CKO, CKR
 from p11tpm.error import Error
 from p11tpm.hashes import digest
@@ -16,14 +16,15 @@ _OIDS = {
     "p384": "secp384r1",
     "p521": "secp521r1",
 }
+_DOMAIN_OIDS = {CKK.DSA: "1.2.840.10040.4.1", CKK.DH: "1.2.840.113549.1.3.1"}
 
 
 def rsa_public(modulus: int, exponent: int) -> Template:
     """Give the attributes that describe an RSA public key (Current Mechanisms 3.0, clause 2.1.2)."""
     key = keys.RSAPublicKey({"modulus": modulus, "public_exponent": exponent})
     return {
-        CKA.MODULUS: modulus.to_bytes((modulus.bit_length() + 7) // 8, "big"),
-        CKA.PUBLIC_EXPONENT: exponent.to_bytes((exponent.bit_length() + 7) // 8, "big"),
+        CKA.MODULUS: unsigned(modulus),
+        CKA.PUBLIC_EXPONENT: unsigned(exponent),
         CKA.MODULUS_BITS: ulong(modulus.bit_length()),
         CKA.PUBLIC_KEY_INFO: keys.PublicKeyInfo.wrap(key, "rsa").dump(),
     }
@@ -43,9 +44,40 @@ def ec_public(curve: str, x: int, y: int, bits: int) -> Template:
     }
 
 
+class _Numbers(core.SequenceOf):  # type: ignore[misc]
+    _child_spec = core.Integer
+
+
+class _Algorithm(core.Sequence):  # type: ignore[misc]
+    _fields = [("algorithm", core.ObjectIdentifier), ("parameters", _Numbers)]  # noqa: RUF012 - asn1crypto wants lists
+
+
+class _PublicKeyInfo(core.Sequence):  # type: ignore[misc]
+    """SubjectPublicKeyInfo of a key whose algorithm has numbers for parameters; asn1crypto's does not know DH."""
+
+    _fields = [("algorithm", _Algorithm), ("public_key", core.OctetBitString)]  # noqa: RUF012
+
+
+def domain_public(key_type: int, template: Template) -> Template:
+    """Describe a public key of DSA (RFC 3279, clause 2.3.2) or DH (PKCS #3, clause 9) by its numbers.
+
+    CKR_ATTRIBUTE_VALUE_INVALID if the public value is not below the prime.
+    """
+    value, prime = (int.from_bytes(template[type_], "big") for type_ in (CKA.VALUE, CKA.PRIME))
+    if not 1 < value < prime:
+        raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "this is no public key over such a prime")
+    numbers = [int.from_bytes(template[type_], "big") for type_ in DOMAINS[key_type]]
+    algorithm = {"algorithm": _DOMAIN_OIDS[key_type], "parameters": numbers}
+    info = _PublicKeyInfo({"algorithm": algorithm, "public_key": core.Integer(value).dump()})
+    return {CKA.PUBLIC_KEY_INFO: info.dump()}
+
+
 def created_public(template: Template) -> Template:
     """Describe a public key that a host gives by its numbers; CKR_ATTRIBUTE_VALUE_INVALID if they make no key."""
-    if CKA.MODULUS in template:
+    key_type = to_ulong(template[CKA.KEY_TYPE])
+    if key_type in DOMAINS:
+        return domain_public(key_type, template)
+    if key_type == CKK.RSA:
         modulus = int.from_bytes(template[CKA.MODULUS], "big")
         exponent = int.from_bytes(template[CKA.PUBLIC_EXPONENT], "big")
         if modulus < 3 or exponent < 3:
@@ -111,7 +143,7 @@ def private_numbers(pkcs8: bytes) -> Template:
         info = keys.PrivateKeyInfo.load(pkcs8, strict=True)
         kind, key = info.algorithm, info["private_key"].parsed
         numbers = _RSA_NUMBERS if kind == "rsa" else ()
-        found = {type_: _unsigned(key[part].native) for type_, part in numbers}
+        found = {type_: unsigned(key[part].native) for type_, part in numbers}
         if kind == "ec":
             domain = info["private_key_algorithm"]["parameters"].dump()
             found = {CKA.EC_PARAMS: domain, CKA.VALUE: key["private_key"].contents}
@@ -122,10 +154,6 @@ def private_numbers(pkcs8: bytes) -> Template:
     if not found:
         raise Error(CKR.WRAPPED_KEY_INVALID, "this is no RSA or EC private key in PKCS #8 DER")
     return {CKA.CLASS: ulong(CKO.PRIVATE_KEY), CKA.KEY_TYPE: ulong(CKK.RSA if kind == "rsa" else CKK.EC), **found}
-
-
-def _unsigned(number: int) -> bytes:
-    return number.to_bytes((number.bit_length() + 7) // 8, "big")
 
 
 _RSA_NUMBERS = (

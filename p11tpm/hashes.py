@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["compare_digest", "digest", "mac", "new"]
 
 _MODULES = {  # _sha2: Python 3.12 and later
+    "md5": ("_md5",),
     "sha1": ("_sha1",),
     "sha224": ("_sha2", "_sha256"),
     "sha256": ("_sha2", "_sha256"),
@@ -39,7 +40,7 @@ def _find(name: str) -> Callable[..., Any]:
                 continue
         import hashlib
 
-        return lambda data=b"": hashlib.new(name, data)
+        return lambda data=b"": hashlib.new(name, data, usedforsecurity=False)
 
 
 def new(name: str, data: bytes = b"") -> Any:

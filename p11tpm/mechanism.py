@@ -1,7 +1,8 @@
 """Mechanisms: each one declared once; lists, CK_MECHANISM_INFO and operations are derived from the rows.
 
-Source: PKCS#11 Current Mechanisms 3.0, clauses 2.1 (RSA), 2.3 (EC), 2.5 (generic secrets), 2.8 to 2.16 (AES),
-2.20 to 2.29 (hashes), 2.43 (derivation from keys), 2.58 (HKDF).
+Source: PKCS#11 Current Mechanisms 3.0, clauses 2.1 (RSA), 2.2 (DSA), 2.3 (EC), 2.4 (DH), 2.5 (generic secrets), 2.8 to
+2.16 (AES), 2.16 and 2.17 (DES), 2.20 to 2.29 (hashes), 2.43 (derivation from keys), 2.58 (HKDF); Historical Mechanisms
+3.0 (MD5). MD5, DES, DSA and DH are there for hosts that know nothing newer; the setting ``mechanisms`` denies them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from p11tpm.parameter import (
     CbcData,
     CcmParams,
     CtrParams,
+    DesCbcData,
+    DesIv,
     EcdhParams,
     GcmParams,
     HkdfParams,
@@ -21,6 +24,7 @@ from p11tpm.parameter import (
     OaepParams,
     OtherKey,
     PssParams,
+    PublicValue,
     StringData,
     WrapIv,
 )
@@ -39,6 +43,9 @@ PSS = "pss"
 OAEP = "oaep"
 ECDSA = "ecdsa"
 ECDH = "ecdh"
+DSA = "dsa"
+DH = "dh"
+DOMAIN = "domain-parameters"
 HMAC = "hmac"
 CMAC = "cmac"
 CBC_MAC = "cbc-mac"
@@ -68,23 +75,28 @@ CURVES = {  # name: (bits, DER of the named curve's object identifier, RFC 5480 
     "p521": (521, bytes.fromhex("06052b81040023")),
 }
 RSA_SIZES = (1024, 2048, 3072, 4096)
+DSA_SIZES = (1024, 2048, 3072)  # bits of the prime
+DH_SIZES = (1024, 8192)  # bits of the prime, least and most
 AES_SIZES = (16, 24, 32)  # bytes
+DES_SIZES = {CKK.DES2: 16, CKK.DES3: 24}  # bytes, with the parity bits
 LONGEST_SECRET = 4096  # bytes of a generic secret
 
 HMAC_KEYS = {  # the key type that is for the HMAC of one hash only
+    "md5": CKK.MD5_HMAC,
     "sha1": CKK.SHA_1_HMAC,
     "sha224": CKK.SHA224_HMAC,
     "sha256": CKK.SHA256_HMAC,
     "sha384": CKK.SHA384_HMAC,
     "sha512": CKK.SHA512_HMAC,
 }
-SECRETS = (CKK.GENERIC_SECRET, CKK.AES, *HMAC_KEYS.values(), CKK.HKDF)
+SECRETS = (CKK.GENERIC_SECRET, CKK.AES, *DES_SIZES, *HMAC_KEYS.values(), CKK.HKDF)
 
 _SIGN = CKF.SIGN | CKF.VERIFY
 _RECOVER = CKF.SIGN_RECOVER | CKF.VERIFY_RECOVER
 _CIPHER = CKF.ENCRYPT | CKF.DECRYPT
 _WRAP = CKF.WRAP | CKF.UNWRAP
 _RSA, _EC, _AES = (CKK.RSA,), (CKK.EC,), (CKK.AES,)
+_DSA, _DH, _DES = (CKK.DSA,), (CKK.DH,), tuple(DES_SIZES)
 
 
 class Mechanism:
@@ -122,14 +134,26 @@ class Mechanism:
 
     @property
     def in_tpm(self) -> bool:
-        """Whether the TPM does what needs the secret part of a key; all else is done in software."""
+        """Whether the TPM does what needs the secret part of a key, whatever the key."""
         return self.keys in {_RSA, _EC}
 
     @property
-    def flags(self) -> int:
-        """CK_MECHANISM_INFO.flags (Base Specification 3.0, clause 5.5.6)."""
+    def of_pairs(self) -> bool:
+        """Whether its keys come in pairs, one private and one public."""
+        return self.in_tpm or self.keys in {_DSA, _DH}
+
+    def in_hardware(self, capabilities: Container[str]) -> bool:
+        """Whether a TPM with these capabilities does what needs the secret part of a key that lives in it: `place`."""
+        if self.keys == _AES and not self.does & CKF.DERIVE:
+            return any(f"aes{8 * size}" in capabilities for size in AES_SIZES)
+        if self.form == HMAC:
+            return "hmac" in capabilities and self.digest in capabilities
+        return self.in_tpm
+
+    def flags(self, capabilities: Container[str]) -> int:
+        """CK_MECHANISM_INFO.flags (Base Specification 3.0, clause 5.5.6) of a token with these capabilities."""
         curves = CKF.EC_F_P | CKF.EC_NAMEDCURVE | CKF.EC_UNCOMPRESS if self.keys == _EC else 0
-        return self.does | (CKF.HW if self.in_tpm else 0) | curves
+        return self.does | (CKF.HW if self.in_hardware(capabilities) else 0) | curves
 
     def params(self, given: Given) -> Any:
         """Decode the mechanism's parameter; CKR_MECHANISM_PARAM_INVALID if it is not what the mechanism takes."""
@@ -145,14 +169,15 @@ class Mechanism:
 
 
 def _digests() -> list[Mechanism]:
-    types = {"sha1": CKM.SHA_1, "sha224": CKM.SHA224, "sha256": CKM.SHA256, "sha384": CKM.SHA384, "sha512": CKM.SHA512}
+    types = {"md5": CKM.MD5, "sha1": CKM.SHA_1, "sha224": CKM.SHA224, "sha256": CKM.SHA256}
+    types |= {"sha384": CKM.SHA384, "sha512": CKM.SHA512}
     types |= {"sha3_224": CKM.SHA3_224, "sha3_256": CKM.SHA3_256, "sha3_384": CKM.SHA3_384, "sha3_512": CKM.SHA3_512}
     return [Mechanism(type_, (), CKF.DIGEST, HASH, digest=digest) for digest, type_ in types.items()]
 
 
 def _rsa() -> list[Mechanism]:
-    pkcs1 = {"sha1": CKM.SHA1_RSA_PKCS, "sha224": CKM.SHA224_RSA_PKCS, "sha256": CKM.SHA256_RSA_PKCS}
-    pkcs1 |= {"sha384": CKM.SHA384_RSA_PKCS, "sha512": CKM.SHA512_RSA_PKCS}
+    pkcs1 = {"md5": CKM.MD5_RSA_PKCS, "sha1": CKM.SHA1_RSA_PKCS, "sha224": CKM.SHA224_RSA_PKCS}
+    pkcs1 |= {"sha256": CKM.SHA256_RSA_PKCS, "sha384": CKM.SHA384_RSA_PKCS, "sha512": CKM.SHA512_RSA_PKCS}
     pss = {"sha1": CKM.SHA1_RSA_PKCS_PSS, "sha224": CKM.SHA224_RSA_PKCS_PSS, "sha256": CKM.SHA256_RSA_PKCS_PSS}
     pss |= {"sha384": CKM.SHA384_RSA_PKCS_PSS, "sha512": CKM.SHA512_RSA_PKCS_PSS}
     plain = _SIGN | _RECOVER | _CIPHER | _WRAP
@@ -204,13 +229,48 @@ def _aes() -> list[Mechanism]:
     ]
 
 
+def _des() -> list[Mechanism]:
+    def row(type_: int, does: int, form: str, parameter: Any = NoParameter, keys: tuple[int, ...] = _DES) -> Mechanism:
+        lengths = [DES_SIZES[key] for key in keys]
+        return Mechanism(type_, keys, does, form, parameter=parameter, sizes=(min(lengths), max(lengths)))
+
+    return [
+        row(CKM.DES2_KEY_GEN, CKF.GENERATE, "", keys=(CKK.DES2,)),
+        row(CKM.DES3_KEY_GEN, CKF.GENERATE, "", keys=(CKK.DES3,)),
+        row(CKM.DES3_ECB, _CIPHER | _WRAP, ECB),
+        row(CKM.DES3_CBC, _CIPHER | _WRAP, CBC, DesIv),
+        row(CKM.DES3_CBC_PAD, _CIPHER | _WRAP, CBC_PAD, DesIv),
+        row(CKM.DES3_MAC, _SIGN, CBC_MAC),
+        row(CKM.DES3_MAC_GENERAL, _SIGN, CBC_MAC, MacLength),
+        row(CKM.DES3_CMAC, _SIGN, CMAC),
+        row(CKM.DES3_CMAC_GENERAL, _SIGN, CMAC, MacLength),
+        row(CKM.DES3_ECB_ENCRYPT_DATA, CKF.DERIVE, ENCRYPT_ECB, StringData),
+        row(CKM.DES3_CBC_ENCRYPT_DATA, CKF.DERIVE, ENCRYPT_CBC, DesCbcData),
+    ]
+
+
+def _domains() -> list[Mechanism]:
+    """Give what works with pairs of keys over a prime, in software."""
+    dsa, dh = (min(DSA_SIZES), max(DSA_SIZES)), DH_SIZES
+    types = {None: CKM.DSA, "sha1": CKM.DSA_SHA1, "sha224": CKM.DSA_SHA224, "sha256": CKM.DSA_SHA256}
+    types |= {"sha384": CKM.DSA_SHA384, "sha512": CKM.DSA_SHA512}
+    return [
+        Mechanism(CKM.DSA_PARAMETER_GEN, _DSA, CKF.GENERATE, DOMAIN, sizes=dsa),
+        Mechanism(CKM.DSA_KEY_PAIR_GEN, _DSA, CKF.GENERATE_KEY_PAIR, sizes=dsa),
+        *(Mechanism(type_, _DSA, _SIGN, DSA, digest=digest, sizes=dsa) for digest, type_ in types.items()),
+        Mechanism(CKM.DH_PKCS_PARAMETER_GEN, _DH, CKF.GENERATE, DOMAIN, sizes=dh),
+        Mechanism(CKM.DH_PKCS_KEY_PAIR_GEN, _DH, CKF.GENERATE_KEY_PAIR, sizes=dh),
+        Mechanism(CKM.DH_PKCS_DERIVE, _DH, CKF.DERIVE, DH, parameter=PublicValue, sizes=dh),
+    ]
+
+
 def _secrets() -> list[Mechanism]:
     in_bits, in_bytes = (8, 8 * LONGEST_SECRET), (1, LONGEST_SECRET)
-    macs = {"sha1": CKM.SHA_1_HMAC, "sha224": CKM.SHA224_HMAC, "sha256": CKM.SHA256_HMAC}
+    macs = {"md5": CKM.MD5_HMAC, "sha1": CKM.SHA_1_HMAC, "sha224": CKM.SHA224_HMAC, "sha256": CKM.SHA256_HMAC}
     macs |= {"sha384": CKM.SHA384_HMAC, "sha512": CKM.SHA512_HMAC}
-    general = {"sha1": CKM.SHA_1_HMAC_GENERAL, "sha224": CKM.SHA224_HMAC_GENERAL, "sha256": CKM.SHA256_HMAC_GENERAL}
-    general |= {"sha384": CKM.SHA384_HMAC_GENERAL, "sha512": CKM.SHA512_HMAC_GENERAL}
-    hashed = {"sha1": CKM.SHA1_KEY_DERIVATION, "sha224": CKM.SHA224_KEY_DERIVATION}
+    general = {"md5": CKM.MD5_HMAC_GENERAL, "sha1": CKM.SHA_1_HMAC_GENERAL, "sha224": CKM.SHA224_HMAC_GENERAL}
+    general |= {"sha256": CKM.SHA256_HMAC_GENERAL, "sha384": CKM.SHA384_HMAC_GENERAL, "sha512": CKM.SHA512_HMAC_GENERAL}
+    hashed = {"md5": CKM.MD5_KEY_DERIVATION, "sha1": CKM.SHA1_KEY_DERIVATION, "sha224": CKM.SHA224_KEY_DERIVATION}
     hashed |= {"sha256": CKM.SHA256_KEY_DERIVATION, "sha384": CKM.SHA384_KEY_DERIVATION}
     hashed |= {"sha512": CKM.SHA512_KEY_DERIVATION}
     joined = {CKM.CONCATENATE_BASE_AND_KEY: (JOIN_KEY, OtherKey), CKM.CONCATENATE_BASE_AND_DATA: (APPEND, StringData)}
@@ -235,7 +295,7 @@ def _secrets() -> list[Mechanism]:
     ]
 
 
-MECHANISMS = {row.type: row for row in (*_rsa(), *_ec(), *_aes(), *_secrets(), *_digests())}
+MECHANISMS = {row.type: row for row in (*_rsa(), *_ec(), *_domains(), *_aes(), *_des(), *_secrets(), *_digests())}
 DIGESTS = {row.type for row in MECHANISMS.values() if row.does == CKF.DIGEST}
 
 _offered: dict[tuple[str, Container[int] | None], dict[int, tuple[Mechanism, tuple[int, ...]]]] = {}

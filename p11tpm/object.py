@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from p11tpm.attribute import TRUE, Template, kind, row_of, to_ulong
-from p11tpm.ck import CKA, CKR, name
+from p11tpm.ck import CKA, CKO, CKR, name
 from p11tpm.error import Error
 from p11tpm.late import loading
 
@@ -49,15 +49,24 @@ class Object:
         return self.is_set(CKA.PRIVATE)
 
     @property
+    def in_tpm(self) -> bool:
+        """Whether a key's secret part is one that the TPM alone can use."""
+        return self.record.tpm_private is not None
+
+    @property
     def readable(self) -> bool:
         """Whether the host may read the secret part of a key (clauses 4.9 and 4.10)."""
         return self.is_set(CKA.EXTRACTABLE) and not self.is_set(CKA.SENSITIVE)
 
     def secret(self) -> bytes:
         """Give the value of a secret key for use by the token; CKR_KEY_TYPE_INCONSISTENT for anything else."""
-        if self.record.secret is None or self._reveal is None:
-            raise Error(CKR.KEY_TYPE_INCONSISTENT, "this is no secret key")
-        return self._reveal(self.record)
+        if self.record.secret is None or self.in_tpm:
+            raise Error(CKR.KEY_TYPE_INCONSISTENT, "this is no secret key, or one that the TPM alone can use")
+        return self.hidden()
+
+    def hidden(self) -> bytes:
+        """Give what the record keeps secret: the value of a key, or the check value of one in the TPM; else nothing."""
+        return b"" if self.record.secret is None or self._reveal is None else self._reveal(self.record)
 
     def get(self, type_: int) -> bytes:
         """Give the value of an attribute.
@@ -73,12 +82,22 @@ class Object:
             if self.record.secret is not None and self.readable:
                 return self.secret()
             raise Error(CKR.ATTRIBUTE_SENSITIVE, f"{name(CKA, type_)} never leaves the token")
-        if type_ == CKA.CHECK_VALUE and self.record.secret is not None and self.key_type is not None:
+        if type_ == CKA.CHECK_VALUE and self.object_class == CKO.SECRET_KEY and self.key_type is not None:
+            if self.in_tpm:
+                return self.hidden()
             with loading:
                 from p11tpm.checkvalue import check_value
 
             return check_value(self.key_type, self.secret())
         raise Error(CKR.ATTRIBUTE_TYPE_INVALID, f"the object has no {name(CKA, type_)}")
+
+    def check_stays(self, changes: Template) -> None:
+        """Refuse to make a secret key in the TPM one that others are derived from: CKR_ATTRIBUTE_READ_ONLY.
+
+        The TPM does not do that; a key is in software for it from the beginning.
+        """
+        if self.in_tpm and self.object_class == CKO.SECRET_KEY and changes.get(CKA.DERIVE) == TRUE:
+            raise Error(CKR.ATTRIBUTE_READ_ONLY, "a secret key in the TPM can not get CKA_DERIVE")
 
     @property
     def size(self) -> int:

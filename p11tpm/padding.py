@@ -12,6 +12,7 @@ from p11tpm.mechanism import RAW
 
 # DER of DigestInfo up to the digest (RFC 8017, clause 9.2, note 1)
 DIGEST_INFO = {
+    "md5": bytes.fromhex("3020300c06082a864886f70d020505000410"),
     "sha1": bytes.fromhex("3021300906052b0e03021a05000414"),
     "sha224": bytes.fromhex("302d300d06096086480165030402040500041c"),
     "sha256": bytes.fromhex("3031300d060960864801650304020105000420"),

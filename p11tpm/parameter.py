@@ -44,6 +44,7 @@ DERIVATIONS = {  # CKD: hash of the key derivation function, None for the bare s
     CKD.SHA512_KDF: "sha512",
 }
 AES_BLOCK = 16  # bytes
+DES_BLOCK = 8
 
 
 def refused(why: str) -> Error:
@@ -136,15 +137,34 @@ class EcdhParams:
         self.point = given.pointed(point, point_length)
 
 
+class PublicValue:
+    """The other side's public value of DH, a big-endian number (clause 2.4.6)."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, given: Given, _digest: str | None = None) -> None:
+        if not given.parameter:
+            raise refused("the mechanism needs the other side's public value")
+        self.number = int.from_bytes(given.parameter, "big")
+
+
 class Iv:
     """An initialisation vector of one block of AES (clauses 2.10 and 2.11)."""
 
     __slots__ = ("iv",)
+    block = AES_BLOCK
 
     def __init__(self, given: Given, _digest: str | None = None) -> None:
-        if given.parameter is None or len(given.parameter) != AES_BLOCK:
-            raise refused(f"the mechanism needs an initialisation vector of {AES_BLOCK} bytes")
+        if given.parameter is None or len(given.parameter) != self.block:
+            raise refused(f"the mechanism needs an initialisation vector of {self.block} bytes")
         self.iv = given.parameter
+
+
+class DesIv(Iv):
+    """An initialisation vector of one block of DES (clause 2.16)."""
+
+    __slots__ = ()
+    block = DES_BLOCK
 
 
 class WrapIv:
@@ -234,14 +254,22 @@ class CbcData:
     """CK_AES_CBC_ENCRYPT_DATA_PARAMS: initialisation vector, data that are encrypted (clause 2.15.2)."""
 
     __slots__ = ("data", "iv")
+    block = AES_BLOCK
 
     def __init__(self, given: Given, _digest: str | None = None) -> None:
-        parameter = given.parameter
-        if parameter is None or len(parameter) != AES_BLOCK + 16:
-            raise refused("the mechanism needs a CK_AES_CBC_ENCRYPT_DATA_PARAMS")
-        self.iv = parameter[:AES_BLOCK]
-        address, length = (int.from_bytes(parameter[at : at + 8], "little") for at in (AES_BLOCK, AES_BLOCK + 8))
+        parameter, block = given.parameter, self.block
+        if parameter is None or len(parameter) != block + 16:
+            raise refused("the mechanism needs an initialisation vector, a pointer and a length")
+        self.iv = parameter[:block]
+        address, length = (int.from_bytes(parameter[at : at + 8], "little") for at in (block, block + 8))
         self.data = given.pointed(address, length)
+
+
+class DesCbcData(CbcData):
+    """CK_DES_CBC_ENCRYPT_DATA_PARAMS: the same, with a block of DES (clause 2.15.2)."""
+
+    __slots__ = ()
+    block = DES_BLOCK
 
 
 class HkdfParams:

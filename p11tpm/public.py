@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from cryptography.hazmat.primitives.asymmetric.dsa import DSAPublicKey
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
@@ -54,6 +55,19 @@ def ec_key(key: Object) -> EllipticCurvePublicKey:
         return ec.EllipticCurvePublicKey.from_encoded_point(curves[name](), point)
     except ValueError:
         raise Error(CKR.KEY_TYPE_INCONSISTENT, "the point is not on the curve") from None
+
+
+def dsa_key(key: Object) -> DSAPublicKey:
+    """Give a DSA public key; CKR_KEY_SIZE_RANGE if its numbers make none."""
+    with loading:
+        from cryptography.hazmat.primitives.asymmetric.dsa import DSAParameterNumbers, DSAPublicNumbers
+
+    types = (CKA.PRIME, CKA.SUBPRIME, CKA.BASE, CKA.VALUE)
+    prime, subprime, base, value = (int.from_bytes(key.get(type_), "big") for type_ in types)
+    try:
+        return DSAPublicNumbers(value, DSAParameterNumbers(prime, subprime, base)).public_key()
+    except ValueError:
+        raise Error(CKR.KEY_SIZE_RANGE, "these numbers make no DSA key") from None
 
 
 def rsa_numbers(key: Object) -> tuple[int, int]:

@@ -82,8 +82,9 @@ class Record:
     `uuid` is 16 bytes and does not change; attribute values are in PKCS#11's encoding, a CK_ULONG is 8 bytes,
     little-endian. `id` is 0 until the object is in a store. `resident` is the persistent handle of a key that stays in
     the TPM, else 0; the mac does not cover it, since the TPM lets nothing be used for the key but the key. `secret` is
-    the value of a secret key: encrypted in a store, as it is for a session object. `auth` is the authorisation value
-    of a session object's key in the TPM that was made without a login; no store has it.
+    the value of a secret key, or the check value of one that is in the TPM: encrypted in a store, as it is for a
+    session object. `auth` is the authorisation value of a session object's key in the TPM that was made without a
+    login; no store has it.
     """
 
     __slots__ = ("attributes", "auth", "id", "mac", "resident", "secret", "token", "tpm_private", "tpm_public", "uuid")

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from p11tpm import attribute
+from p11tpm import attribute, place
 from p11tpm.attribute import FALSE, TRUE, Template, to_ulong, ulong
 from p11tpm.checkvalue import check_value
 from p11tpm.ck import CKA, CKK, CKO, CKR
 from p11tpm.error import Error
-from p11tpm.mechanism import AES_SIZES, LONGEST_SECRET, SECRETS
+from p11tpm.mechanism import AES_SIZES, DES_SIZES, LONGEST_SECRET, SECRETS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.token import Token
 
+# Every byte of a DES key, with as many bits set that their number is odd: the last one makes it so
+_ODD = bytes(byte & 0xFE | (byte >> 1).bit_count() & 1 ^ 1 for byte in range(256))
+
+_LENGTHS: dict[int, tuple[int, ...]] = {CKK.AES: AES_SIZES, **{key: (size,) for key, size in DES_SIZES.items()}}
+
 
 class SecretKey:
     """What a host asks of a new secret key, however its value comes about (clause 4.10).
 
-    `length` is what the template says of it in bytes, None if nothing.
+    `length` is what the template says of it in bytes, or what all keys of the type have; None if neither says anything.
     """
 
     def __init__(self, template: Template, how: str, key_type: int | None = None) -> None:
@@ -37,17 +42,21 @@ class SecretKey:
         self.attributes.pop(CKA.VALUE, None)
         given = self.attributes.pop(CKA.VALUE_LEN, None)
         self._check_value = self.attributes.pop(CKA.CHECK_VALUE, b"")
-        self.length = None if given is None else to_ulong(given)
+        self.length = DES_SIZES.get(key_type) if given is None else to_ulong(given)
 
     def check_length(self, length: int) -> None:
         """Refuse a length in bytes that such a key can not have: CKR_KEY_SIZE_RANGE."""
-        if not (length in AES_SIZES if self.key_type == CKK.AES else 0 < length <= LONGEST_SECRET):
+        if length not in _LENGTHS.get(self.key_type, range(1, LONGEST_SECRET + 1)):
             raise Error(CKR.KEY_SIZE_RANGE, f"a key of this type can not have {length} bytes")
+
+    def shaped(self, value: bytes) -> bytes:
+        """Give the form that a value which the token makes has in such a key: DES has parity bits (clause 2.16)."""
+        return value.translate(_ODD) if self.key_type in DES_SIZES else value
 
     def add(
         self,
         token: Token,
-        value: bytes,
+        value: bytes | None,
         origin: Template,
         session: int,
         *,
@@ -56,21 +65,27 @@ class SecretKey:
     ) -> int:
         """Add the key to the token and give its identifier.
 
-        `origin`: what the token says of where the value comes from (CKA_LOCAL, CKA_KEY_GEN_MECHANISM). `was_secret`:
-        the value never was outside of the token: CKA_ALWAYS_SENSITIVE and CKA_NEVER_EXTRACTABLE follow the template;
-        `never_left` is for the latter alone, where it differs.
+        `value` is None for a key that the TPM makes, see `place`. `origin`: what the token says of where the value
+        comes from (CKA_LOCAL, CKA_KEY_GEN_MECHANISM). `was_secret`: the value never was outside of the token:
+        CKA_ALWAYS_SENSITIVE and CKA_NEVER_EXTRACTABLE follow the template; `never_left` is for the latter alone, where
+        it differs.
         """
-        if self.length not in {None, len(value)}:
+        length = len(value) if value is not None else self.length or 0
+        if self.length not in {None, length} and self.key_type not in DES_SIZES:
             raise Error(CKR.TEMPLATE_INCONSISTENT, "CKA_VALUE_LEN is not the length of the value")
-        self.check_length(len(value))
-        if self._check_value:
+        self.check_length(length)
+        if self._check_value and value is not None:
             attribute.check_known(
                 {CKA.CHECK_VALUE: self._check_value}, {CKA.CHECK_VALUE: check_value(self.key_type, value)}
             )
-        attributes = {**self.attributes, **origin, CKA.VALUE_LEN: ulong(len(value))}
+        attributes = {**self.attributes, **origin}
+        if self.key_type not in DES_SIZES:
+            attributes[CKA.VALUE_LEN] = ulong(length)
         attributes[CKA.ALWAYS_SENSITIVE] = attributes[CKA.SENSITIVE] if was_secret else FALSE
         kept = was_secret if never_left is None else never_left
         attributes[CKA.NEVER_EXTRACTABLE] = TRUE if kept and attributes[CKA.EXTRACTABLE] != TRUE else FALSE
         with token.lock:
             token.require_writer(attributes)
-            return token.add([token.new_record(attributes, value)], session)[0]
+            record = token.new_record(attributes, value)
+            place.settle(token, record, length)
+            return token.add([record], session)[0]

@@ -359,7 +359,9 @@ class Token:
 
     def _set(self, id_: int, changes: Template) -> bool:
         """Change attributes; False if the object is no longer as it was read."""
-        record = self._read(id_).record
+        thing = self._read(id_)
+        record = thing.record
+        thing.check_stays(changes)
         attribute.check_change(record.attributes, changes, by_so=self.logged_in == CKU.SO)
         self.require_writer(record.attributes)
         if CKA.VALUE in changes and self._is_encrypted(record.attributes):

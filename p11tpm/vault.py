@@ -157,9 +157,9 @@ class Vault:
 
     # -- keys
 
-    def create(self, template: bytes, auth: bytes) -> Blob:
-        """Let the TPM make a key from a TPMT_PUBLIC."""
-        return self.tpm.create(self.srk, template, auth)
+    def create(self, template: bytes, auth: bytes, value: bytes = b"") -> Blob:
+        """Let the TPM make a key from a TPMT_PUBLIC, or take the value of a secret key."""
+        return self.tpm.create(self.srk, template, auth, value)
 
     def import_key(self, public: bytes, auth: bytes, number: bytes) -> Blob:
         """Let the TPM take a key from outside, from its TPMT_PUBLIC and its secret number: see `importing`."""
@@ -182,12 +182,16 @@ class Vault:
         auth = record.auth or self.secret.auth(record.uuid)
         return Key(record.uuid, record.tpm_public, record.tpm_private, auth, record.resident)
 
-    def _use(self, what: Callable[[Srk, Key, D], T], key: Object, data: D) -> T:
-        record = key.record
-        usable = self._usable(record)
+    def spend(self, key: Object) -> None:
+        """Take one use of a key; CKR_USER_NOT_LOGGED_IN if it waits for the PIN (CKA_ALWAYS_AUTHENTICATE)."""
         if key.waits and not self._row().no_pin:
             raise Error(CKR.USER_NOT_LOGGED_IN, "the key wants the PIN before each use (CKA_ALWAYS_AUTHENTICATE)")
         key.waits = key.is_set(CKA.ALWAYS_AUTHENTICATE)
+
+    def _use(self, what: Callable[[Srk, Key, D], T], key: Object, data: D) -> T:
+        record = key.record
+        usable = self._usable(record)
+        self.spend(key)
         result = what(self.srk, usable, data)
         if record.resident != usable.resident:
             self.residents.lost(record)
@@ -204,6 +208,26 @@ class Vault:
     def ecdh(self, key: Object, point: tuple[int, int]) -> bytes:
         """Let the TPM multiply a key and a point of its curve and give the x coordinate, as long as the field."""
         return self._use(self.tpm.ecdh, key, point)
+
+    def aes(self, key: Object, mode: str, iv: bytes, data: bytes, *, encrypt: bool) -> bytes:
+        """Let the TPM encrypt or decrypt at most 1,024 bytes: see `symmetric.crypt`."""
+        with loading:
+            from p11tpm.tpm import symmetric
+
+        def crypt(srk: Srk, usable: Key, data: bytes) -> bytes:
+            return symmetric.crypt(self.tpm, srk, usable, mode, iv, data, encrypt=encrypt)
+
+        return self._use(crypt, key, data)
+
+    def hmac(self, key: Object, digest: str, message: bytes) -> bytes:
+        """Let the TPM make the HMAC of a message."""
+        with loading:
+            from p11tpm.tpm import symmetric
+
+        def mac(srk: Srk, usable: Key, message: bytes) -> bytes:
+            return symmetric.mac(self.tpm, srk, usable, digest, message)
+
+        return self._use(mac, key, message)
 
     def random(self, count: int) -> bytes:
         """Give random bytes of the TPM."""

@@ -101,7 +101,8 @@ def list_(token_label: str | None, *, as_json: bool) -> None:
 
 
 def _line(one: PublicKey, handle: int | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    where = f"resident at {handle:#x}" if handle else "" if one.in_tpm else "public key only"
+    elsewhere = "in software" if one.made_here else "public key only"
+    where = f"resident at {handle:#x}" if handle else "" if one.in_tpm else elsewhere
     return (one.name, one.algorithm, f"id {one.id.hex()}", where), (one.uri,)
 
 
@@ -150,7 +151,7 @@ def delete(wanted: str, token_label: str | None, pin_file: Path | None, *, yes: 
         thing = select(token, CKO.PUBLIC_KEY, wanted)
         one = PublicKey(token.label, thing)
         confirm(f"Delete key '{one.name}' ({one.algorithm}, id {one.id.hex()}) for ever?", yes=yes)
-        if one.in_tpm:
+        if one.made_here:
             machine.log_in(token, pin_file)
             for private in objects(token, CKO.PRIVATE_KEY, info=thing.get(CKA.PUBLIC_KEY_INFO)):
                 token.destroy(private.record.id)

@@ -87,12 +87,14 @@ def C_GetMechanismInfo(slot: int, type_: int, info: Ptr) -> None:
     """Describe a mechanism."""
     run = module()
     required(info)
-    found = run.token(slot).mechanisms.get(type_)
+    token = run.token(slot)
+    found = token.mechanisms.get(type_)
     if found is None:
         raise Error(CKR.MECHANISM_INVALID, f"the token does not have mechanism {type_:#x}")
     row, sizes = found
     zeroed(info)
-    info.ulMinKeySize, info.ulMaxKeySize, info.flags = min(sizes), max(sizes), row.flags
+    info.ulMinKeySize, info.ulMaxKeySize = min(sizes), max(sizes)
+    info.flags = row.flags(token.seen.capabilities.split())
 
 
 @entry

@@ -1,6 +1,6 @@
-"""AES in software: one class for each family of modes, one row for each mode (Current Mechanisms 3.0, 2.9 to 2.16).
+"""AES and DES: one class for each family of modes, one row for each mode (Current Mechanisms 3.0, 2.9 to 2.17).
 
-Its modes are those of NIST SP 800-38A, C (CCM), D (GCM) and F (key wrapping), by OpenSSL.
+Its modes are those of NIST SP 800-38A, C (CCM), D (GCM) and F (key wrapping).
 """
 
 from __future__ import annotations
@@ -9,21 +9,18 @@ from functools import partial
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher as Making
-from cryptography.hazmat.primitives.ciphers import CipherContext, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import modes
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from p11tpm.ck import CKR
 from p11tpm.error import Error
+from p11tpm.late import loading
 from p11tpm.mechanism import CBC, CBC_PAD, CCM, CFB, CTR, ECB, GCM, KEY_WRAP, KEY_WRAP_PAD
 from p11tpm.operation import gcm, keywrap
+from p11tpm.operation.block import block_cipher
 from p11tpm.operation.cipher import Cipher
 from p11tpm.parameter import refused
-
-try:
-    from cryptography.hazmat.decrepit.ciphers.modes import CFB as CFB_MODE  # from version 46 on
-except ImportError:
-    from cryptography.hazmat.primitives.ciphers.modes import CFB as CFB_MODE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,62 +28,65 @@ if TYPE_CHECKING:
     from typing import Any
 
     from p11tpm.object import Object
+    from p11tpm.operation.block import BlockCipher, InMemory
+    from p11tpm.token import Token
 
 _BLOCK = 16  # bytes
 _MOST_COLLECTED = 1 << 30  # bytes of a message that is kept until all of it is there
-_MOST_GCM = (1 << 36) - 32  # bytes: SP 800-38D, clause 5.2.1.1
+MOST_GCM = (1 << 36) - 32  # bytes: SP 800-38D, clause 5.2.1.1
 _LEAST_TAG = 4  # bytes: SP 800-38D, clause 5.2.1.2; a shorter one is guessed too soon
 
 
-def aes(key: Object, form: str, params: Any, *, encrypt: bool) -> Cipher:
-    """Make what encrypts or decrypts by AES, in a form of the table of mechanisms with its decoded parameter.
+def block_mode(token: Token, key: Object, form: str, params: Any, *, encrypt: bool) -> Cipher:
+    """Make what encrypts or decrypts by AES or DES, in a form of the table of mechanisms with its decoded parameter."""
+    forms = FORMS
+    if key.in_tpm:
+        with loading:
+            from p11tpm.operation import composed
 
-    The only place that knows where the key is: here it is a value in memory.
-    """
-    return FORMS[form](key.secret(), params, encrypt)
-
-
-def _context(value: bytes, mode: Any, encrypt: bool) -> CipherContext:
-    making = Making(algorithms.AES(value), mode)
-    return making.encryptor() if encrypt else making.decryptor()
+        forms = {**FORMS, **composed.FORMS}
+    return forms[form](block_cipher(token, key), params, encrypt)
 
 
-def _length_error(encrypt: bool) -> Error:
+def length_error(encrypt: bool) -> Error:
+    """Give what is raised for data of a wrong length."""
     rv = CKR.DATA_LEN_RANGE if encrypt else CKR.ENCRYPTED_DATA_LEN_RANGE
     return Error(rv, "the mechanism does not take data of this length")
 
 
-def _invalid() -> Error:
+def invalid() -> Error:
+    """Give what is raised for a wrong tag or padding, and nothing more is said."""
     return Error(CKR.ENCRYPTED_DATA_INVALID, "these data were not encrypted like this, or were changed")
 
 
 class Mode(Cipher):
-    """ECB, CBC and CFB: blocks of `unit` bytes, the last one padded or not."""
+    """ECB, CBC and CFB: whole blocks, the last one padded or not, or in a `stream` any number of bytes."""
 
     def __init__(
         self,
-        value: bytes,
+        cipher: BlockCipher,
         params: Any,
         encrypt: bool,
         *,
-        mode: Callable[[Any], Any],
-        unit: int = _BLOCK,
+        mode: str,
+        stream: bool = False,
         padded: bool = False,
     ) -> None:
         super().__init__()
         self._encrypt = encrypt
-        self._unit = unit
-        self._context = _context(value, mode(params), encrypt)
-        padding = PKCS7(8 * _BLOCK)
+        self._block = cipher.block
+        self._unit = 1 if stream else cipher.block
+        self._context = cipher.context(mode, getattr(params, "iv", b""), encrypt=encrypt)
+        padding = PKCS7(8 * cipher.block)
         self._pad = padding.padder() if padded and encrypt else None
         self._unpad = padding.unpadder() if padded and not encrypt else None
 
     def _given(self, taken: int) -> int:
         blocks = taken // self._unit * self._unit
-        return blocks if self._unpad is None else max(0, blocks - _BLOCK)  # the last block may be padding
+        return blocks if self._unpad is None else max(0, blocks - self._block)  # the last block may be padding
 
     def _most(self, taken: int) -> int:
-        return taken if self._pad is None else (taken // _BLOCK + 1) * _BLOCK
+        return taken if self._pad is None else (taken // self._block + 1) * self._block
 
     def _update(self, part: bytes) -> bytes:
         if self._pad is not None:
@@ -99,14 +99,14 @@ class Mode(Cipher):
         if self._pad is not None:
             return self._context.update(self._pad.finalize()) + self._context.finalize()
         if self.taken % self._unit or (self._unpad is not None and not self.taken):
-            raise _length_error(self._encrypt)
+            raise length_error(self._encrypt)
         last = self._context.finalize()
         if self._unpad is None:
             return last
         try:
             return self._unpad.update(last) + self._unpad.finalize()
         except ValueError:
-            raise _invalid() from None
+            raise invalid() from None
 
 
 class Counter(Cipher):
@@ -115,16 +115,16 @@ class Counter(Cipher):
     After as many blocks as it has values the next one would be encrypted as the first was: no more than these.
     """
 
-    def __init__(self, value: bytes, params: Any, encrypt: bool) -> None:
+    def __init__(self, cipher: BlockCipher, params: Any, encrypt: bool) -> None:
         super().__init__()
         self._encrypt = encrypt
         values: int = 1 << params.bits
         block = int.from_bytes(params.block, "big")
         self._room = (values - block % values) * _BLOCK  # bytes until the counter begins again
         self._all = values * _BLOCK
-        self._context = _context(value, modes.CTR(params.block), encrypt)
+        self._context = cipher.context(CTR, params.block, encrypt=encrypt)
         again = (block - block % values).to_bytes(_BLOCK, "big")
-        self._again = partial(_context, value, modes.CTR(again), encrypt)
+        self._again = partial(cipher.context, CTR, again, encrypt=encrypt)
 
     def _given(self, taken: int) -> int:
         return taken
@@ -133,7 +133,7 @@ class Counter(Cipher):
 
     def _update(self, part: bytes) -> bytes:
         if self.taken + len(part) > self._all:
-            raise _length_error(self._encrypt)
+            raise length_error(self._encrypt)
         left = self._room - self.taken
         if not 0 <= left < len(part):
             return self._context.update(part)
@@ -146,22 +146,27 @@ class Counter(Cipher):
         return self._context.finalize()
 
 
-def _gcm_nonce(value: bytes, params: Any) -> bytes:
-    nonce: bytes = params.nonce
+def check_gcm(params: Any) -> None:
+    """Refuse a tag that is guessed too soon: CKR_MECHANISM_PARAM_INVALID."""
     if params.tag_length < _LEAST_TAG:
         raise refused(f"AES-GCM needs a tag of {8 * _LEAST_TAG} bits at least")
+
+
+def _gcm_nonce(cipher: InMemory, params: Any) -> bytes:
+    nonce: bytes = params.nonce
+    check_gcm(params)
     if 8 <= len(nonce) <= 128:  # what OpenSSL takes
         return nonce
-    return gcm.equivalent(nonce, _context(value, modes.ECB(), encrypt=True).update(bytes(_BLOCK)))  # noqa: S305
+    return gcm.equivalent(nonce, cipher.context(ECB).update(bytes(_BLOCK)))
 
 
 class GcmEncrypt(Cipher):
     """GCM, encrypting: the tag comes last."""
 
-    def __init__(self, value: bytes, params: Any) -> None:
+    def __init__(self, cipher: InMemory, params: Any) -> None:
         super().__init__()
         self._tag_length: int = params.tag_length
-        self._context = Making(algorithms.AES(value), modes.GCM(_gcm_nonce(value, params))).encryptor()
+        self._context = Making(cipher.algorithm, modes.GCM(_gcm_nonce(cipher, params))).encryptor()
         self._context.authenticate_additional_data(params.associated)
 
     def _given(self, taken: int) -> int:
@@ -171,8 +176,8 @@ class GcmEncrypt(Cipher):
         return taken + self._tag_length
 
     def _update(self, part: bytes) -> bytes:
-        if self.taken + len(part) > _MOST_GCM:
-            raise _length_error(encrypt=True)
+        if self.taken + len(part) > MOST_GCM:
+            raise length_error(encrypt=True)
         return self._context.update(part)
 
     def finish(self) -> bytes:
@@ -201,7 +206,7 @@ class Collected(Cipher):
 
     def _update(self, part: bytes) -> bytes:
         if self.taken + len(part) > _MOST_COLLECTED:
-            raise _length_error(self._encrypt)
+            raise length_error(self._encrypt)
         self._parts.append(part)
         return b""
 
@@ -211,48 +216,59 @@ class Collected(Cipher):
         return self._convert(message)
 
 
-def _gcm(value: bytes, params: Any, encrypt: bool) -> Cipher:
+def _gcm(cipher: InMemory, params: Any, encrypt: bool) -> Cipher:
     """Make GCM; what it decrypts is not given before the tag was seen to be right (SP 800-38D, clause 7.2)."""
     if encrypt:
-        return GcmEncrypt(value, params)
-    nonce, tag_length = _gcm_nonce(value, params), params.tag_length
+        return GcmEncrypt(cipher, params)
+    nonce, tag_length = _gcm_nonce(cipher, params), params.tag_length
 
     def decrypt(message: bytes) -> bytes:
         if len(message) < tag_length:
-            raise _length_error(encrypt=False)
+            raise length_error(encrypt=False)
         mode = modes.GCM(nonce, message[-tag_length:], min_tag_length=_LEAST_TAG)
-        context = Making(algorithms.AES(value), mode).decryptor()
+        context = Making(cipher.algorithm, mode).decryptor()
         context.authenticate_additional_data(params.associated)
         plain = context.update(message[:-tag_length])
         try:
             return plain + context.finalize()
         except InvalidTag:
-            raise _invalid() from None
+            raise invalid() from None
 
     return Collected(encrypt, lambda taken: taken - tag_length, decrypt)
 
 
-def _ccm(value: bytes, params: Any, encrypt: bool) -> Cipher:
-    """Make CCM, which needs to know the length of the data beforehand: it must be what was announced."""
+def ccm(params: Any, encrypt: bool, convert: Callable[[bytes], bytes]) -> Cipher:
+    """Make CCM, which needs to know the length of the data beforehand: it must be what was announced.
+
+    `convert` gets data of that length, with the tag after them when it decrypts.
+    """
     length, tag_length = params.length, params.tag_length
     if length >> 8 * (15 - len(params.nonce)):
         raise refused("AES-CCM with a nonce of this length does not take data of the length that is announced")
-    making = AESCCM(value, tag_length)
+
+    def checked(message: bytes) -> bytes:
+        if len(message) != length + (0 if encrypt else tag_length):
+            raise length_error(encrypt)
+        return convert(message)
+
+    return Collected(encrypt, lambda taken: taken + (tag_length if encrypt else -tag_length), checked)
+
+
+def _ccm(cipher: InMemory, params: Any, encrypt: bool) -> Cipher:
+    making = AESCCM(cipher.algorithm.key, params.tag_length)
 
     def convert(message: bytes) -> bytes:
-        if len(message) != length + (0 if encrypt else tag_length):
-            raise _length_error(encrypt)
         try:
             return (making.encrypt if encrypt else making.decrypt)(params.nonce, message, params.associated)
         except InvalidTag:
-            raise _invalid() from None
+            raise invalid() from None
 
-    return Collected(encrypt, lambda taken: taken + (tag_length if encrypt else -tag_length), convert)
+    return ccm(params, encrypt, convert)
 
 
-def _key_wrap(value: bytes, params: Any, encrypt: bool, *, padded: bool = False) -> Cipher:
+def _key_wrap(cipher: BlockCipher, params: Any, encrypt: bool, *, padded: bool = False) -> Cipher:
     iv = keywrap.initial(params.iv, padded=padded)
-    block = _context(value, modes.ECB(), encrypt).update  # noqa: S305 - what key wrapping is made of
+    block = cipher.context(ECB, encrypt=encrypt).update
     if padded:
         convert = partial(keywrap.wrap_padded if encrypt else keywrap.unwrap_padded, block, iv)
     else:
@@ -260,11 +276,11 @@ def _key_wrap(value: bytes, params: Any, encrypt: bool, *, padded: bool = False)
     return Collected(encrypt, lambda taken: -(-taken // 8) * 8 + 8 if encrypt else taken - 8, convert)
 
 
-FORMS: dict[str, Callable[[bytes, Any, bool], Cipher]] = {
-    ECB: partial(Mode, mode=lambda _: modes.ECB()),  # noqa: S305 - the host's choice
-    CBC: partial(Mode, mode=lambda params: modes.CBC(params.iv)),
-    CBC_PAD: partial(Mode, mode=lambda params: modes.CBC(params.iv), padded=True),
-    CFB: partial(Mode, mode=lambda params: CFB_MODE(params.iv), unit=1),
+FORMS: dict[str, Callable[[Any, Any, bool], Cipher]] = {
+    ECB: partial(Mode, mode=ECB),
+    CBC: partial(Mode, mode=CBC),
+    CBC_PAD: partial(Mode, mode=CBC, padded=True),
+    CFB: partial(Mode, mode=CFB, stream=True),
     CTR: Counter,
     GCM: _gcm,
     CCM: _ccm,

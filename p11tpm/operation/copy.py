@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from p11tpm import attribute
-from p11tpm.ck import CKA, CKU
+from p11tpm.ck import CKA, CKO, CKU
+from p11tpm.late import loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,14 +20,20 @@ def copy_object(token: Token, original: Object, changes: Template, session: int)
     `attribute.check_copy`, CKR_USER_NOT_LOGGED_IN, CKR_TOKEN_WRITE_PROTECTED.
     """
     attribute.check_copy(original.attributes, changes)
+    original.check_stays(changes)
     attributes = {**original.attributes, **changes}
     if CKA.TRUSTED in attributes and token.logged_in != CKU.SO:
         attributes[CKA.TRUSTED] = attribute.FALSE  # it is the SO who trusts a key
     with token.lock:
         token.require_writer(attributes)
-        secret = None if original.record.secret is None else original.secret()
+        secret = None if original.record.secret is None else original.hidden()
         record = token.new_record(attributes, secret)
-        if original.record.tpm_private is not None:
+        if original.in_tpm:
             blob = token.vault.change_auth(original.record, token.new_auth(record))
             record.tpm_public, record.tpm_private = blob.public, blob.private
+        elif secret is not None and original.object_class == CKO.SECRET_KEY:
+            with loading:
+                from p11tpm import place
+
+            place.settle(token, record, len(secret))
         return token.add([record], session)[0]

@@ -52,8 +52,8 @@ def _certificate(token: Token, template: Template, session: int) -> int:
 
 def _public_key(token: Token, template: Template, session: int) -> int:
     key_type = to_ulong(template.get(CKA.KEY_TYPE, b"\xff"))
-    if key_type not in attribute.PAIR_TYPES:
-        raise Error(CKR.TEMPLATE_INCOMPLETE, "a public key needs CKA_KEY_TYPE: CKK_RSA or CKK_EC")
+    if key_type not in {*attribute.PAIR_TYPES, *attribute.DOMAINS}:
+        raise Error(CKR.TEMPLATE_INCOMPLETE, "a public key needs CKA_KEY_TYPE: CKK_RSA, CKK_EC, CKK_DSA or CKK_DH")
     attributes = attribute.complete(template, CKO.PUBLIC_KEY, key_type, attribute.CREATE)
     with loading:
         from p11tpm import der
@@ -66,8 +66,24 @@ def _public_key(token: Token, template: Template, session: int) -> int:
 def _private_key(token: Token, template: Template, session: int) -> int:
     with loading:
         from p11tpm.privatekey import PrivateKey
+        from p11tpm.softkey import SoftKey
 
-    return PrivateKey(template, attribute.CREATE).add(token, session)
+    in_software = to_ulong(template.get(CKA.KEY_TYPE, b"\xff")) in attribute.DOMAINS
+    return (SoftKey if in_software else PrivateKey)(template, attribute.CREATE).add(token, session)
+
+
+def _domain(token: Token, template: Template, session: int) -> int:
+    with loading:
+        from p11tpm.domain import Domain
+
+    key_type = to_ulong(template.get(CKA.KEY_TYPE, b"\xff"))
+    if key_type not in attribute.DOMAINS:
+        raise Error(CKR.TEMPLATE_INCOMPLETE, "domain parameters need CKA_KEY_TYPE: CKK_DSA or CKK_DH")
+    attributes = attribute.complete(template, CKO.DOMAIN_PARAMETERS, key_type, attribute.CREATE)
+    domain = Domain(key_type, attributes)
+    domain.check()
+    known = {CKA.PRIME_BITS: attribute.ulong(domain.prime.bit_length()), CKA.LOCAL: attribute.FALSE}
+    return _add(token, attributes | known, session)
 
 
 def _secret_key(token: Token, template: Template, session: int) -> int:
@@ -84,4 +100,5 @@ _MAKERS = {
     CKO.PUBLIC_KEY: _public_key,
     CKO.PRIVATE_KEY: _private_key,
     CKO.SECRET_KEY: _secret_key,
+    CKO.DOMAIN_PARAMETERS: _domain,
 }

@@ -46,9 +46,9 @@ def cipher(token: Token, key: Object, row: Mechanism, params: Any, *, encrypt: b
     """
     if key.key_type != CKK.RSA:
         with loading:
-            from p11tpm.operation.aes import aes
+            from p11tpm.operation.aes import block_mode
 
-        return aes(key, row.form, params, encrypt=encrypt)
+        return block_mode(token, key, row.form, params, encrypt=encrypt)
     with loading:
         from p11tpm.operation.rsa import RsaDecrypt, RsaEncrypt
 

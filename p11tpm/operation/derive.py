@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from os import urandom
+
 from p11tpm import attribute, hashes, point
 from p11tpm.attribute import FALSE, TRUE, to_ulong, ulong
 from p11tpm.ck import CKA, CKF, CKK, CKM, CKO, CKR, name
@@ -9,6 +11,9 @@ from p11tpm.error import Error
 from p11tpm.late import loading
 from p11tpm.mechanism import (
     APPEND,
+    CBC,
+    DH,
+    ECB,
     ECDH,
     ENCRYPT_CBC,
     ENCRYPT_ECB,
@@ -21,7 +26,7 @@ from p11tpm.mechanism import (
     curve_of,
 )
 from p11tpm.operation.use import check_use
-from p11tpm.parameter import AES_BLOCK, refused
+from p11tpm.parameter import refused
 from p11tpm.secretkey import SecretKey
 
 TYPE_CHECKING = False
@@ -39,6 +44,8 @@ _JOINED = {JOIN_KEY, APPEND, PREPEND, XOR}
 
 # A part of a key that is shorter can be found by trying all of its values, and then the next part, and so on.
 _SHORTEST_PART = 16  # bytes
+
+_NOISE = 8  # bytes that an exponent is made longer by
 
 
 def derive_key(
@@ -60,7 +67,7 @@ def derive_key(
         raise Error(CKR.TEMPLATE_INCOMPLETE, "the template lacks CKA_VALUE_LEN, and AES keys have several lengths")
     derivation.protect(key.attributes, template)
     token.require_writer(key.attributes)
-    value = derivation.value(key.length)
+    value = key.shaped(derivation.value(key.length))
     was_sensitive, never_left = (derivation.inherited(type_) for type_ in (CKA.ALWAYS_SENSITIVE, CKA.NEVER_EXTRACTABLE))
     origin = attribute.of_created_key()  # CKA_LOCAL is for keys that were generated (clause 4.7)
     return key.add(token, value, origin, session, was_secret=was_sensitive, never_left=never_left)
@@ -140,6 +147,19 @@ class Derivation:
             return shared if length is None else shared[-length:]  # the leading bytes go (clause 2.3.17)
         return x963(shared, params.shared_data, params.digest, length)
 
+    def _dh(self, length: int | None) -> bytes:
+        with loading:
+            from p11tpm.domain import Domain
+
+        self._token.vault.spend(self._base)
+        private, noise = (int.from_bytes(value, "big") for value in (self._base.secret(), urandom(_NOISE)))
+        try:
+            shared = Domain(CKK.DH, self._base.attributes).shared(private, self._params.number, noise)
+        except ValueError:
+            raise refused("the other side's public value is not one over the key's prime") from None
+        _require(length, len(shared))
+        return shared if length is None else shared[-length:]  # the leading bytes go (clause 2.4.6)
+
     def _hash(self, length: int | None) -> bytes:
         return _cut(hashes.digest(self._row.digest or "", self._base.secret()), length)
 
@@ -168,14 +188,13 @@ class Derivation:
     def _encrypt(self, length: int | None) -> bytes:
         """Encrypt the parameter's data; too few for the key are a bad parameter (clause 2.15)."""
         with loading:
-            from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+            from p11tpm.operation.block import block_cipher
 
-        data = self._params.data
-        if not data or len(data) % AES_BLOCK or len(data) < (length or 0):
+        cipher, data = block_cipher(self._token, self._base), self._params.data
+        if not data or len(data) % cipher.block or len(data) < (length or 0):
             raise refused("the data are not whole blocks, or too few for the key")
-        mode = modes.ECB() if self._row.form == ENCRYPT_ECB else modes.CBC(self._params.iv)  # noqa: S305 - so named
-        cipher = Cipher(algorithms.AES(self._base.secret()), mode).encryptor()
-        return _cut(cipher.update(data) + cipher.finalize(), length)
+        mode, iv = (ECB, b"") if self._row.form == ENCRYPT_ECB else (CBC, self._params.iv)
+        return _cut(cipher.context(mode, iv).update(data), length)
 
     def _hkdf(self, length: int | None) -> bytes:
         params: HkdfParams = self._params
@@ -185,6 +204,7 @@ class Derivation:
 
 _FORMS: dict[str, Callable[[Derivation, int | None], bytes]] = {
     ECDH: Derivation._ecdh,  # noqa: SLF001 - the class's own table
+    DH: Derivation._dh,  # noqa: SLF001
     HASH: Derivation._hash,  # noqa: SLF001
     JOIN_KEY: Derivation._join,  # noqa: SLF001
     APPEND: Derivation._join,  # noqa: SLF001

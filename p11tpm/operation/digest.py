@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 
 from p11tpm.ck import CKF, CKO, CKR
 from p11tpm.error import Error
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from p11tpm.token import Token
 
 
+_new = partial(hashlib.new, usedforsecurity=False)  # MD5 is there wherever the host wants it
+
+
 class Digest:
     """A digest in the making. `size`: its bytes."""
 
@@ -22,14 +26,14 @@ class Digest:
         """Raise CKR_MECHANISM_INVALID, CKR_MECHANISM_PARAM_INVALID."""
         row = token.mechanism(given.type, CKF.DIGEST)
         row.params(given)
-        self._message = Message.hashed(row.digest, hashlib.new)
-        self.size: int = hashlib.new(row.digest or "").digest_size
+        self._message = Message.hashed(row.digest, _new)
+        self.size: int = _new(row.digest or "").digest_size
         self.update = self._message.update
         self.digest = self._message.whole
         self.finish = self._message.finish
 
     def add_key(self, key: Object) -> None:
-        """Take the value of a secret key; CKR_KEY_INDIGESTIBLE for any other."""
-        if key.object_class != CKO.SECRET_KEY:
-            raise Error(CKR.KEY_INDIGESTIBLE, "secret keys have a value to digest")
+        """Take the value of a secret key; CKR_KEY_INDIGESTIBLE for any other, and for one in the TPM."""
+        if key.object_class != CKO.SECRET_KEY or key.in_tpm:
+            raise Error(CKR.KEY_INDIGESTIBLE, "secret keys have a value to digest, unless it is in the TPM")
         self.update(key.secret())

@@ -1,9 +1,39 @@
-"""Nonces of AES-GCM that OpenSSL does not take: shorter than 8 bytes or longer than 128 (NIST SP 800-38D)."""
+"""GHASH, the hash of AES-GCM (NIST SP 800-38D), and what needs it beside OpenSSL.
+
+OpenSSL does not take nonces that are shorter than 8 bytes or longer than 128.
+"""
 
 from __future__ import annotations
 
 _R = 0xE1 << 120  # clause 6.3
 _BITS = 128
+
+
+class Ghash:
+    """GHASH in the making (clause 6.4); `subkey` is the encrypted block of zeros."""
+
+    def __init__(self, subkey: bytes) -> None:
+        self._subkey = int.from_bytes(subkey, "big")
+        self._state = 0
+        self._rest = b""
+
+    def update(self, data: bytes) -> Ghash:
+        """Take the next bytes."""
+        data = self._rest + data
+        whole = len(data) - len(data) % 16
+        for at in range(0, whole, 16):
+            self._state = _product(self._state ^ int.from_bytes(data[at : at + 16], "big"), self._subkey)
+        self._rest = data[whole:]
+        return self
+
+    def pad(self) -> Ghash:
+        """Take zeros up to the end of the block."""
+        return self.update(bytes(-len(self._rest) % 16))
+
+    def finish(self, associated: int, length: int) -> bytes:
+        """Give the hash of all that was taken, and of the lengths in bytes of its two parts."""
+        self.pad().update((8 * associated).to_bytes(8, "big") + (8 * length).to_bytes(8, "big"))
+        return self._state.to_bytes(16, "big")
 
 
 def equivalent(nonce: bytes, subkey: bytes) -> bytes:
@@ -12,12 +42,8 @@ def equivalent(nonce: bytes, subkey: bytes) -> bytes:
     The counter block of a nonce that has not 12 bytes is GHASH(nonce, zeros, its length) (clause 7.1, step 2), which
     for one block can be turned round: block = ((counter / H) ^ length) / H.
     """
-    hash_subkey = int.from_bytes(subkey, "big")
-    inverse = _inverse(hash_subkey)
-    counter = 0
-    padded = nonce.ljust(-(-len(nonce) // 16) * 16, b"\0") + (8 * len(nonce)).to_bytes(16, "big")
-    for at in range(0, len(padded), 16):
-        counter = _product(counter ^ int.from_bytes(padded[at : at + 16], "big"), hash_subkey)
+    inverse = _inverse(int.from_bytes(subkey, "big"))
+    counter = int.from_bytes(Ghash(subkey).update(nonce).finish(0, len(nonce)), "big")
     return _product(_product(counter, inverse) ^ _BITS, inverse).to_bytes(16, "big")
 
 

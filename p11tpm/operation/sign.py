@@ -5,7 +5,7 @@ from __future__ import annotations
 from p11tpm import padding
 from p11tpm.ck import CKA, CKF, CKO
 from p11tpm.late import loading
-from p11tpm.mechanism import CURVES, ECDSA, PKCS1, PSS, RAW, curve_of
+from p11tpm.mechanism import CURVES, DSA, ECDSA, PKCS1, PSS, RAW, curve_of
 from p11tpm.operation.message import Message
 from p11tpm.operation.use import check_use
 
@@ -41,7 +41,7 @@ class Sign:
         """
         row = token.mechanism(given.type, self.does)
         params = row.params(given)
-        check_use(key, row, self.usage, CKO.PRIVATE_KEY if row.in_tpm else CKO.SECRET_KEY)
+        check_use(key, row, self.usage, CKO.PRIVATE_KEY if row.of_pairs else CKO.SECRET_KEY)
         self._signer: Signer = _signer_of(row)(token, key, row, params)
         self._message = self._signer.message
         self.size = self._signer.size
@@ -52,7 +52,7 @@ class Sign:
         return self._signer.sign(self._message.whole(data))
 
     def finish(self) -> bytes:
-        """Sign the parts; CKR_FUNCTION_NOT_SUPPORTED if the mechanism takes none."""
+        """Sign the parts."""
         return self._signer.sign(self._message.finish())
 
 
@@ -112,5 +112,8 @@ def _signer_of(row: Mechanism) -> Any:
     signer = _IN_TPM.get(row.form)
     if signer is None:
         with loading:
-            from p11tpm.operation.mac import Mac as signer  # noqa: N813 - all else is done by a code
+            from p11tpm.operation.dsa import Signer
+            from p11tpm.operation.mac import Mac
+
+        signer = Signer if row.form == DSA else Mac
     return signer

@@ -6,7 +6,8 @@ from p11tpm import padding
 from p11tpm.ck import CKA, CKF, CKO, CKR
 from p11tpm.error import Error
 from p11tpm.late import loading
-from p11tpm.mechanism import CBC_MAC, CMAC, CURVES, ECDSA, HMAC, PKCS1, PSS, RAW, curve_of
+from p11tpm.mechanism import CBC_MAC, CMAC, CURVES, DSA, ECDSA, HMAC, PKCS1, PSS, RAW, curve_of
+from p11tpm.operation.dsa import Verifier as Dsa
 from p11tpm.operation.mac import Mac
 from p11tpm.operation.message import Message
 from p11tpm.operation.use import check_use
@@ -33,7 +34,7 @@ class Verify:
         """
         row = token.mechanism(given.type, CKF.VERIFY)
         params = row.params(given)
-        check_use(key, row, CKA.VERIFY, CKO.PUBLIC_KEY if row.in_tpm else CKO.SECRET_KEY)
+        check_use(key, row, CKA.VERIFY, CKO.PUBLIC_KEY if row.of_pairs else CKO.SECRET_KEY)
         self._verifier = _VERIFIERS[row.form](token, key, row, params)
         self._message: Message = self._verifier.message
         self.update = self._message.update
@@ -47,7 +48,7 @@ class Verify:
         self._check(self._message.whole(data), signature)
 
     def finish(self, signature: bytes) -> None:
-        """Verify the parts; CKR_FUNCTION_NOT_SUPPORTED if the mechanism takes none, else as `verify`."""
+        """Verify the parts; raises what `verify` does."""
         _check_length(signature, self._verifier.size)
         self._check(self._message.finish(), signature)
 
@@ -162,4 +163,5 @@ def _hash(digest: str) -> Any:
     return getattr(hashes, digest.upper())()
 
 
-_VERIFIERS: dict[str, Any] = {PKCS1: Rsa, RAW: Rsa, PSS: Pss, ECDSA: Ecdsa, HMAC: Mac, CMAC: Mac, CBC_MAC: Mac}
+_VERIFIERS: dict[str, Any] = {PKCS1: Rsa, RAW: Rsa, PSS: Pss, ECDSA: Ecdsa}
+_VERIFIERS |= {DSA: Dsa, HMAC: Mac, CMAC: Mac, CBC_MAC: Mac}

@@ -10,7 +10,7 @@ from p11tpm.late import loading
 from p11tpm.mechanism import CBC, ECB, RAW
 from p11tpm.operation.crypt import cipher
 from p11tpm.operation.use import check_use
-from p11tpm.parameter import AES_BLOCK
+from p11tpm.parameter import AES_BLOCK, DES_BLOCK
 from p11tpm.secretkey import SecretKey
 
 TYPE_CHECKING = False
@@ -76,7 +76,7 @@ class Wrapping:
         _check_leaves(by, key)
         self._value = key.secret()
         if row.form in {ECB, CBC}:
-            self._value += bytes(-len(self._value) % AES_BLOCK)  # clauses 2.9.4 and 2.9.5
+            self._value += bytes(-len(self._value) % _block(row))  # clauses 2.9.4 and 2.9.5
         with _Saying(_WRAPPING):
             self._cipher = cipher(token, by, row, params, encrypt=True)
             self.size = self._cipher.bound(len(self._value))
@@ -85,6 +85,11 @@ class Wrapping:
         """Give the wrapped key; CKR_KEY_SIZE_RANGE if the mechanism has no room for it."""
         with _Saying(_WRAPPING):
             return self._cipher.whole(self._value)
+
+
+def _block(row: Mechanism) -> int:
+    """Give the bytes of a block of the cipher that a mechanism is of."""
+    return AES_BLOCK if CKK.AES in row.keys else DES_BLOCK
 
 
 def _check_leaves(by: Object, key: Object) -> None:
@@ -163,7 +168,7 @@ def _fit(row: Mechanism, key: SecretKey, value: bytes) -> bytes:
     more = len(value) - length
     if more > 0 and row.form in {ECB, CBC, RAW}:
         off, kept = (value[:more], value[more:]) if row.form == RAW else (value[length:], value[:length])
-        if not any(off) and (row.form == RAW or more < AES_BLOCK):
+        if not any(off) and (row.form == RAW or more < _block(row)):
             value = kept
     try:
         key.check_length(len(value))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error, TpmError
-from p11tpm.tpm import command, salt, template
+from p11tpm.tpm import command, salt, symmetric, template
 from p11tpm.tpm.codec import HASHES, Blob, Reader, Srk, sized, u16, u32
 from p11tpm.tpm.loaded import OWNER, create_primary
 from p11tpm.tpm.password import PasswordSession
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 SRK_HANDLE = 0x81000001  # TCG TPM v2.0 Provisioning Guidance, clause 7.5.1
 
-_CAP_ALGS, _CAP_TPM_PROPERTIES = 0, 6  # TPM_CAP: Part 2, clause 6.12
+_CAP_ALGS, _CAP_COMMANDS, _CAP_TPM_PROPERTIES = 0, 2, 6  # TPM_CAP: Part 2, clause 6.12
+_ALG_HMAC, _ALG_SYMCIPHER = 0x0005, 0x0025  # TPM_ALG_ID: Part 2, clause 6.3
+_HMAC = (command.HMAC, command.HMAC_START, command.SEQUENCE_UPDATE, command.SEQUENCE_COMPLETE)
 _PT_MANUFACTURER, _PT_VENDOR_STRING, _PT_FIRMWARE = 0x105, 0x106, 0x10B  # TPM_PT: Part 2, clause 6.13
 
 
@@ -54,6 +56,11 @@ def _provision(tpm: Tpm) -> Provision:
     algorithms = _properties(tpm, _CAP_ALGS, 0, key_size=2)
     words = [word for word, parameters in _parameters().items() if _can(tpm, parameters)]
     words += [name for number, name in HASHES.items() if number in algorithms]
+    if algorithms.keys() >= {_ALG_SYMCIPHER, *symmetric.MODES.values()} and _implements(tpm, command.ENCRYPT_DECRYPT_2):
+        parms = {f"aes{bits}": template.aes(bits, made=True) for bits in (128, 192, 256)}
+        words += [word for word, public in parms.items() if _can(tpm, public[:2] + public[10:-2])]
+    if _ALG_HMAC in algorithms and _implements(tpm, *_HMAC):
+        words.append("hmac")
     return Provision(srk, _describe(_properties(tpm, _CAP_TPM_PROPERTIES, 0x100)), " ".join(words))
 
 
@@ -104,6 +111,17 @@ def _can(tpm: Tpm, parameters: bytes) -> bool:
         if error.code & 0x80:  # a format-one code: something about the parameters
             return False
         raise
+    return True
+
+
+def _implements(tpm: Tpm, *commands: command.Command) -> bool:
+    """Ask whether a TPM has these commands, which many leave out (Part 3, clause 30.2)."""
+    for one in commands:
+        parameters = u32(_CAP_COMMANDS) + u32(one.code) + u32(1)
+        reader = Reader(tpm.wire.plain(command.GET_CAPABILITY, parameters=parameters)[1])
+        reader.take(5)
+        if not reader.number(4) or reader.number(4) & 0xFFFF != one.code:  # TPMA_CC: Part 2, clause 8.9
+            return False
     return True
 
 

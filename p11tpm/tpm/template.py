@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from p11tpm import hashes
 from p11tpm.tpm import command
-from p11tpm.tpm.codec import Reader, name_of, sized, u16, u32
+from p11tpm.tpm.codec import HASHES, Reader, name_of, sized, u16, u32
 
-RSA, KEYED_HASH, ECC = 0x0001, 0x0008, 0x0023
+RSA, KEYED_HASH, ECC, SYMMETRIC = 0x0001, 0x0008, 0x0023, 0x0025
 SHA256 = 0x000B
 _NULL = u16(0x0010)
-_AES_128_CFB = u16(0x0006) + u16(128) + u16(0x0043)
+_AES = u16(0x0006)
+_AES_128_CFB = _AES + u16(128) + u16(0x0043)
+_HMAC = u16(0x0005)
 CURVES = {"p192": 0x0001, "p224": 0x0002, "p256": 0x0003, "p384": 0x0004, "p521": 0x0005}  # TPM_ECC_CURVE
 
 # TPMA_OBJECT: Part 2, clause 8.3
@@ -48,6 +50,23 @@ def imported_rsa(modulus: int, exponent: int) -> bytes:
 def imported_ec(curve: str, x: bytes, y: bytes) -> bytes:
     """Give the public area of an EC key from outside; its coordinates are as long as the curve's field."""
     return _head(ECC, _IMPORTED) + _NULL + _NULL + u16(CURVES[curve]) + _NULL + sized(x) + sized(y)
+
+
+def aes(bits: int, *, made: bool) -> bytes:
+    """Give the template of an AES key for any mode; `made`: the TPM makes it, else its value comes with the command."""
+    origin = SENSITIVE_DATA_ORIGIN if made else 0
+    return _head(SYMMETRIC, _FIXED | _IMPORTED | origin) + _AES + u16(bits) + _NULL + sized(b"")
+
+
+def hmac(digest: str | None) -> bytes:
+    """Give the template of an HMAC key from outside, for one hash or for any (None).
+
+    A key for any has to be one that could decrypt too (Part 2, clause 12.2.3.3).
+    """
+    if digest is None:
+        return _head(KEYED_HASH, _FIXED | _IMPORTED) + _NULL + sized(b"")
+    number = next(number for number, name in HASHES.items() if name == digest)
+    return _head(KEYED_HASH, (_FIXED | _IMPORTED) & ~DECRYPT) + _HMAC + u16(number) + sized(b"")
 
 
 def srk() -> bytes:

@@ -100,24 +100,27 @@ class Tpm:
     def sign(self, srk: Srk, key: Key, digest: bytes) -> tuple[int, int]:
         """Sign a digest of 20, 32, 48 or 64 bytes by ECDSA: r and s."""
         scheme = _ECDSA + _HASH_OF_SIZE[len(digest)]
-        reader = Reader(self._use(command.SIGN, srk, key, sized(digest) + scheme + _NO_TICKET))
+        reader = Reader(self.use(command.SIGN, srk, key, sized(digest) + scheme + _NO_TICKET))
         reader.take(4)
         return int.from_bytes(reader.buffer(), "big"), int.from_bytes(reader.buffer(), "big")
 
     def rsa(self, srk: Srk, key: Key, block: bytes) -> bytes:
         """Raise a block of the modulus's size to the private exponent: as many bytes."""
-        answer = self._use(command.RSA_DECRYPT, srk, key, sized(block) + _NULL + u16(0))
+        answer = self.use(command.RSA_DECRYPT, srk, key, sized(block) + _NULL + u16(0))
         return Reader(answer).buffer().rjust(len(block), b"\0")
 
     def ecdh(self, srk: Srk, key: Key, point: tuple[int, int]) -> bytes:
         """Give the x coordinate of the product of the key and a point on its curve, as long as the curve's field."""
         size = {"p192": 24, "p224": 28, "p256": 32, "p384": 48, "p521": 66}[template.curve(key.public)]
         x, y = (number.to_bytes(size, "big") for number in point)
-        answer = self._use(command.ECDH_ZGEN, srk, key, sized(sized(x) + sized(y)))
+        answer = self.use(command.ECDH_ZGEN, srk, key, sized(sized(x) + sized(y)))
         return Reader(Reader(answer).buffer()).buffer().rjust(size, b"\0")
 
-    def _use(self, what: command.Command, srk: Srk, key: Key, parameters: bytes) -> bytes:
-        """Use a key with its own authorisation value; the session has a salt only if the answer has to be hidden."""
+    def use(self, what: command.Command, srk: Srk, key: Key, parameters: bytes) -> bytes:
+        """Use a key with its own authorisation value, by a command on it alone, and give the response's parameters.
+
+        The session has a salt only if the answer has to be hidden.
+        """
 
         def use() -> bytes:
             session = self.loaded.session(srk, salted=what.hidden)  # before Load, which is content with any

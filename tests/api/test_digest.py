@@ -136,7 +136,7 @@ def test_values_of_keys(token, public_session):
 
 def test_the_value_of_a_token_key(token, session, proxy):
     template = {CKA.CLASS: ulong(CKO.SECRET_KEY), CKA.KEY_TYPE: ulong(CKK.AES), CKA.VALUE: bytes(16), CKA.TOKEN: TRUE}
-    key = token.create(session, template)
+    key = token.create(session, {**template, CKA.DERIVE: TRUE})
     proxy.clear()
     token.C_DigestInit(session, token.mechanism(CKM.SHA_1))
     token.C_DigestKey(session, key)

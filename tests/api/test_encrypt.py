@@ -172,7 +172,7 @@ def test_every_mode_as_cryptography_does_it(token, session, mechanism, bits):
 
 def test_a_token_key_and_a_generated_key(token, session, proxy):
     value = os.urandom(32)
-    kept = aes(token, session, value, with_={CKA.TOKEN: TRUE})
+    kept = aes(token, session, value, with_={CKA.TOKEN: TRUE, CKA.DERIVE: TRUE})
     proxy.clear()
     encrypted = token.crypt("Encrypt", session, kept, CKM.AES_CBC_PAD, b"data", IV)
     assert software(value, modes.CBC(IV), pad(b"data")) == encrypted

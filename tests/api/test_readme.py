@@ -7,16 +7,14 @@ from pathlib import Path
 import click
 import pytest
 
-from p11tpm.ck import CKF, CKK
+import tables
 from p11tpm.cli import p11tpm
 from p11tpm.config import Config
 from p11tpm.error import Error
-from p11tpm.mechanism import MECHANISMS
 from rig import write_secret
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-DOES = {CKF.GENERATE_KEY_PAIR: "generate", CKF.SIGN: "sign"}
 
 
 def commands():
@@ -46,28 +44,8 @@ def test_every_command_in_the_readme_is_there():
             assert {word for word in words if word.startswith("-")} <= names, call
 
 
-def what_it_does(row):
-    return ", ".join(word for flag, word in DOES.items() if row.does & flag)
-
-
-def test_the_readme_lists_the_mechanisms():
-    listed = re.findall(r"^\| `(CKM_\w+)` \| (\w+) \| (.+) \|$", README, re.MULTILINE)
-    keys = {CKK.RSA: "RSA", CKK.EC: "EC"}
-    declared = [(row.name, keys[row.key], what_it_does(row)) for row in MECHANISMS.values()]
-    assert declared == listed
-
-
-def test_no_mechanism_does_what_the_readme_has_no_word_for():
-    known = sum(DOES)
-    assert [row.name for row in MECHANISMS.values() if row.does & ~known] == []
-
-
-def test_functions_that_the_readme_calls_missing_are_missing():
-    missing = README.split("## What is not there yet")[1].split("answer `CKR_FUNCTION_NOT_SUPPORTED`")[0]
-    source = "".join(path.read_text() for path in (ROOT / "p11tpm" / "entry").glob("*.py"))
-    there = set(re.findall(r"^def (C_\w+)\(", source, re.MULTILINE))
-    for name in re.findall(r"`(C_\w+)\*?`", missing):
-        assert not {function for function in there if function.startswith(name)}, name
+def test_the_tables_are_those_of_the_code():
+    assert tables.renewed(README) == README, "make them anew: python tests/tables.py"
 
 
 @pytest.fixture
@@ -92,7 +70,7 @@ def test_the_example_has_every_setting(tmp_path, example):
 def test_the_example_shows_the_defaults(tmp_path, example):
     default = Config()
     config = read(tmp_path, "".join(f"{key} = {value}\n" for key, value in example.items()))
-    for name in ("tcti", "bus", "pin_tries", "pin_min", "log", "log_level"):
+    for name in ("tcti", "bus", "mechanisms", "pin_tries", "pin_min", "log", "log_level"):
         assert getattr(default, name) == getattr(config, name), name
 
 

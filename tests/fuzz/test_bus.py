@@ -55,6 +55,7 @@ class Life:
         _, decrypter = rsa_pair(run, self.session)
         self._import_keys()
         self._copy(signer)
+        self._secret_keys()
         data = {CKA.CLASS: (0).to_bytes(8, "little"), CKA.TOKEN: TRUE, CKA.PRIVATE: TRUE, CKA.MODIFIABLE: FALSE}
         self.secrets["private data"] = b"a note that only its owner reads"
         run.create(self.session, {**data, CKA.VALUE: self.secrets["private data"]})
@@ -90,6 +91,24 @@ class Life:
         curve = {CKA.EC_PARAMS: bytes.fromhex("06082a8648ce3d030107"), CKA.VALUE: self.secrets["scalar"]}
         self.run.create(self.session, {**key, CKA.KEY_TYPE: ulong(CKK.EC), **curve})
 
+    def _secret_keys(self) -> None:
+        """Use AES and HMAC keys in the TPM that came from outside, with data which are secret as well."""
+        run, session = self.run, self.session
+        secrets = {"AES key": 32, "AES data": 1500, "HMAC key": 32, "HMAC data": 1000, "longer HMAC data": 2500}
+        self.secrets |= {name: os.urandom(length) for name, length in secrets.items()}
+        key = {CKA.CLASS: ulong(CKO.SECRET_KEY), CKA.TOKEN: TRUE}
+        aes = {**key, CKA.KEY_TYPE: ulong(CKK.AES), CKA.VALUE: self.secrets["AES key"], CKA.LABEL: b"AES"}
+        cipher = run.create(session, aes)
+        run.C_EncryptInit(session, run.mechanism(CKM.AES_CTR, ulong(128) + os.urandom(16)), cipher)
+        data = self.secrets["AES data"]
+        run.C_Encrypt(
+            session, data, len(data), run.ffi.new("CK_BYTE[]", len(data)), run.ffi.new("CK_ULONG *", len(data))
+        )
+        of_hmac = {CKA.KEY_TYPE: ulong(CKK.SHA256_HMAC), CKA.VALUE: self.secrets["HMAC key"], CKA.LABEL: b"HMAC"}
+        signer = run.create(session, {**key, **of_hmac})
+        for name in ("HMAC data", "longer HMAC data"):
+            self.secrets[f"code of {name}"] = run.sign(session, signer, CKM.SHA256_HMAC, self.secrets[name])
+
     def _copy(self, handle: int) -> None:
         template, count = self.run.template({CKA.LABEL: b"copied "})
         self.run.C_CopyObject(self.session, handle, template, count, self.run.ulong())
@@ -118,7 +137,9 @@ class Life:
             key = Key(record.uuid, record.tpm_public, record.tpm_private, auth)
             label = record.attributes[CKA.LABEL].decode()
             origin = label if label.endswith(" ") else ""
-            if template.is_rsa(record.tpm_public):
+            if label in {"AES", "HMAC"}:
+                self.secrets[f"auth of the {label} key"] = auth
+            elif template.is_rsa(record.tpm_public):
                 self.secrets[f"auth of the {origin}RSA key"] = auth
                 self.secrets[f"{origin}decrypted block"] = tpm.rsa(srk, key, bytes(1) + os.urandom(255))
             else:
@@ -152,7 +173,7 @@ def life(settings, proxy, module_path):
 COMMANDS = {
     *("CreatePrimary", "EvictControl", "Create", "Load", "Unseal", "Sign", "RSA_Decrypt", "ECDH_ZGen", "GetRandom"),
     *("StartAuthSession", "FlushContext", "PolicyAuthValue", "PolicyCommandCode", "PolicyOR", "PolicySecret"),
-    *("ObjectChangeAuth", "Import"),
+    *("ObjectChangeAuth", "Import", "EncryptDecrypt2", "HMAC", "HMAC_Start", "SequenceUpdate", "SequenceComplete"),
 }
 
 
@@ -193,7 +214,7 @@ def test_no_secret_is_on_the_bus(life, monkeypatch):
         monkeypatch.setattr(module, "make_salt", remembered)
     life.live()
     assert set(life.proxy.names) >= COMMANDS
-    assert len(life.secrets) == 28
+    assert len(life.secrets) == 37
     assert len(salts) >= 10
     life.secrets |= {f"salt {number}": salt for number, salt in enumerate(salts)}
     assert min(len(secret) for secret in life.secrets.values()) >= PIECE
@@ -204,6 +225,7 @@ def test_without_encryption_they_would_be(life, uncover, unwrap):
     """The search finds what it looks for: a PIN never reaches the TPM, and all others that do are seen."""
     assert {one.name for one in ENCRYPTING} == {
         *("Create", "ObjectChangeAuth", "ECDH_ZGen", "RSA_Decrypt", "Unseal", "GetRandom"),
+        *("EncryptDecrypt2", "HMAC", "HMAC_Start", "SequenceUpdate", "SequenceComplete"),
     }
     for one in ENCRYPTING:
         uncover(one)
@@ -218,6 +240,9 @@ def test_without_encryption_they_would_be(life, uncover, unwrap):
     assert seen["token secret"] == seen["SO's object"] == {"to the TPM", "from the TPM"}
     assert seen["random"] == seen["agreed key"] == seen["decrypted block"] == {"from the TPM"}
     assert seen["auth of the EC key"] == seen["K(PIN 1)"] == {"to the TPM"}
+    for name in ("AES key", "AES data", "HMAC key", "HMAC data", "longer HMAC data"):
+        assert seen[name] == {"to the TPM"}
+    assert seen["code of HMAC data"] == seen["code of longer HMAC data"] == {"from the TPM"}
 
 
 @pytest.mark.parametrize("one", ENCRYPTING, ids=lambda one: one.name)

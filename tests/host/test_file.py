@@ -70,6 +70,7 @@ def test_lists_and_interfaces(hosts, module_path):
         "2.40 PKCS 11 2.40 0",
         "3.0 PKCS 11 3.0 0",
         "3.1 0x6",
+        "3.2 0x6",
         "other name 0x6",
         "fork safe 0x6",
         "compared",

@@ -1,8 +1,10 @@
+import subprocess
+
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from p11tpm import der
+from p11tpm import der, domain
 from p11tpm.attribute import TRUE, ulong
 from p11tpm.ck import CKA, CKK, CKO
 from p11tpm.cli.publickey import PublicKey
@@ -61,3 +63,23 @@ def test_a_label_can_not_add_a_line_to_authorized_keys():
 def test_the_uri_is_the_private_keys():
     thing, _ = public_key("p256")
     assert PublicKey("p11tpm", thing).uri == "pkcs11:token=p11tpm;id=%01%02;object=lap%0Atop;type=private"
+
+
+@pytest.mark.parametrize("algorithm", ["dsa1024", "dh1024"])
+def test_keys_that_openssh_does_not_have(algorithm):
+    key_type = CKK.DSA if algorithm == "dsa1024" else CKK.DH
+    numbers = {**domain.generated(key_type, 1024), CKA.VALUE: b"\x05"}
+    named = {
+        CKA.CLASS: ulong(CKO.PUBLIC_KEY),
+        CKA.KEY_TYPE: ulong(key_type),
+        CKA.LABEL: b"old",
+        CKA.ID: b"",
+        CKA.LOCAL: TRUE,
+    }
+    attributes = {**named, **numbers, **der.domain_public(key_type, numbers)}
+    shown = PublicKey("p11tpm", Object(Record(1, bytes(16), attributes)))
+    assert (shown.algorithm, shown.made_here, shown.in_tpm) == (algorithm, True, False)
+    with pytest.raises(Error, match="a type that OpenSSH does not have"):
+        shown.openssh()
+    command = ["openssl", "pkey", "-pubin", "-noout", "-text"]
+    assert "(1024 bit)" in subprocess.run(command, input=shown.pem(), capture_output=True, text=True, check=True).stdout

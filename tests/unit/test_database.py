@@ -371,7 +371,7 @@ def test_a_file_that_nobody_touches_is_not_read_again(store, directory, monkeypa
     monkeypatch.setattr("p11tpm.database.time_ns", lambda: later)
     before = store.version()
     statements = []
-    store.database._connection.set_trace_callback(statements.append)
+    store.database._connection.set_trace_callback(statements.append)  # noqa: SLF001 - what SQLite is asked
     assert [store.version() for _ in range(3)] == [before] * 3
     assert statements == []
     Store(str(directory)).update_token(token, label="changed")

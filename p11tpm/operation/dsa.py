@@ -1,0 +1,106 @@
+"""DSA in software (FIPS 186-4, clause 4; Current Mechanisms 3.0, clause 2.2)."""
+
+from __future__ import annotations
+
+from p11tpm.ck import CKA, CKR
+from p11tpm.error import Error
+from p11tpm.late import loading
+from p11tpm.operation.message import Message
+from p11tpm.public import dsa_key
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cryptography.hazmat.primitives.asymmetric.dsa import DSAPrivateKey
+    from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+
+    from p11tpm.mechanism import Mechanism
+    from p11tpm.object import Object
+    from p11tpm.token import Token
+
+
+class _Dsa:
+    """What signing and verifying have in common. `size`: bytes of a signature, r and s side by side."""
+
+    __slots__ = ("_half", "_key", "_row", "message", "size")
+
+    def __init__(self, _token: Token, key: Object, row: Mechanism, _params: Any) -> None:
+        self._key = key
+        self._row = row
+        self._half = (int.from_bytes(key.get(CKA.SUBPRIME), "big").bit_length() + 7) // 8
+        self.message = Message.hashed(row.digest)
+        self.size = 2 * self._half
+
+    def _fit(self, data: bytes) -> bytes:
+        """Bring a hash to the length of the subprime: its leftmost bytes, or as the number that it is.
+
+        Raises CKR_DATA_LEN_RANGE where the host gives the hash and it is too long, or none.
+        """
+        if self._row.digest is None and not 0 < len(data) <= self._half:
+            raise Error(CKR.DATA_LEN_RANGE, f"this key signs at most {self._half} bytes")
+        return data[: self._half].rjust(self._half, b"\x00")
+
+    def _length(self) -> Prehashed:
+        """Give the hash that stands for the length alone."""
+        with loading:
+            from cryptography.hazmat.primitives import hashes
+            from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+
+        sizes: dict[int, hashes.HashAlgorithm] = {28: hashes.SHA224(), 32: hashes.SHA256()}
+        sizes[20] = hashes.SHA1()  # noqa: S303 - nothing is hashed
+        return Prehashed(sizes[self._half])
+
+
+class Signer(_Dsa):
+    """Signs with a private key of the token."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self, token: Token, key: Object, row: Mechanism, params: Any) -> None:
+        super().__init__(token, key, row, params)
+        self._token = token
+
+    def sign(self, data: bytes) -> bytes:
+        """Sign a hash."""
+        with loading:
+            from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+        fitting = self._fit(data)
+        self._token.vault.spend(self._key)
+        pair = decode_dss_signature(self._private().sign(fitting, self._length()))
+        return b"".join(number.to_bytes(self._half, "big") for number in pair)
+
+    def _private(self) -> DSAPrivateKey:
+        with loading:
+            from cryptography.hazmat.primitives.asymmetric.dsa import DSAPrivateNumbers, DSAPublicKey
+            from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+        public = load_der_public_key(self._key.get(CKA.PUBLIC_KEY_INFO))
+        if not isinstance(public, DSAPublicKey):
+            raise Error(CKR.DEVICE_ERROR, "the public half of a DSA key is none")
+        private = int.from_bytes(self._key.secret(), "big")
+        return DSAPrivateNumbers(private, public.public_numbers()).private_key()
+
+
+class Verifier(_Dsa):
+    """Verifies with a public key."""
+
+    __slots__ = ("_public",)
+
+    def __init__(self, token: Token, key: Object, row: Mechanism, params: Any) -> None:
+        super().__init__(token, key, row, params)
+        self._public = dsa_key(key)
+
+    def check(self, data: bytes, signature: bytes) -> bool:
+        """Say whether the signature is that of a hash."""
+        with loading:
+            from cryptography.exceptions import InvalidSignature
+            from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+        r, s = (int.from_bytes(number, "big") for number in (signature[: self._half], signature[self._half :]))
+        try:
+            self._public.verify(encode_dss_signature(r, s), self._fit(data), self._length())
+        except InvalidSignature:
+            return False
+        return True

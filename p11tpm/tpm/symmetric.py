@@ -1,0 +1,56 @@
+"""Secret keys in the TPM at work: AES and HMAC. Neither data nor results are on the bus in clear."""
+
+from __future__ import annotations
+
+from p11tpm.ck import CKR
+from p11tpm.error import Error
+from p11tpm.tpm import command
+from p11tpm.tpm.codec import HASHES, Reader, sized, u16, u32
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from p11tpm.tpm.codec import Key, Srk
+    from p11tpm.tpm.tpm import Tpm
+
+MOST = 1024  # bytes that every TPM takes in one command (TPM_PT_INPUT_BUFFER)
+MODES = {"ecb": 0x0044, "cbc": 0x0042, "ctr": 0x0040, "cfb128": 0x0043}  # TPM_ALG_ID: Part 2, clause 6.3
+_HASHES = {name: u16(number) for number, name in HASHES.items()}
+_NULL = u32(0x40000007)  # TPM_RH_NULL
+
+
+def crypt(tpm: Tpm, srk: Srk, key: Key, mode: str, iv: bytes, data: bytes, *, encrypt: bool) -> bytes:
+    """Encrypt or decrypt up to `MOST` bytes by AES, whole blocks in ECB and CBC (Part 3, clause 15.3)."""
+    parameters = sized(data) + bytes((not encrypt,)) + u16(MODES[mode]) + sized(iv)
+    result = Reader(tpm.use(command.ENCRYPT_DECRYPT_2, srk, key, parameters)).buffer()
+    if len(result) != len(data):
+        raise Error(CKR.DEVICE_ERROR, "what the TPM encrypts or decrypts does not keep its length")
+    return result
+
+
+def mac(tpm: Tpm, srk: Srk, key: Key, digest: str, message: bytes) -> bytes:
+    """Give the HMAC of a message: one command for `MOST` bytes (Part 3, clause 15.4), a sequence for more."""
+    if len(message) <= MOST:
+        return Reader(tpm.use(command.HMAC, srk, key, sized(message) + _HASHES[digest])).buffer()
+    return tpm.run(lambda: _in_parts(tpm, srk, key, digest, message), srk)
+
+
+def _in_parts(tpm: Tpm, srk: Srk, key: Key, digest: str, message: bytes) -> bytes:
+    """Let the TPM take a message in parts (Part 3, clause 17); it keeps the sequence beside the key meanwhile."""
+    session = tpm.loaded.session(srk)
+    loaded = tpm.loaded.key(srk, key)
+    start = sized(key.auth) + _HASHES[digest]  # the sequence gets the authorisation value of the key
+    sequence, _ = tpm.wire.authorised(command.HMAC_START, session, (loaded,), key.auth, start)
+    handle = sequence, b""  # a sequence has no Name: Part 1, clause 16
+    last = (len(message) - 1) // MOST * MOST
+    done = False
+    try:
+        for at in range(0, last, MOST):
+            part = sized(message[at : at + MOST])
+            tpm.wire.authorised(command.SEQUENCE_UPDATE, session, (handle,), key.auth, part)
+        end = sized(message[last:]) + _NULL
+        _, answer = tpm.wire.authorised(command.SEQUENCE_COMPLETE, session, (handle,), key.auth, end)
+        done = True
+    finally:
+        if not done:
+            tpm.let_go(sequence)
+    return Reader(answer).buffer()
