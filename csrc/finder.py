@@ -38,11 +38,11 @@ def pack(modules: "dict[str, tuple[str, int, int, bytes]]") -> bytes:
     return _imp.source_hash(KEY, first) + len(first).to_bytes(4, "little") + first + rest
 
 
-def read(path: str, start: int, size: int) -> bytes:
-    """Read a part of a file, or what there is of it."""
+def read(path: str) -> memoryview:
+    """Read a file at once: that costs less than to open it for each module, and no descriptor is left in the host."""
     file = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
-        return posix.pread(file, size, start)
+        return memoryview(posix.read(file, posix.fstat(file).st_size))
     finally:
         posix.close(file)
 
@@ -50,21 +50,16 @@ def read(path: str, start: int, size: int) -> bytes:
 class Loader(SourceFileLoader):
     """Loads a module; from the source if the code in the file is not what it was."""
 
-    def __init__(self, name: str, source: str, bundle: str, place: tuple[int, int, bytes]) -> None:
+    def __init__(self, name: str, source: str, packed: memoryview, checksum: bytes) -> None:
         super().__init__(name, source)
-        self._bundle = bundle
-        self._place = place
+        self._packed = packed
+        self._checksum = checksum
 
     def get_code(self, fullname: str) -> "CodeType | None":
         """Give the module's code."""
-        start, size, checksum = self._place
-        try:
-            packed = read(self._bundle, start, size)
-        except OSError:
-            packed = b""
-        if _imp.source_hash(KEY, packed) != checksum:
+        if _imp.source_hash(KEY, self._packed) != self._checksum:
             return super().get_code(fullname)
-        code: CodeType = marshal.loads(packed)  # noqa: S302 - it lies beside the other byte code, and is as safe
+        code: CodeType = marshal.loads(self._packed)  # noqa: S302 - it lies beside the other byte code, and is as safe
         # as importlib does for a package that was moved
         _imp._fix_co_filename(code, self.path)  # type: ignore[attr-defined] # noqa: SLF001
         return code
@@ -76,13 +71,12 @@ class Finder:
     def __init__(self, directory: str) -> None:
         """Read the index; there is nothing in it if it is not good. OSError if there is no file."""
         self._directory = directory
-        self._bundle = f"{directory}/{NAME}"
-        head = read(self._bundle, 0, HEAD_SIZE)
-        size = int.from_bytes(head[HASH_SIZE:], "little")
-        index = read(self._bundle, HEAD_SIZE, size)
-        good = head[:HASH_SIZE] == _imp.source_hash(KEY, index)
+        bundle = read(f"{directory}/{NAME}")
+        end = HEAD_SIZE + int.from_bytes(bundle[HASH_SIZE:HEAD_SIZE], "little")
+        index = bundle[HEAD_SIZE:end]
+        good = bundle[:HASH_SIZE] == _imp.source_hash(KEY, index)
         self._index = marshal.loads(index) if good else {}  # noqa: S302 - as above
-        self._rest = HEAD_SIZE + size
+        self._codes = bundle[end:]
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> "ModuleSpec | None":  # noqa: ARG002
         """Find a module, or leave it to the other finders."""
@@ -97,7 +91,7 @@ class Finder:
             return None
         if (now.st_mtime_ns, now.st_size) != (time, size):
             return None
-        loader = Loader(name, source, self._bundle, (self._rest + start, length, checksum))
+        loader = Loader(name, source, self._codes[start : start + length], checksum)
         directory, _, file = source.rpartition("/")
         inner = [directory] if file == "__init__.py" else None
         return spec_from_file_location(name, source, loader=loader, submodule_search_locations=inner)

@@ -206,10 +206,16 @@ static bool start_python(void)
     return true;
 }
 
-/* Modules are not garbage: while they were loaded, there was nothing to collect. */
+/* Modules are not garbage: while they were loaded, there was nothing to collect, and they need not be looked at later. */
 static void resume_collection(void)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *collector = PyImport_ImportModule("gc");
+    PyObject *done = collector ? PyObject_CallMethod(collector, "freeze", NULL) : NULL;
+    if (!done)
+        PyErr_Clear();
+    Py_XDECREF(done);
+    Py_XDECREF(collector);
     PyGC_Enable();
     PyGILState_Release(gil);
 }

@@ -7,9 +7,9 @@ rights than its caller (setuid) reads nothing from its environment.
 
 from __future__ import annotations
 
-import os
+import posix
 
-from p11tpm import files
+from p11tpm import files, system
 from p11tpm.ck import CKM, CKR
 from p11tpm.error import Error
 
@@ -72,7 +72,7 @@ class Config:
 
         Raises CKR_GENERAL_ERROR with file and line for what can not be used, and for a file that others may write to.
         """
-        environment: Mapping[str, str] = {} if _is_setuid() else os.environ
+        environment: Mapping[str, str] = {} if _is_setuid() else system.environment()
         config = cls()
         named = environment.get("P11TPM_CONF")
         if named:
@@ -127,13 +127,13 @@ def _any(value: str) -> str:
 
 def _path(value: str) -> str:
     if value.startswith("~/"):
-        home = _home({} if _is_setuid() else os.environ)
+        home = _home({} if _is_setuid() else system.environment())
         if home is None:
             raise ValueError("there is no home directory; write an absolute path")
         return f"{home}/{value[2:]}"
     if not value.startswith("/"):
         raise ValueError("write an absolute path, or one that starts with ~/")
-    return os.path.normpath(value)
+    return system.normpath(value)
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:
@@ -192,12 +192,12 @@ def _is_setuid() -> bool:
 def _absolute(name: str, value: str) -> str:
     if not value.startswith("/"):
         raise Error(CKR.GENERAL_ERROR, f"{name} is not an absolute path")
-    return os.path.normpath(value)
+    return system.normpath(value)
 
 
 def _is_ours(directory: str) -> bool:
     try:
-        return directory.startswith("/") and os.stat(directory).st_uid == os.geteuid()  # noqa: PTH116 - pathlib costs 10 ms
+        return directory.startswith("/") and posix.stat(directory).st_uid == posix.geteuid()
     except OSError:
         return False
 
@@ -210,7 +210,7 @@ def _home(environment: Mapping[str, str]) -> str | None:
     import pwd
 
     try:
-        home = pwd.getpwuid(os.geteuid()).pw_dir
+        home = pwd.getpwuid(posix.geteuid()).pw_dir
     except KeyError:
         return None
     return home if home.startswith("/") else None
@@ -219,16 +219,16 @@ def _home(environment: Mapping[str, str]) -> str | None:
 def _base(environment: Mapping[str, str], name: str, below_home: str) -> str | None:
     """Give a directory of the XDG Base Directory Specification; one that is another user's is not meant for us."""
     named = environment.get(name, "")
-    if named.startswith("/") and (_is_ours(named) or not os.path.lexists(named)):
+    if named.startswith("/") and (_is_ours(named) or not system.exists(named)):
         return named
     home = _home(environment)
     return f"{home}/{below_home}" if home else None
 
 
 def _default_store(environment: Mapping[str, str]) -> str:
-    if os.geteuid() == 0:
+    if posix.geteuid() == 0:
         return "/var/lib/p11tpm"
     data = _base(environment, "XDG_DATA_HOME", ".local/share")
     if data is None:
-        raise Error(CKR.GENERAL_ERROR, f"uid {os.geteuid()} has no home directory: set 'store' in {SYSTEM}")
+        raise Error(CKR.GENERAL_ERROR, f"uid {posix.geteuid()} has no home directory: set 'store' in {SYSTEM}")
     return f"{data}/p11tpm"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _functools  # type: ignore[import-not-found]
 import _thread
-import os
+import posix
 import sys
 from time import monotonic, sleep, time_ns
 
@@ -155,7 +155,7 @@ class Database:
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF != _BUSY or 0 < deadline < monotonic():
                     raise self._meant(error) from None
             deadline = deadline or monotonic() + PATIENCE
-            sleep(os.urandom(1)[0] / 64_000)
+            sleep(posix.urandom(1)[0] / 64_000)
 
     def close(self) -> None:
         """Close the connection; the next transaction opens it again."""
@@ -191,7 +191,7 @@ class Database:
 
     def _current(self) -> Connection | None:
         try:
-            status = os.lstat(self.path)
+            status = posix.lstat(self.path)
         except (FileNotFoundError, NotADirectoryError):
             self.close()
             return None

@@ -5,30 +5,30 @@ directory on the way to it. A directory of the kind of /tmp (sticky) may be on t
 step is ours or root's.
 """
 
-# ruff: noqa: PTH101, PTH102, PTH112, PTH115, PTH118, PTH120 - pathlib costs every host 10 ms at its start
 from __future__ import annotations
 
-import os
-from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG, S_ISVTX, S_IWGRP, S_IWOTH
+import posix
+from _stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG, S_ISVTX, S_IWGRP, S_IWOTH
 
+from p11tpm import system
 from p11tpm.ck import CKR
 from p11tpm.error import Error
 
 _LINKS = 40  # as many symbolic links as Linux itself follows on the way to a file
 
 
-def _require_ours(path: str, status: os.stat_result) -> None:
-    if status.st_uid not in {0, os.geteuid()}:
+def _require_ours(path: str, status: posix.stat_result) -> None:
+    if status.st_uid not in {0, posix.geteuid()}:
         raise Error(CKR.GENERAL_ERROR, f"{path} belongs to another user (uid {status.st_uid}): not used")
 
 
-def _require_unshared(path: str, status: os.stat_result) -> None:
+def _require_unshared(path: str, status: posix.stat_result) -> None:
     _require_ours(path, status)
     if status.st_mode & (S_IWGRP | S_IWOTH):
         raise Error(CKR.GENERAL_ERROR, f"other users may write to {path}: not used; run 'chmod go-w' on it")
 
 
-def _step(path: str, status: os.stat_result) -> None:
+def _step(path: str, status: posix.stat_result) -> None:
     if status.st_mode & S_ISVTX and S_ISDIR(status.st_mode):
         _require_ours(path, status)
     else:
@@ -44,15 +44,15 @@ def check_way(path: str, *, whole: bool = False) -> None:
     parts = [*filter(None, path.split("/"))][::-1]
     parts = parts if whole else parts[1:]
     here, links = "/", 0
-    _step(here, os.lstat(here))
+    _step(here, posix.lstat(here))
     while parts:
         part = parts.pop()
         if part in {".", ".."}:
-            here = here if part == "." else os.path.dirname(here)
+            here = here if part == "." else system.dirname(here)
             continue
-        entry = os.path.join(here, part)
+        entry = f"{here.rstrip('/')}/{part}"
         try:
-            status = os.lstat(entry)
+            status = posix.lstat(entry)
         except FileNotFoundError:
             return
         if not S_ISLNK(status.st_mode):
@@ -63,7 +63,7 @@ def check_way(path: str, *, whole: bool = False) -> None:
         links += 1
         if links > _LINKS:
             raise Error(CKR.GENERAL_ERROR, f"too many symbolic links on the way to {path}")
-        target = os.readlink(entry)
+        target = posix.readlink(entry)
         here = "/" if target.startswith("/") else here
         parts.extend(filter(None, target.split("/")[::-1]))
 
@@ -71,7 +71,7 @@ def check_way(path: str, *, whole: bool = False) -> None:
 def check_directory(path: str) -> None:
     """Refuse a directory, and the way to it, if somebody else may change it, or if it is a symbolic link."""
     check_way(path)
-    status = os.lstat(path)
+    status = posix.lstat(path)
     if not S_ISDIR(status.st_mode):
         raise Error(CKR.GENERAL_ERROR, f"{path} is not a directory, or a symbolic link to one: not used")
     _require_unshared(path, status)
@@ -79,7 +79,7 @@ def check_directory(path: str) -> None:
 
 def check_file(path: str) -> None:
     """Refuse a file in a checked directory if somebody else may change it, or if it is a symbolic link."""
-    status = os.lstat(path)
+    status = posix.lstat(path)
     if not S_ISREG(status.st_mode):
         raise Error(CKR.GENERAL_ERROR, f"{path} is not a regular file: not used")
     _require_unshared(path, status)
@@ -88,53 +88,55 @@ def check_file(path: str) -> None:
 def make_directory(path: str) -> None:
     """Make a directory and what is missing above it, mode 0700 whatever the umask of the host is."""
     check_way(path)
-    above = os.path.dirname(path)
-    if not os.path.isdir(above):
+    above = system.dirname(path)
+    if not system.is_directory(above):
         make_directory(above)
     try:
-        os.mkdir(path, 0o700)
+        posix.mkdir(path, 0o700)
     except FileExistsError:  # made by somebody at the same time; check_directory() says whether by us
         return
-    if S_IMODE(os.lstat(path).st_mode) != 0o700:
-        os.chmod(path, 0o700)
+    if S_IMODE(posix.lstat(path).st_mode) != 0o700:
+        posix.chmod(path, 0o700)
 
 
 def make_file(path: str) -> None:
     """Make an empty file, mode 0600 whatever the umask of the host is; one that is there stays as it is."""
     # O_EXCL also because closing a second descriptor of an open database would drop SQLite's locks (POSIX, fcntl).
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = posix.open(
+            path, posix.O_RDWR | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC | posix.O_NOFOLLOW, 0o600
+        )
     except FileExistsError:
         return
     try:
-        os.fchmod(descriptor, 0o600)
+        posix.fchmod(descriptor, 0o600)
     finally:
-        os.close(descriptor)
+        posix.close(descriptor)
 
 
 def read_checked(path: str, most: int) -> bytes | None:
     """Read a small file that nobody else may change, by way of symbolic links or not; None if there is none."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        status = os.fstat(descriptor)
+        status = posix.fstat(descriptor)
         if not S_ISREG(status.st_mode) or status.st_size > most:
             raise Error(CKR.GENERAL_ERROR, f"{path} is not a regular file of at most {most} bytes: not used")
         _require_unshared(path, status)
         check_way(path, whole=True)
-        return os.read(descriptor, most)
+        return posix.read(descriptor, most)
     finally:
-        os.close(descriptor)
+        posix.close(descriptor)
 
 
 def may_write(path: str) -> bool:
     """Tell whether we may change a file, or make it if it is missing."""
-    above = os.path.dirname(path)
-    if not os.access(path, os.W_OK, effective_ids=True):
-        if os.path.lexists(path):
+    above = system.dirname(path)
+    if not posix.access(path, posix.W_OK, effective_ids=True):
+        if system.exists(path):
             return False
-        while not os.path.lexists(above):
-            above = os.path.dirname(above)
-    return os.access(above, os.W_OK | os.X_OK, effective_ids=True)
+        while not system.exists(above):
+            above = system.dirname(above)
+    return posix.access(above, posix.W_OK | posix.X_OK, effective_ids=True)

@@ -5,7 +5,7 @@ What is logged never holds data, PINs, authorisation values or attribute values:
 
 from __future__ import annotations
 
-import os
+import posix
 from time import gmtime, localtime, time
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ def _syslog(severity: int, line: str) -> None:
 
     now = localtime()
     stamp = f"{_MONTHS[now.tm_mon - 1]} {now.tm_mday:2} {now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}"
-    message = f"<{_AUTHPRIV | severity}>{stamp} p11tpm[{os.getpid()}]: {line}"
+    message = f"<{_AUTHPRIV | severity}>{stamp} p11tpm[{posix.getpid()}]: {line}"
     channel = sockets.socket(sockets.AF_UNIX, sockets.SOCK_DGRAM | sockets.SOCK_CLOEXEC | sockets.SOCK_NONBLOCK)
     try:
         channel.connect(_SYSLOG)
@@ -43,23 +43,31 @@ def _syslog(severity: int, line: str) -> None:
 def _stamped(severity: int, line: str) -> bytes:
     now = gmtime(time())
     date = f"{now.tm_year}-{now.tm_mon:02}-{now.tm_mday:02}T{now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}Z"
-    return _bytes(f"{date} p11tpm[{os.getpid()}] {_NAMES[severity]}: {line}\n")
+    return _bytes(f"{date} p11tpm[{posix.getpid()}] {_NAMES[severity]}: {line}\n")
 
 
 def _stderr(severity: int, line: str) -> None:
-    os.write(2, _stamped(severity, line))
+    posix.write(2, _stamped(severity, line))
 
 
 def _file(path: str) -> Callable[[int, str], None]:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK
+    flags = (
+        posix.O_WRONLY
+        | posix.O_APPEND
+        | posix.O_CREAT
+        | posix.O_CLOEXEC
+        | posix.O_NOFOLLOW
+        | posix.O_NOCTTY
+        | posix.O_NONBLOCK
+    )
 
     def write(severity: int, line: str) -> None:
-        descriptor = os.open(path, flags, 0o600)
+        descriptor = posix.open(path, flags, 0o600)
         try:
-            if os.fstat(descriptor).st_uid in {0, os.geteuid()}:
-                os.write(descriptor, _stamped(severity, line))
+            if posix.fstat(descriptor).st_uid in {0, posix.geteuid()}:
+                posix.write(descriptor, _stamped(severity, line))
         finally:
-            os.close(descriptor)
+            posix.close(descriptor)
 
     return write
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from os import urandom
+from posix import urandom
 from time import monotonic, time
 
 from p11tpm import hashes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from os import urandom
+from posix import urandom
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

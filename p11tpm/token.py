@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import _thread
-from os import urandom
+from posix import urandom
 
 from p11tpm import attribute
 from p11tpm.attribute import FALSE, TRUE, Template, to_ulong

@@ -6,7 +6,7 @@ It is made when a token first needs its TPM, with all that this takes: a host th
 from __future__ import annotations
 
 import _thread
-from os import urandom
+from posix import urandom
 from time import time
 
 from p11tpm.ck import CKA, CKR, CKU

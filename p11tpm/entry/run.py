@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 from p11tpm.ck import CKR
 from p11tpm.error import Error
@@ -76,7 +76,7 @@ def _after_fork_in_child() -> None:
         run.abandon()
 
 
-os.register_at_fork(
+posix.register_at_fork(
     before=_before_fork,
     after_in_parent=_after_fork_in_parent,
     after_in_child=_after_fork_in_child,

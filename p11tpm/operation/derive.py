@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from os import urandom
+from posix import urandom
 
 from p11tpm import attribute, hashes, point
 from p11tpm.attribute import FALSE, TRUE, to_ulong, ulong

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from errno import EACCES, EBUSY, ECONNREFUSED, EHOSTUNREACH, EINVAL, ENODEV, ENOENT, ENOMEM, ENXIO, EPERM, ETIMEDOUT
-from os import strerror
+from posix import strerror
 
 from p11tpm._native import ffi, lib
 from p11tpm.ck import CKR

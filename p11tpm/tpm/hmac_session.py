@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from os import urandom
+from posix import urandom
 
 from p11tpm import hashes
 from p11tpm.ck import CKR

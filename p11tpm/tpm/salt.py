@@ -6,7 +6,7 @@ that nobody between us and the TPM can take its place.
 
 from __future__ import annotations
 
-from os import urandom
+from posix import urandom
 
 from p11tpm import hashes
 from p11tpm._native import ffi, lib

@@ -99,7 +99,7 @@ OURS = {
     "entry.object", "entry.run", "entry.session", "entry.sign", "entry.slot", "entry.verify", "error",
     "files", "hashes", "late", "log", "marshal", "mechanism", "memory", "module", "object", "operation",
     "operation.find", "operation.message", "operation.sign", "operation.use", "padding", "parameter", "pin",
-    "record", "schema", "secret", "session", "store", "token", "tpm", "tpm.codec", "tpm.command",
+    "record", "schema", "secret", "session", "store", "system", "token", "tpm", "tpm.codec", "tpm.command",
     "tpm.connection", "tpm.hmac_session", "tpm.kdf", "tpm.loaded", "tpm.retry", "tpm.salt", "tpm.template",
     "tpm.tpm", "tpm.wire", "vault",
 }

@@ -42,7 +42,7 @@ LAYERS = (
     ({"tpm"}, {"store", "database", "schema", "record"}, {"config"}, {"log"}),
     ({"files"}, {"_native"}),
     ({"error", "ck", "hashes"},),
-    ({"late"},),
+    ({"late", "system"},),
 )
 NOT_FOR_THE_COMMAND_LINE = {"module", "session"}
 C_BOUNDARY = {"entry", "marshal"}  # the only files that know the cffi of the C ABI
