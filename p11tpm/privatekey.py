@@ -13,18 +13,12 @@ from p11tpm.attribute import FALSE, Template, row_of, to_ulong
 from p11tpm.ck import CKA, CKK, CKO, CKR, name
 from p11tpm.error import Error
 from p11tpm.mechanism import CURVES, RSA_SIZES, curve_of
+from p11tpm.public import ec_curve
 from p11tpm.tpm import template as tpm_template
 
 if TYPE_CHECKING:
     from p11tpm.token import Token
 
-_CURVES: dict[str, type[ec.EllipticCurve]] = {
-    "p192": ec.SECP192R1,
-    "p224": ec.SECP224R1,
-    "p256": ec.SECP256R1,
-    "p384": ec.SECP384R1,
-    "p521": ec.SECP521R1,
-}
 # What a template may say of the public key, although the private one's numbers say it too; empty ones are none
 _OF_PUBLIC = (CKA.EC_POINT, CKA.PUBLIC_KEY_INFO)
 
@@ -98,7 +92,7 @@ class PrivateKey:
         self._too_big = Error(CKR.CURVE_NOT_SUPPORTED, f"this TPM does not have the curve {curve}")
         bits = CURVES[curve][0]
         try:
-            point = ec.derive_private_key(parts[CKA.VALUE], _CURVES[curve]()).public_key().public_numbers()
+            point = ec.derive_private_key(parts[CKA.VALUE], ec_curve(curve)).public_key().public_numbers()
         except UnsupportedAlgorithm:
             raise Error(CKR.CURVE_NOT_SUPPORTED, f"libcrypto does not have the curve {curve}") from None
         except ValueError:

@@ -9,10 +9,9 @@ from p11tpm.mechanism import CURVES, curve_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
 
     from cryptography.hazmat.primitives.asymmetric.dsa import DSAPublicKey
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurve, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
     from p11tpm.object import Object
@@ -48,11 +47,9 @@ def ec_key(key: Object) -> EllipticCurvePublicKey:
 
     name = curve_of(key.get(CKA.EC_PARAMS))
     size = (CURVES[name][0] + 7) // 8
-    curves: dict[str, type[Any]] = {"p192": ec.SECP192R1, "p224": ec.SECP224R1, "p256": ec.SECP256R1}
-    curves |= {"p384": ec.SECP384R1, "p521": ec.SECP521R1}
     point = key.get(CKA.EC_POINT)[-(1 + 2 * size) :]  # without the head of the OCTET STRING
     try:
-        return ec.EllipticCurvePublicKey.from_encoded_point(curves[name](), point)
+        return ec.EllipticCurvePublicKey.from_encoded_point(ec_curve(name), point)
     except ValueError:
         raise Error(CKR.KEY_TYPE_INCONSISTENT, "the point is not on the curve") from None
 
@@ -68,6 +65,16 @@ def dsa_key(key: Object) -> DSAPublicKey:
         return DSAPublicNumbers(value, DSAParameterNumbers(prime, subprime, base)).public_key()
     except ValueError:
         raise Error(CKR.KEY_SIZE_RANGE, "these numbers make no DSA key") from None
+
+
+def ec_curve(name: str) -> EllipticCurve:
+    """Give a curve of `mechanism.CURVES` as the package cryptography has it."""
+    with loading:
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+    curves: dict[str, type[EllipticCurve]] = {"p192": ec.SECP192R1, "p224": ec.SECP224R1, "p256": ec.SECP256R1}
+    curves |= {"p384": ec.SECP384R1, "p521": ec.SECP521R1}
+    return curves[name]()
 
 
 def rsa_numbers(key: Object) -> tuple[int, int]:

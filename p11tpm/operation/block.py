@@ -34,11 +34,9 @@ if TYPE_CHECKING:
 
         def update(self, data: bytes, /) -> bytes:
             """Take the next bytes; ECB and CBC give whole blocks, the other modes as many as they took."""
-            raise NotImplementedError
 
         def finalize(self) -> bytes:
             """End; ValueError in the middle of a block of ECB or CBC."""
-            raise NotImplementedError
 
     class BlockCipher(Protocol):
         """A block cipher with its key. `block`: bytes of a block."""
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
 
         def context(self, mode: str, iv: bytes = b"", *, encrypt: bool = True) -> Context:
             """Begin ECB, CBC, CTR or CFB; `iv` is the first counter block of CTR."""
-            raise NotImplementedError
 
 
 _MODES: dict[str, Callable[[bytes], Any]] = {

@@ -13,6 +13,7 @@ from p11tpm.ck import CKA, CKR
 from p11tpm.error import Error
 from p11tpm.mechanism import OAEP, PKCS1
 from p11tpm.operation.cipher import Cipher
+from p11tpm.public import rsa_numbers, rsa_raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
     from p11tpm.object import Object
     from p11tpm.token import Token
-
-_SIZES = range(512, 16384 + 1)  # bits of the modulus of a public key that came from anywhere
-_LONGEST_EXPONENT = 256  # bits: FIPS 186-5, appendix A.1.1
 
 
 class Rsa(Cipher):
@@ -33,8 +31,7 @@ class Rsa(Cipher):
         self._form = form
         self._params = params
         self._modulus = int.from_bytes(key.get(CKA.MODULUS), "big")
-        self._bits = self._modulus.bit_length()
-        self.size = (self._bits + 7) // 8
+        self.size = (self._modulus.bit_length() + 7) // 8
 
     @abstractmethod
     def whole(self, data: bytes) -> bytes:
@@ -63,16 +60,15 @@ class RsaEncrypt(Rsa):
 
     def __init__(self, key: Object, form: str, params: Any) -> None:
         super().__init__(key, form, params)
-        self._exponent = int.from_bytes(key.get(CKA.PUBLIC_EXPONENT), "big")
-        if self._bits not in _SIZES or not 1 < self._exponent.bit_length() <= _LONGEST_EXPONENT:
-            raise Error(CKR.KEY_SIZE_RANGE, "RSA with a modulus or an exponent of such a size is not to be had")
+        rsa_numbers(key)  # refused now if they are of no size for RSA
+        self._key = key
 
     def whole(self, data: bytes) -> bytes:
         """Pad and encrypt; CKR_DATA_LEN_RANGE for too many bytes, CKR_DATA_INVALID for a number beyond the modulus."""
-        number = int.from_bytes(self._padded(data), "big")
-        if number >= self._modulus:
+        encrypted = rsa_raw(self._key, self._padded(data).rjust(self.size, b"\0"))
+        if encrypted is None:
             raise Error(CKR.DATA_INVALID, "as a number, the data are greater than the modulus")
-        return pow(number, self._exponent, self._modulus).to_bytes(self.size, "big")
+        return encrypted
 
     def _padded(self, data: bytes) -> bytes:
         if self._form == PKCS1:
@@ -81,7 +77,7 @@ class RsaEncrypt(Rsa):
             return padding.oaep(data, self.size, self._params.digest, self._params.mask, self._params.label)
         if len(data) > self.size:
             raise Error(CKR.DATA_LEN_RANGE, f"a key of this size encrypts at most {self.size} bytes")
-        return data  # as a number: zeros stand before it
+        return data
 
 
 class RsaDecrypt(Rsa):
