@@ -29,7 +29,7 @@ endif
 DEBIAN_BUILD := gcc libc6-dev pkg-config libp11-kit-dev libtss2-dev libssl-dev
 DEBIAN_DEMO := swtpm openssh-server openssh-client
 DEBIAN_TEST := $(DEBIAN_DEMO) tpm2-tools tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon dbus-bin softhsm2 opensc p11-kit \
-	libengine-pkcs11-openssl openssl gnutls-bin libtpm2-pkcs11-1 libnss3-tools openjdk-17-jdk-headless
+	libengine-pkcs11-openssl openssl gnutls-bin libtpm2-pkcs11-1 libnss3-tools nginx-light openjdk-17-jdk-headless
 DEBIAN_BENCH := swtpm tpm2-tools libtpm2-pkcs11-1 libsofthsm2
 
 SUDO := $(if $(filter-out 0,$(shell id -u 2>&1)),sudo)
@@ -53,7 +53,8 @@ define debian
 			-o Dpkg::Use-Pty=0 $$missing 2>&1) || { echo "$$told"; exit 1; }; \
 	[ -d /run/systemd/system ] || exit 0; \
 	case "$$missing " in *" openssh-server "*) $(SUDO) systemctl disable --quiet --now ssh;; esac; \
-	case "$$missing " in *" tpm2-abrmd "*) $(SUDO) systemctl disable --quiet --now tpm2-abrmd;; esac
+	case "$$missing " in *" tpm2-abrmd "*) $(SUDO) systemctl disable --quiet --now tpm2-abrmd;; esac; \
+	case "$$missing " in *" nginx-light "*) $(SUDO) systemctl disable --quiet --now nginx;; esac
 endef
 
 # $(call python_debian,PYTHON): the headers and venv of a Python that Debian packaged
