@@ -70,7 +70,7 @@ class Suite:
         CACHE.mkdir(exist_ok=True)
         pip = [sys.executable, "-m", "pip", "download", "-qq", "--no-input", "--disable-pip-version-check"]
         env = {**rig.clean_env(), **{name: os.environ[name] for name in os.environ if name.startswith("PIP_")}}
-        what = ["--no-deps", "--no-binary", ":all:", "--dest", str(CACHE), f"python-pkcs11=={VERSION}"]
+        what = ["--no-deps", "--no-binary", "python-pkcs11", "--dest", str(CACHE), f"python-pkcs11=={VERSION}"]
         done = subprocess.run([*pip, *what], env=env, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
         (archive,) = CACHE.glob(f"python?pkcs11-{VERSION}.tar.gz")
