@@ -296,7 +296,6 @@ def _secrets() -> list[Mechanism]:
 
 
 MECHANISMS = {row.type: row for row in (*_rsa(), *_ec(), *_domains(), *_aes(), *_des(), *_secrets(), *_digests())}
-DIGESTS = {row.type for row in MECHANISMS.values() if row.does == CKF.DIGEST}
 
 _offered: dict[tuple[str, Container[int] | None], dict[int, tuple[Mechanism, tuple[int, ...]]]] = {}
 

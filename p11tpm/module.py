@@ -200,13 +200,13 @@ class Module:
         """Read the object behind a handle; CKR_OBJECT_HANDLE_INVALID if it is gone or hidden."""
         return session.token.object(self.id_of(session.token, handle))
 
-    def key(self, session: Session, handle: int) -> Object:
-        """Read a key; CKR_KEY_HANDLE_INVALID if it is gone or hidden."""
+    def key(self, session: Session, handle: int, not_found: int = CKR.KEY_HANDLE_INVALID) -> Object:
+        """Read a key; `not_found` if it is gone or hidden."""
         try:
             return session.take(self.object(session, handle))
         except Error as error:
             if error.rv == CKR.OBJECT_HANDLE_INVALID:
-                raise Error(CKR.KEY_HANDLE_INVALID, error.why) from None
+                raise Error(not_found, error.why) from None
             raise
 
     # -- the end

@@ -12,6 +12,7 @@ from p11tpm.checkvalue import check_value
 from p11tpm.ck import CKA, CKK
 from p11tpm.mechanism import ECB, HMAC, HMAC_KEYS, MECHANISMS
 from p11tpm.object import Object
+from p11tpm.parameter import AES_BLOCK
 from p11tpm.tpm import template
 
 TYPE_CHECKING = False
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from p11tpm.token import Token
 
 _STAYS = {CKA.TOKEN: TRUE, CKA.SENSITIVE: TRUE, CKA.EXTRACTABLE: FALSE, CKA.DERIVE: FALSE}
-_BLOCK = 16  # bytes of AES
 # A TPM takes no longer HMAC keys than a block of the hash, or of SHA-256 if the key is for any (Part 1, clause 27.6.3)
 _LONGEST = {"sha1": 64, "sha256": 64, "sha384": 128, "sha512": 128}
 
@@ -67,4 +67,4 @@ def settle(token: Token, record: Record, length: int) -> None:
     if value is not None:
         record.secret = check_value(to_ulong(record.attributes[CKA.KEY_TYPE]), value)
     else:
-        record.secret = token.vault.aes(Object(record), ECB, b"", bytes(_BLOCK), encrypt=True)[:3]
+        record.secret = token.vault.aes(Object(record), ECB, b"", bytes(AES_BLOCK), encrypt=True)[:3]

@@ -9,7 +9,6 @@ from p11tpm.mechanism import CURVES, curve_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-
     from cryptography.hazmat.primitives.asymmetric.dsa import DSAPublicKey
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurve, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from p11tpm.entry.attach import entry
-from p11tpm.entry.run import module
+from p11tpm.entry.run import module, to_begin
 from p11tpm.late import loading
-from p11tpm.marshal import NULL, plausible, read_bytes, read_mechanism, write_bytes, write_kept
+from p11tpm.marshal import plausible, read_bytes, read_mechanism, write_bytes, write_kept
 from p11tpm.session import DECRYPT
 
 TYPE_CHECKING = False
@@ -18,15 +18,13 @@ if TYPE_CHECKING:
 @entry
 def C_DecryptInit(session: int, mechanism: Ptr, key: int) -> None:
     """Begin a decryption, or end one: with a NULL mechanism."""
-    run = module()
-    current = run.session(session)
-    if mechanism == NULL and current.cancel(DECRYPT):
+    current = to_begin(session, DECRYPT, mechanism)
+    if current is None:
         return
-    current.require_none(DECRYPT)
     with loading:
         from p11tpm.operation.crypt import decrypting
 
-    current.begin(DECRYPT, decrypting(current.token, run.key(current, key), read_mechanism(mechanism)))
+    current.begin(DECRYPT, decrypting(current.token, module().key(current, key), read_mechanism(mechanism)))
 
 
 @entry

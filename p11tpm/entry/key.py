@@ -15,10 +15,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from p11tpm.module import Module
-    from p11tpm.object import Object
-    from p11tpm.session import Session
-
     Ptr = Any
 
 MOST_RANDOM = 1 << 20  # bytes in one call; a TPM gives some 30 a command
@@ -94,7 +90,7 @@ def C_WrapKey(session: int, mechanism: Ptr, wrapping: int, key: int, out: Ptr, o
     with loading:
         from p11tpm.operation.wrap import Wrapping
 
-    by = _key(run, current, wrapping, CKR.WRAPPING_KEY_HANDLE_INVALID)
+    by = run.key(current, wrapping, CKR.WRAPPING_KEY_HANDLE_INVALID)
     work = Wrapping(current.token, by, run.key(current, key), given)
     write_bytes(out, out_length, work.size, work.wrap)
 
@@ -121,18 +117,8 @@ def C_UnwrapKey(
     with loading:
         from p11tpm.operation.wrap import unwrap_key
 
-    by = _key(run, current, unwrapping, CKR.UNWRAPPING_KEY_HANDLE_INVALID)
+    by = run.key(current, unwrapping, CKR.UNWRAPPING_KEY_HANDLE_INVALID)
     handle[0] = run.handle_of(current.token, unwrap_key(current.token, by, given, data, wanted, session))
-
-
-def _key(run: Module, current: Session, handle: int, not_found: int) -> Object:
-    """Read a key that works on another; `not_found` if it is gone or hidden."""
-    try:
-        return run.object(current, handle)
-    except Error as error:
-        if error.rv == CKR.OBJECT_HANDLE_INVALID:
-            raise Error(not_found, error.why) from None
-        raise
 
 
 @entry

@@ -20,7 +20,7 @@ from p11tpm.mechanism import CBC, CBC_PAD, CCM, CFB, CTR, ECB, GCM, KEY_WRAP, KE
 from p11tpm.operation import gcm, keywrap
 from p11tpm.operation.block import block_cipher
 from p11tpm.operation.cipher import Cipher
-from p11tpm.parameter import refused
+from p11tpm.parameter import AES_BLOCK, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from p11tpm.operation.block import BlockCipher, InMemory
     from p11tpm.token import Token
 
-_BLOCK = 16  # bytes
 _MOST_COLLECTED = 1 << 30  # bytes of a message that is kept until all of it is there
 MOST_GCM = (1 << 36) - 32  # bytes: SP 800-38D, clause 5.2.1.1
 _LEAST_TAG = 4  # bytes: SP 800-38D, clause 5.2.1.2; a shorter one is guessed too soon
@@ -120,10 +119,10 @@ class Counter(Cipher):
         self._encrypt = encrypt
         values: int = 1 << params.bits
         block = int.from_bytes(params.block, "big")
-        self._room = (values - block % values) * _BLOCK  # bytes until the counter begins again
-        self._all = values * _BLOCK
+        self._room = (values - block % values) * AES_BLOCK  # bytes until the counter begins again
+        self._all = values * AES_BLOCK
         self._context = cipher.context(CTR, params.block, encrypt=encrypt)
-        again = (block - block % values).to_bytes(_BLOCK, "big")
+        again = (block - block % values).to_bytes(AES_BLOCK, "big")
         self._again = partial(cipher.context, CTR, again, encrypt=encrypt)
 
     def _given(self, taken: int) -> int:
@@ -157,7 +156,7 @@ def _gcm_nonce(cipher: InMemory, params: Any) -> bytes:
     check_gcm(params)
     if 8 <= len(nonce) <= 128:  # what OpenSSL takes
         return nonce
-    return gcm.equivalent(nonce, cipher.context(ECB).update(bytes(_BLOCK)))
+    return gcm.equivalent(nonce, cipher.context(ECB).update(bytes(AES_BLOCK)))
 
 
 class GcmEncrypt(Cipher):

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from p11tpm.ck import CKK
 from p11tpm.mechanism import CBC, CFB, CTR, ECB
 from p11tpm.parameter import AES_BLOCK, DES_BLOCK
+from p11tpm.tpm.symmetric import MOST
 
 try:
     from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES  # from version 43 on
@@ -54,7 +55,6 @@ _MODES: dict[str, Callable[[bytes], Any]] = {
     CFB: CFB_MODE,
 }
 _STREAMS = {CTR, CFB}  # modes that take any number of bytes
-_MOST = 1024  # bytes that a TPM takes in one command (TPM_PT_INPUT_BUFFER)
 
 
 def block_cipher(token: Token, key: Object) -> BlockCipher:
@@ -115,7 +115,7 @@ class _TpmContext:
         self._rest = data[whole:]
         if self._mode not in _STREAMS:
             data = data[:whole]
-        return b"".join([self._step(data[at : at + _MOST]) for at in range(0, len(data), _MOST)])[given:]
+        return b"".join([self._step(data[at : at + MOST]) for at in range(0, len(data), MOST)])[given:]
 
     def _step(self, data: bytes) -> bytes:
         result = self._vault.aes(self._key, self._mode, self._iv, data, encrypt=self._encrypt)

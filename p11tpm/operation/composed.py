@@ -7,6 +7,7 @@ from p11tpm.mechanism import CBC, CCM, CTR, ECB, GCM
 from p11tpm.operation.aes import MOST_GCM, Collected, Counter, ccm, check_gcm, invalid, length_error
 from p11tpm.operation.cipher import Cipher
 from p11tpm.operation.gcm import Ghash
+from p11tpm.parameter import AES_BLOCK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from p11tpm.operation.block import BlockCipher
-
-_BLOCK = 16  # bytes
 
 
 class _CounterBlock:
@@ -34,7 +33,7 @@ class _Gcm:
     def __init__(self, cipher: BlockCipher, params: Any, encrypt: bool) -> None:
         check_gcm(params)
         self._cipher = cipher
-        self._subkey = cipher.context(ECB).update(bytes(_BLOCK))
+        self._subkey = cipher.context(ECB).update(bytes(AES_BLOCK))
         self._first = params.nonce + b"\0\0\0\1"
         if len(params.nonce) != 12:
             self._first = Ghash(self._subkey).update(params.nonce).finish(0, len(params.nonce))
@@ -109,16 +108,16 @@ def _ccm(cipher: BlockCipher, params: Any, encrypt: bool) -> Cipher:
         flags = (64 if params.associated else 0) + (tag_length - 2) // 2 * 8 + size - 1
         start = bytes((flags,)) + nonce + len(data).to_bytes(size, "big")
         blocks = b"".join(map(_filled, (start, _announced(params.associated), data)))
-        return cipher.context(CBC, bytes(_BLOCK)).update(blocks)[-_BLOCK:]
+        return cipher.context(CBC, bytes(AES_BLOCK)).update(blocks)[-AES_BLOCK:]
 
     def convert(message: bytes) -> bytes:
         stream = cipher.context(CTR, bytes((size - 1,)) + nonce + bytes(size), encrypt=encrypt)
         if encrypt:
             both = stream.update(code(message) + message)
-            return both[_BLOCK:] + both[:tag_length]
+            return both[AES_BLOCK:] + both[:tag_length]
         data, tag = message[: len(message) - tag_length], message[len(message) - tag_length :]
-        both = stream.update(bytes(_BLOCK) + data)
-        plain, mask = both[_BLOCK:], both[:tag_length]
+        both = stream.update(bytes(AES_BLOCK) + data)
+        plain, mask = both[AES_BLOCK:], both[:tag_length]
         right = bytes(a ^ b for a, b in zip(code(plain), mask, strict=False))
         if not compare_digest(right, tag):
             raise invalid()
@@ -128,7 +127,7 @@ def _ccm(cipher: BlockCipher, params: Any, encrypt: bool) -> Cipher:
 
 
 def _filled(data: bytes) -> bytes:
-    return data + bytes(-len(data) % _BLOCK)
+    return data + bytes(-len(data) % AES_BLOCK)
 
 
 def _announced(associated: bytes) -> bytes:
