@@ -5,6 +5,7 @@ Its modes are those of NIST SP 800-38A, C (CCM), D (GCM) and F (key wrapping).
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import partial
 
 from cryptography.exceptions import InvalidTag
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from p11tpm.token import Token
 
 _MOST_COLLECTED = 1 << 30  # bytes of a message that is kept until all of it is there
-MOST_GCM = (1 << 36) - 32  # bytes: SP 800-38D, clause 5.2.1.1
+_MOST_GCM = (1 << 36) - 32  # bytes: SP 800-38D, clause 5.2.1.1
 _LEAST_TAG = 4  # bytes: SP 800-38D, clause 5.2.1.2; a shorter one is guessed too soon
 
 
@@ -160,13 +161,15 @@ def _gcm_nonce(cipher: InMemory, params: Any) -> bytes:
 
 
 class GcmEncrypt(Cipher):
-    """GCM, encrypting: the tag comes last."""
+    """GCM, encrypting, whoever does it: the tag comes last."""
 
-    def __init__(self, cipher: InMemory, params: Any) -> None:
+    def __init__(self, params: Any) -> None:
         super().__init__()
         self._tag_length: int = params.tag_length
-        self._context = Making(cipher.algorithm, modes.GCM(_gcm_nonce(cipher, params))).encryptor()
-        self._context.authenticate_additional_data(params.associated)
+
+    @abstractmethod
+    def _step(self, part: bytes) -> bytes:
+        """Encrypt a part that is not too much."""
 
     def _given(self, taken: int) -> int:
         return taken
@@ -175,8 +178,20 @@ class GcmEncrypt(Cipher):
         return taken + self._tag_length
 
     def _update(self, part: bytes) -> bytes:
-        if self.taken + len(part) > MOST_GCM:
+        if self.taken + len(part) > _MOST_GCM:
             raise length_error(encrypt=True)
+        return self._step(part)
+
+
+class _GcmInMemory(GcmEncrypt):
+    """GCM by OpenSSL."""
+
+    def __init__(self, cipher: InMemory, params: Any) -> None:
+        super().__init__(params)
+        self._context = Making(cipher.algorithm, modes.GCM(_gcm_nonce(cipher, params))).encryptor()
+        self._context.authenticate_additional_data(params.associated)
+
+    def _step(self, part: bytes) -> bytes:
         return self._context.update(part)
 
     def finish(self) -> bytes:
@@ -218,7 +233,7 @@ class Collected(Cipher):
 def _gcm(cipher: InMemory, params: Any, encrypt: bool) -> Cipher:
     """Make GCM; what it decrypts is not given before the tag was seen to be right (SP 800-38D, clause 7.2)."""
     if encrypt:
-        return GcmEncrypt(cipher, params)
+        return _GcmInMemory(cipher, params)
     nonce, tag_length = _gcm_nonce(cipher, params), params.tag_length
 
     def decrypt(message: bytes) -> bytes:

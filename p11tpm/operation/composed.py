@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from p11tpm.hashes import compare_digest
 from p11tpm.mechanism import CBC, CCM, CTR, ECB, GCM
-from p11tpm.operation.aes import MOST_GCM, Collected, Counter, ccm, check_gcm, invalid, length_error
-from p11tpm.operation.cipher import Cipher
+from p11tpm.operation.aes import Collected, Counter, GcmEncrypt, ccm, check_gcm, invalid, length_error
 from p11tpm.operation.gcm import Ghash
 from p11tpm.parameter import AES_BLOCK
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from p11tpm.operation.block import BlockCipher
+    from p11tpm.operation.cipher import Cipher
 
 
 class _CounterBlock:
@@ -54,23 +54,14 @@ class _Gcm:
         return self._cipher.context(CTR, self._first).update(code)[: self._tag_length]
 
 
-class GcmEncrypt(Cipher):
-    """GCM, encrypting: the tag comes last."""
+class _GcmComposed(GcmEncrypt):
+    """GCM of these parts."""
 
     def __init__(self, cipher: BlockCipher, params: Any) -> None:
-        super().__init__()
-        self._tag_length: int = params.tag_length
+        super().__init__(params)
         self._gcm = _Gcm(cipher, params, encrypt=True)
 
-    def _given(self, taken: int) -> int:
-        return taken
-
-    def _most(self, taken: int) -> int:
-        return taken + self._tag_length
-
-    def _update(self, part: bytes) -> bytes:
-        if self.taken + len(part) > MOST_GCM:
-            raise length_error(encrypt=True)
+    def _step(self, part: bytes) -> bytes:
         encrypted = self._gcm.stream.update(part)
         self._gcm.authenticate(encrypted)
         return encrypted
@@ -82,7 +73,7 @@ class GcmEncrypt(Cipher):
 
 def _gcm(cipher: BlockCipher, params: Any, encrypt: bool) -> Cipher:
     if encrypt:
-        return GcmEncrypt(cipher, params)
+        return _GcmComposed(cipher, params)
     check_gcm(params)
     tag_length: int = params.tag_length
 
