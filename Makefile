@@ -2,6 +2,7 @@
 #   make demo        a login with ssh and ssh-agent by keys in a software TPM
 #   make test        lint and all tests
 #   make bench       speed beside tpm2-pkcs11 and SoftHSM; fails if a budget is missed
+#   make clients     every program that tests/clients drives, with p11tpm and with tpm2-pkcs11, as a table: build/clients.md
 #   make build       .venv/bin/p11tpm and the module (its path: .venv/bin/p11tpm module)
 #   make install     a self-contained copy below PREFIX (root);  make uninstall  removes it
 #   make lint clean
@@ -63,7 +64,7 @@ $(shell "$(1)" -c 'import sys; v = "python%d.%d-" % sys.version_info[:2]; \
 	print(v + "dev", v + "venv") if sys.base_prefix == "/usr" else None' 2>/dev/null || echo python3-dev python3-venv)
 endef
 
-.PHONY: build demo test bench lint install uninstall clean packages-build packages-demo packages-test packages-bench
+.PHONY: build demo test clients bench lint install uninstall clean packages-build packages-demo packages-test packages-bench
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -74,6 +75,10 @@ demo: packages-demo $(BUILT)
 
 test: packages-test lint
 	@.venv/bin/python -m pytest
+
+clients: packages-test $(TOOLS) $(BUILT)
+	@mkdir -p build
+	@.venv/bin/python -m pytest tests/clients --peer --table build/clients.md
 
 bench: packages-bench $(BUILT)
 	@PYTHONPATH=tests .venv/bin/python tests/bench/bench.py

@@ -21,6 +21,13 @@ SO_PIN = "so-secret"
 CLI = Path(sys.prefix) / "bin" / "p11tpm"
 
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("clients")
+    group.addoption("--peer", action="store_true", help="tpm2-pkcs11 does the clients' checks, too; it may fail")
+    group.addoption("--table", type=Path, help="write a table of clients, checks and results to this file")
+
+
 @pytest.fixture
 def swtpm() -> Iterator[rig.Swtpm]:
     """A TPM that no other test has touched, with a dictionary-attack limit of 3 tries."""

@@ -1,4 +1,4 @@
-"""The README's tables of functions, mechanisms and object classes, made of the code's own.
+"""The README's tables of functions, mechanisms and object classes, and its recipes, made of the code's own.
 
     .venv/bin/python tests/tables.py
 
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from p11tpm import attribute
 from p11tpm.ck import CKF, CKK, CKO
+from p11tpm.cli import recipe
 from p11tpm.mechanism import (
     AES_SIZES,
     CURVES,
@@ -211,7 +212,22 @@ def objects():
     return table(("object", "may be", "as a token object it is in", "as a session object in"), *rows)
 
 
-PARTS = {"mechanisms": mechanisms, "objects": objects, "functions": functions}
+# -- recipes
+
+USUAL = {"MODULE": "/usr/local/lib/pkcs11/p11tpm.so", "TOKEN": "p11tpm", "PIN_FILE": recipe.PIN_FILE}
+
+
+def recipes():
+    """Give them as they are for a module that is installed and a token made as the README says."""
+    return [line for name in recipe.names() for line in chapter(name)]
+
+
+def chapter(name):
+    told = recipe.Recipe(name, USUAL)
+    return [f"### {told.title}", "", f"`p11tpm recipe {name}`", *told.body.rstrip().split("\n"), ""]
+
+
+PARTS = {"mechanisms": mechanisms, "objects": objects, "functions": functions, "recipes": recipes}
 
 
 def renewed(readme):

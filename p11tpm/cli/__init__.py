@@ -8,7 +8,7 @@ import sys
 import click
 
 from p11tpm import __version__
-from p11tpm.cli import cert, doctor, init, key, module, token
+from p11tpm.cli import cert, doctor, init, key, module, recipe, token
 from p11tpm.cli.output import example, say
 from p11tpm.error import Error
 
@@ -27,7 +27,7 @@ def p11tpm() -> None:
     """
 
 
-for command in (init.init, token.token, key.key, cert.cert, module.module, doctor.doctor):
+for command in (init.init, token.token, key.key, cert.cert, recipe.recipe, module.module, doctor.doctor):
     p11tpm.add_command(command)
 
 

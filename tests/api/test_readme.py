@@ -21,7 +21,8 @@ def commands():
     """Every call of p11tpm in the README's code blocks and code spans."""
     blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     spans = re.findall(r"(?<!`)`(p11tpm [^`\n]+)`", README)
-    for line in [line for block in blocks for line in block.splitlines()] + spans:
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    for line in lines + spans:
         for call in re.findall(r"\bp11tpm ([a-z][^|)&;#]*)", line):
             yield call.strip()
 

@@ -1,4 +1,4 @@
-"""Users with keys, for tests of programs that know nothing of p11tpm."""
+"""Users with keys, for tests of programs that know nothing of p11tpm; and the same users with tpm2-pkcs11."""
 
 from __future__ import annotations
 
@@ -7,12 +7,38 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rig
+from clients.report import OURS, PEER, Report, is_peer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+PRODUCTS = {OURS: rig.User, PEER: rig.PeerUser}
+
 KEYS = {"ssh": "p256", "bigger": "p384", "work": "rsa2048"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--table"):
+        config.pluginmanager.register(Report(config.getoption("--table")))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "product" in metafunc.fixturenames:
+        products = [OURS, PEER] if metafunc.config.getoption("--peer") else [OURS]
+        metafunc.parametrize("product", products, scope="session")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_peer(item):
+            item.add_marker(pytest.mark.xfail(reason=f"{PEER} is only compared", strict=False))
+
+
+@pytest.fixture(scope="session")
+def new_user(product: str) -> type[rig.User]:
+    """`new_user(tpm, directory)`: a user without a token, of the product under test."""
+    return PRODUCTS[product]
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,10 @@
 
 from rig.agent import Agent
 from rig.askpass import Askpass
+from rig.peer_user import PeerUser
 from rig.process import Process, clean_env, write_secret
 from rig.proxy import Command, CountingProxy
+from rig.recipe import Recipe
 from rig.sshd import Sshd
 from rig.swtpm import Swtpm
 from rig.tabrmd import Tabrmd
@@ -14,7 +16,9 @@ __all__ = [
     "Askpass",
     "Command",
     "CountingProxy",
+    "PeerUser",
     "Process",
+    "Recipe",
     "Sshd",
     "Swtpm",
     "Tabrmd",

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from rig.askpass import Askpass
 from rig.process import clean_env, write_secret
+from rig.recipe import Recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rig.proxy import CountingProxy
     from rig.swtpm import Swtpm
     from rig.tabrmd import Tabrmd
@@ -33,13 +36,17 @@ class User:
     ) -> None:
         self.pin = pin
         self.so_pin = so_pin
+        self.directory = directory
         self.store = directory / "store"
-        self.pin_file = write_secret(directory / "pin", pin + "\n")
-        self.so_pin_file = write_secret(directory / "so-pin", so_pin + "\n")
+        self.pin_file = write_secret(directory / "pin", pin)  # libp11 takes a final newline for part of the PIN
+        self.so_pin_file = write_secret(directory / "so-pin", so_pin)
         self.askpass = Askpass(directory, pin)
-        config = write_secret(directory / "p11tpm.conf", "")
-        places = {"P11TPM_TCTI": tpm.tcti, "P11TPM_STORE": str(self.store), "P11TPM_CONF": str(config)}
-        self.env = clean_env(**places, **tpm.env, **self.askpass.env)
+        self.env = clean_env(**self._places(tpm), **tpm.env, **self.askpass.env)
+
+    def _places(self, tpm: Swtpm | Tabrmd | CountingProxy) -> dict[str, str]:
+        """The environment that names the TPM and this user's files."""
+        config = write_secret(self.directory / "p11tpm.conf", "")
+        return {"P11TPM_TCTI": tpm.tcti, "P11TPM_STORE": str(self.store), "P11TPM_CONF": str(config)}
 
     def run(self, *command: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Run a program in the user's environment; the caller looks at the result."""
@@ -75,6 +82,11 @@ class User:
         """The public key in a file that openssl reads."""
         path.write_text(self.p11tpm("key", "public", label, "--format", "pem"))
         return path
+
+    def recipe(self, name: str, places: Mapping[str, str | Path] | None = None) -> Recipe:
+        """The recipe `name` for this user's token. `places` changes names of the real world to those of a test."""
+        values = ("--pin-file", self.pin_file)
+        return Recipe(self, json.loads(self.p11tpm("recipe", name, "--json", *values)), places or {})
 
     def tokens(self) -> list[dict[str, Any]]:
         """What `p11tpm token list` knows."""

@@ -1,0 +1,65 @@
+"""What `p11tpm recipe` tells a user, done as it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pexpect
+
+from rig.process import write_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rig.user import User
+
+
+class Recipe:
+    """The blocks of a recipe for `user`, with the names of real places replaced by those of a test: `places`.
+
+    KeyError if one of them does not occur.
+    """
+
+    def __init__(self, user: User, blocks: Sequence[Mapping[str, str]], places: Mapping[str, str | Path]) -> None:
+        self._user = user
+        self.blocks = [dict(block) for block in blocks]
+        module = user.module
+        if " " in module:  # where a checkout lies is not what is tested
+            link = user.directory / Path(module).name
+            link.unlink(missing_ok=True)
+            link.symlink_to(module)
+            self._replace(module, str(link))
+        for name in sorted(places, key=len, reverse=True):
+            if not self._replace(name, str(places[name])):
+                raise KeyError(name)
+
+    def _replace(self, name: str, place: str) -> int:
+        found = sum(block["text"].count(name) for block in self.blocks)
+        for block in self.blocks:
+            block["text"] = block["text"].replace(name, place)
+        return found
+
+    def text(self, index: int) -> str:
+        """What is to be written into a configuration file."""
+        assert self.blocks[index]["language"] != "sh", self.blocks[index]
+        return self.blocks[index]["text"]
+
+    def run(self, index: int, where: Path | None = None, pin: str = "") -> str:
+        """Type a block of commands into a shell in `where`, and the PIN when one is asked for; give what they print."""
+        block = self.blocks[index]
+        assert block["language"] == "sh", block
+        script = write_secret(self._user.directory / "typed.sh", block["text"])
+        env = {**self._user.env, "PATH": f"{self._user.command.parent}:{self._user.env['PATH']}", "TERM": "dumb"}
+        said, status = pexpect.run(
+            f"/bin/sh -eu '{script}'",
+            events={r"PIN[^\r\n]*: ?$": f"{pin or self._user.pin}\n"},
+            withexitstatus=True,
+            cwd=str(where or self._user.directory),
+            env=env,
+            timeout=120,
+            encoding="utf-8",
+        )
+        told = said.replace("\r\n", "\n")
+        assert status == 0, f"{block['text']}\nended with {status}: {told}"
+        return told
