@@ -73,8 +73,9 @@ build: $(BUILT)
 demo: packages-demo $(BUILT)
 	@.venv/bin/python tests/demo.py
 
+# A test waits for its TPM most of the time: so there is one process more than there are processors.
 test: packages-test lint
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest --numprocesses $$(($$(nproc) + 1)) --dist loadfile
 
 clients: packages-test $(TOOLS) $(BUILT)
 	@mkdir -p build
