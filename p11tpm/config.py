@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SYSTEM = "/etc/p11tpm.conf"
 PIN_LONGEST = 128  # bytes
 _LONGEST = 65536  # bytes of a configuration file
+_CREDENTIAL = "p11tpm.pin"
+_ALL = "*"
 
 
 class Choice:
@@ -47,19 +49,25 @@ class Config:
 
     `store` is the directory of the store, an absolute path. `tcti` names the TPM as tpm2-tss does. `token` is the label
     of the token that programs are shown, None for the first one, ``*`` for all. `bus` is ``trusted`` if nobody can
-    listen on the way to the TPM, else ``untrusted``. `pin_tries` is the number of wrong PINs
+    listen on the way to the TPM, else ``untrusted``. `pin_file` is the absolute path of the file with the token's PIN,
+    empty if there is none, and `pin_credential` says that systemd made it. `pin_tries` is the number of wrong PINs
     before this package stops asking the TPM, `pin_min` the length of a new PIN in bytes. `mechanisms` is None for all
-    of them, or which ones: `Choice`. `log` is ``syslog``,
-    ``stderr``, ``off`` or an absolute path, `log_level` is ``error`` or ``debug``.
+    of them, or which ones: `Choice`. `log` is ``syslog``, ``stderr``, ``off`` or an absolute path, `log_level` is
+    ``error`` or ``debug``.
     """
 
-    __slots__ = ("bus", "log", "log_level", "mechanisms", "pin_min", "pin_tries", "store", "tcti", "token")
+    __slots__ = (
+        *("bus", "log", "log_level", "mechanisms", "pin_credential", "pin_file", "pin_min", "pin_tries", "store"),
+        *("tcti", "token"),
+    )
 
     def __init__(self) -> None:
         self.store = ""
         self.tcti = "device:/dev/tpmrm0"
         self.bus = "untrusted"
         self.token: str | None = None
+        self.pin_file = ""
+        self.pin_credential = False
         self.pin_tries = 5
         self.pin_min = 4
         self.mechanisms: Choice | None = None
@@ -70,7 +78,8 @@ class Config:
     def load(cls) -> Config:
         """Read the settings of this process.
 
-        Raises CKR_GENERAL_ERROR with file and line for what can not be used, and for a file that others may write to.
+        Raises CKR_GENERAL_ERROR with file and line for what can not be used, for settings that contradict each other,
+        and for a file that others may write to.
         """
         environment: Mapping[str, str] = {} if _is_setuid() else system.environment()
         config = cls()
@@ -86,7 +95,17 @@ class Config:
         if environment.get("P11TPM_STORE"):
             config.store = _absolute("P11TPM_STORE", environment["P11TPM_STORE"])
         config.store = config.store or _default_store(environment)
+        config.find_credential(environment.get("CREDENTIALS_DIRECTORY", ""))
+        if config.pin_file and config.token == _ALL:
+            why = f"'pin-file' ({config.pin_file}) is the PIN of one token, 'token = *' shows all: name one as 'token'"
+            raise Error(CKR.GENERAL_ERROR, why)
         return config
+
+    def find_credential(self, directory: str) -> None:
+        """Take the PIN file from the directory that systemd made for this service, if it is there (systemd.exec(5))."""
+        path = f"{directory}/{_CREDENTIAL}"
+        if directory.startswith("/") and system.exists(path):
+            self.pin_file, self.pin_credential = path, True
 
     def read(self, path: str, *, required: bool = False) -> None:
         """Take over the settings of one file, which may be missing unless it is `required`."""
@@ -136,6 +155,10 @@ def _path(value: str) -> str:
     return system.normpath(value)
 
 
+def _path_or_none(value: str) -> str:
+    return "" if value == "none" else _path(value)
+
+
 def _number(least: int, most: int) -> Callable[[str], int]:
     def read(value: str) -> int:
         if not (value.isascii() and value.isdigit() and least <= int(value) <= most):
@@ -174,6 +197,7 @@ _SETTINGS: dict[str, Callable[[str], Any]] = {
     "tcti": _any,
     "bus": _word("untrusted", "trusted"),
     "token": _any,
+    "pin-file": _path_or_none,
     "mechanisms": _mechanisms,
     "pin-tries": _number(1, 10),
     "pin-min-length": _number(4, PIN_LONGEST),

@@ -160,7 +160,8 @@ class Token:
         """Give CK_TOKEN_INFO.flags of the token in this state (clause 3.2); the TPM is only asked after a wrong PIN."""
         flags = CKF.RNG | CKF.TOKEN_INITIALIZED
         flags |= 0 if self.writable else CKF.WRITE_PROTECTED
-        flags |= 0 if row.no_pin else CKF.LOGIN_REQUIRED
+        if not row.no_pin:
+            flags |= CKF.LOGIN_REQUIRED | (CKF.PROTECTED_AUTHENTICATION_PATH if self._config.pin_file else 0)
         flags |= CKF.USER_PIN_INITIALIZED if row.user_pin_set else 0
         if not self._store.any_failure(row):
             return flags
@@ -175,12 +176,29 @@ class Token:
         CKR_PIN_INCORRECT, CKR_PIN_LOCKED.
         """
         with self.lock:
-            if self.logged_in == user:
-                raise Error(CKR.USER_ALREADY_LOGGED_IN, "already logged in")
-            if self.logged_in is not None:
-                raise Error(CKR.USER_ANOTHER_ALREADY_LOGGED_IN, "the other role is logged in")
+            self._require_nobody(user)
             self.vault.open(user, pin)
             self.logged_in = user
+
+    def _require_nobody(self, user: int) -> None:
+        if self.logged_in == user:
+            raise Error(CKR.USER_ALREADY_LOGGED_IN, "already logged in")
+        if self.logged_in is not None:
+            raise Error(CKR.USER_ANOTHER_ALREADY_LOGGED_IN, "the other role is logged in")
+
+    def pin_of_file(self, user: int) -> bytes:
+        """Read the PIN for a login without one from the file that the configuration names (clause 5.6.8).
+
+        CKR_ARGUMENTS_BAD if there is none for this role, CKR_FUNCTION_FAILED if the file can not be used.
+        """
+        if user == CKU.SO or self.seen.no_pin or not self._config.pin_file:
+            raise Error(CKR.ARGUMENTS_BAD, "the program gave no PIN, and there is no 'pin-file' for this role")
+        if user == CKU.USER:
+            self._require_nobody(user)
+        with loading:
+            from p11tpm.pinfile import PinFile
+
+        return PinFile.configured(self._config).read()
 
     def check_pin(self, pin: bytes) -> None:
         """Check the user's PIN once more, with the errors of `login` (CKU_CONTEXT_SPECIFIC)."""

@@ -16,7 +16,7 @@ from p11tpm.ck import CKA, CKC, CKO, CKR
 from p11tpm.cli.key import check_label
 from p11tpm.cli.machine import Machine, objects, select, token_option
 from p11tpm.cli.output import as_text, confirm, example, json_option, print_json, print_listing, printable
-from p11tpm.cli.uri import CERTIFICATE, object_uri
+from p11tpm.cli.uri import CERTIFICATE, object_uri, token_uri
 from p11tpm.error import Error
 from p11tpm.operation.create import create_object
 
@@ -88,7 +88,7 @@ def import_(file: Path, label: str | None, token_label: str | None) -> None:
         if label is not None:
             check_label(label)
         thing = _store(token, _read(file), label, printable(file.stem))
-        click.echo(Certificate(token.label, thing).uri)
+        click.echo(Certificate(token_uri(token.row), thing).uri)
 
 
 def _read(file: Path) -> x509.Certificate:
@@ -138,7 +138,8 @@ def list_(token_label: str | None, *, as_json: bool) -> None:
     """List the certificates of a token, each with its PKCS#11 URI."""
     with Machine() as machine:
         token = machine.token(token_label)
-        found = [Certificate(token.label, thing) for thing in objects(token, CKO.CERTIFICATE)]
+        place = token_uri(token.row)
+        found = [Certificate(place, thing) for thing in objects(token, CKO.CERTIFICATE)]
         if as_json:
             print_json([one.described() for one in found])
         else:
@@ -154,6 +155,6 @@ def delete(wanted: str, token_label: str | None, *, yes: bool) -> None:
     with Machine() as machine:
         token = machine.token(token_label)
         thing = select(token, CKO.CERTIFICATE, wanted)
-        one = Certificate(token.label, thing)
+        one = Certificate(token_uri(token.row), thing)
         confirm(f"Delete certificate '{one.name}' (id {one.id.hex()})?", yes=yes)
         token.destroy(thing.record.id)

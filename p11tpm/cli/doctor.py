@@ -17,6 +17,7 @@ from p11tpm.cli import module
 from p11tpm.cli.machine import Machine
 from p11tpm.cli.output import as_text, example, json_option, print_json, printable
 from p11tpm.error import Error
+from p11tpm.pinfile import PinFile
 from p11tpm.tpm import Srk, Tpm
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def _findings() -> Iterator[Finding]:
         return
     with machine:
         yield _store(Path(machine.config.store))
+        yield from _pin_file(machine.config)
         device = _device(machine.config)
         yield device
         if device.state == WRONG:
@@ -121,6 +123,24 @@ def _store(directory: Path) -> Finding:
     if open_:
         return Finding("store", WRONG, f"others can read {', '.join(open_)}", f"chmod go= {' '.join(open_)}")
     return Finding("store", OK, f"{directory}, {owner}'s alone")
+
+
+def _pin_file(config: Config) -> Iterator[Finding]:
+    """Look whether the PIN can be read, not whether it is right: the TPM would count a wrong one."""
+    if not config.pin_file:
+        return
+    path, user = config.pin_file, _user_name(os.geteuid())
+    about = "PIN file"
+    remedy = f"write the PIN, and nothing else, into {path}, then: chown {user} {path} && chmod 600 {path}"
+    if config.pin_credential:
+        about = "PIN file of systemd"
+        remedy = "see LoadCredential= or LoadCredentialEncrypted= of the service, and what it names"
+    try:
+        PinFile.configured(config).read()
+    except Error as error:
+        yield Finding(about, WRONG, error.why, remedy)
+    else:
+        yield Finding(about, OK, path)
 
 
 def _user_name(uid: int) -> str:

@@ -32,7 +32,7 @@ def init(
 ) -> None:
     """Make a token with a first key, and say how to use it with ssh.
 
-    Asks for a PIN and, if you want one, for an SO PIN. With --pin-file nothing is asked.
+    Asks for a PIN and, if you want one, for an SO PIN. With --pin-file, or 'pin-file' in p11tpm.conf, nothing is asked.
     """
     with Machine() as machine:
         if machine.tokens:

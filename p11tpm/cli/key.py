@@ -12,6 +12,7 @@ from p11tpm.cli.machine import Machine, objects, select, token_option
 from p11tpm.cli.output import confirm, example, json_option, print_json, print_listing, printable, wait
 from p11tpm.cli.prompt import owner_auth_file_option, pin_file_option, read
 from p11tpm.cli.publickey import PublicKey
+from p11tpm.cli.uri import token_uri
 from p11tpm.error import Error
 from p11tpm.mechanism import CURVES, RSA_SIZES
 from p11tpm.operation.generate import generate_pair
@@ -82,7 +83,7 @@ def make(token: Token, label: str, algorithm: str) -> PublicKey:
         f"The TPM makes a key of type {algorithm}",
         lambda: generate_pair(token, Given(mechanism), {**shared, **size}, shared),
     )
-    return PublicKey(token.label, token.object(public))
+    return PublicKey(token_uri(token.row), token.object(public))
 
 
 @key.command("list", epilog=example("p11tpm key list --json"))
@@ -92,7 +93,8 @@ def list_(token_label: str | None, *, as_json: bool) -> None:
     """List the keys of a token, each with its PKCS#11 URI. Needs no PIN."""
     with Machine() as machine:
         token = machine.token(token_label)
-        keys = [PublicKey(token.label, thing) for thing in objects(token, CKO.PUBLIC_KEY)]
+        place = token_uri(token.row)
+        keys = [PublicKey(place, thing) for thing in objects(token, CKO.PUBLIC_KEY)]
         handles = {one.attributes.get(CKA.PUBLIC_KEY_INFO): one.resident for one in token.vault.residents.all()}
         if as_json:
             print_json([_described(one, handles.get(one.info)) for one in keys])
@@ -135,7 +137,7 @@ def public(wanted: str | None, form: str, token_label: str | None) -> None:
     """Print the public half of a key. Needs no PIN."""
     with Machine() as machine:
         token = machine.token(token_label)
-        one = PublicKey(token.label, select(token, CKO.PUBLIC_KEY, wanted))
+        one = PublicKey(token_uri(token.row), select(token, CKO.PUBLIC_KEY, wanted))
         click.echo(one.openssh() if form == "openssh" else one.pem())
 
 
@@ -149,7 +151,7 @@ def delete(wanted: str, token_label: str | None, pin_file: Path | None, *, yes: 
     with Machine() as machine:
         token = machine.token(token_label)
         thing = select(token, CKO.PUBLIC_KEY, wanted)
-        one = PublicKey(token.label, thing)
+        one = PublicKey(token_uri(token.row), thing)
         confirm(f"Delete key '{one.name}' ({one.algorithm}, id {one.id.hex()}) for ever?", yes=yes)
         if one.made_here:
             machine.log_in(token, pin_file)
@@ -178,7 +180,7 @@ def resident(
         machine.log_in(token, pin_file)
         halves = objects(token, CKO.PRIVATE_KEY, info=thing.get(CKA.PUBLIC_KEY_INFO))
         if not halves:
-            raise Error(CKR.ARGUMENTS_BAD, f"'{PublicKey(token.label, thing).name}' is no key of the TPM")
+            raise Error(CKR.ARGUMENTS_BAD, f"'{PublicKey(token_uri(token.row), thing).name}' is no key of the TPM")
         for private in halves:
             if undo:
                 token.end_residence(private.record.id, owner_auth)

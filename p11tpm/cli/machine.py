@@ -12,6 +12,8 @@ from p11tpm.cli import prompt
 from p11tpm.cli.output import printable, say
 from p11tpm.config import Config
 from p11tpm.error import Error
+from p11tpm.pin import check_new
+from p11tpm.pinfile import PinFile
 from p11tpm.store import Store
 from p11tpm.token import Token
 
@@ -57,6 +59,15 @@ class Machine:
         if any(token.label == label for token in self.tokens):
             raise Error(CKR.ARGUMENTS_BAD, f"there is already a token '{label}': choose another label")
 
+    def pin_of_new(self, label: str) -> bytes | None:
+        """Give the PIN that programs will read for a new token with this label; None if they read none."""
+        wanted = self.config.token
+        if not self.config.pin_file or (self.tokens if wanted is None else wanted != label):
+            return None
+        pin = PinFile.configured(self.config).read()
+        check_new(pin, self.config.pin_min)
+        return pin
+
     def is_shown(self, token: Token) -> bool:
         """Whether programs are shown this token: the first one, or those that the configuration names."""
         wanted = self.config.token
@@ -75,13 +86,28 @@ class Machine:
         )
 
     def log_in(self, token: Token, pin_file: Path | None) -> None:
-        """Log the user in, with the PIN from a file or the terminal; a token without PIN needs none."""
+        """Log the user in; a token without PIN needs none.
+
+        The PIN comes from `pin_file`, else from the file that the configuration names, else from the terminal.
+        """
         flags = token.flags(token.row)
         if not flags & CKF.LOGIN_REQUIRED:
             return
         if flags & CKF.USER_PIN_FINAL_TRY:
             say("this is the last try before the PIN is locked")
-        token.login(CKU.USER, prompt.existing(f"PIN of token '{printable(token.label)}'", pin_file))
+        if pin_file or not self.config.pin_file or not self.is_shown(token):
+            token.login(CKU.USER, prompt.existing(f"PIN of token '{printable(token.label)}'", pin_file))
+        else:
+            self._log_in_by_file(token)
+
+    def _log_in_by_file(self, token: Token) -> None:
+        source = PinFile.configured(self.config)
+        try:
+            token.login(CKU.USER, source.read())
+        except Error as error:
+            if error.rv != CKR.PIN_INCORRECT:
+                raise
+            raise Error(error.rv, f"{source.path}: {error.why}; write the one of token '{token.label}'") from None
 
 
 def objects(token: Token, object_class: int, **more: bytes) -> list[Object]:

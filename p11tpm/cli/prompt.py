@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import stat
 import sys
 from pathlib import Path
 
@@ -13,14 +12,15 @@ import click
 from p11tpm.ck import CKR
 from p11tpm.error import Error
 from p11tpm.pin import check_new
+from p11tpm.pinfile import PinFile
 
 _ATTEMPTS = 3
-_LONGEST_FILE = 4096  # bytes; a PIN is far shorter
 
 pin_file_option = click.option(
     "--pin-file",
     type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
-    help="Read the PIN from this file (mode 600; '-' is stdin) instead of asking for it.",
+    help="Read the PIN from this file (mode 600; '-' is stdin) instead of asking for it; by default "
+    "the file of the setting 'pin-file'.",
 )
 owner_auth_file_option = click.option(
     "--owner-auth-file",
@@ -68,10 +68,15 @@ def new(what: str, file: Path | None, shortest: int, *, optional: bool = False) 
     raise Error(CKR.PIN_INVALID, f"no {what} was set in {_ATTEMPTS} attempts; nothing was changed")
 
 
-def new_pair(pin_file: Path | None, so_pin_file: Path | None, shortest: int) -> tuple[bytes | None, bytes | None]:
-    """Read the SO PIN and the PIN of a new token. A script that gives just a PIN file makes a token without SO PIN."""
-    pin = new("PIN", pin_file, shortest)
-    if pin_file and not so_pin_file:
+def new_pair(
+    pin_file: Path | None, so_pin_file: Path | None, shortest: int, known: bytes | None = None
+) -> tuple[bytes | None, bytes | None]:
+    """Read the SO PIN and the PIN of a new token, which may be `known`.
+
+    Who gives just a PIN file, here or in the configuration, makes a token without SO PIN.
+    """
+    pin = known or new("PIN", pin_file, shortest)
+    if (known or pin_file) and not so_pin_file:
         return None, pin
     if not so_pin_file:
         click.echo(
@@ -81,21 +86,12 @@ def new_pair(pin_file: Path | None, so_pin_file: Path | None, shortest: int) -> 
 
 
 def read(file: Path, what: str = "PIN") -> bytes:
-    """Read the PIN, or `what`, that is the only line of a file; the file must be closed to group and others."""
+    """Read the PIN, or `what`, that is the only line of a file, as `PinFile` says, or all that comes from a pipe."""
     descriptor = os.dup(0) if str(file) == "-" else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as source:
-        _check_mode(file, os.fstat(descriptor), what)
-        content = source.read(_LONGEST_FILE + 1)
-    pin = content.removesuffix(b"\n").removesuffix(b"\r")
-    if not pin or b"\n" in pin or len(content) > _LONGEST_FILE:
-        raise Error(CKR.PIN_INVALID, f"{file}: write the {what}, and nothing else, on one line")
-    return pin
-
-
-def _check_mode(file: Path, status: os.stat_result, what: str) -> None:
-    """Only files can be read by others: pipes, sockets and terminals are this process's own."""
-    if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
-        raise Error(CKR.GENERAL_ERROR, f"{file}: others could read or change the {what} in it: chmod 600 {file}")
+    try:
+        return PinFile(str(file), what).take(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _ask(what: str) -> bytes:

@@ -77,7 +77,7 @@ def recipe(name: str | None, token_label: str | None, pin_file: Path | None, *, 
             {
                 "MODULE": module.path(),
                 "TOKEN": quote(machine.token(token_label).label, safe=""),
-                "PIN_FILE": str(pin_file or PIN_FILE),
+                "PIN_FILE": str(pin_file or machine.config.pin_file or PIN_FILE),
             },
         )
     if as_json:

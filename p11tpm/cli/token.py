@@ -61,7 +61,7 @@ def _line(machine: Machine, one: Token) -> tuple[tuple[str, ...], tuple[str, ...
         f"PIN: {_pin_state(one)}",
         "" if machine.is_shown(one) else "not shown to programs",
     )
-    return columns, (token_uri(one.label, one.row.serial),)
+    return columns, (token_uri(one.row),)
 
 
 def _described(machine: Machine, one: Token) -> dict[str, object]:
@@ -75,7 +75,7 @@ def _described(machine: Machine, one: Token) -> dict[str, object]:
         "tpm": row.tpm,
         "capabilities": list(one.capabilities),
         "created": datetime.fromtimestamp(row.created, UTC).isoformat(),
-        "uri": token_uri(row.label, row.serial),
+        "uri": token_uri(row),
     }
 
 
@@ -87,12 +87,12 @@ def _described(machine: Machine, one: Token) -> dict[str, object]:
 def create(label: str, pin_file: Path | None, so_pin_file: Path | None, *, no_pin: bool) -> None:
     """Make a token without keys and print its PKCS#11 URI.
 
-    Asks for a PIN and, if you want one, for an SO PIN. With --pin-file nothing is asked.
+    Asks for a PIN and, if you want one, for an SO PIN. With --pin-file, or 'pin-file' in p11tpm.conf, nothing is asked.
     """
     with Machine() as machine:
         so_pin, pin = new_pins(machine, label, pin_file, so_pin_file, no_pin=no_pin)
         one = wait("The TPM makes a token", lambda: machine.add(label, so_pin, pin))
-        click.echo(token_uri(one.label, one.row.serial))
+        click.echo(token_uri(one.row))
         say_if_hidden(machine, one)
 
 
@@ -109,7 +109,10 @@ def new_pins(
     if no_pin and (pin_file or so_pin_file):
         raise click.UsageError("--no-pin and a PIN file contradict each other.")
     machine.check_new_label(label)
-    return (None, None) if no_pin else prompt.new_pair(pin_file, so_pin_file, machine.config.pin_min)
+    if no_pin:
+        return None, None
+    known = None if pin_file else machine.pin_of_new(label)
+    return prompt.new_pair(pin_file, so_pin_file, machine.config.pin_min, known)
 
 
 @token.command(epilog=example("p11tpm token delete web"))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from p11tpm.record import TokenRow
 
 CERTIFICATE = "cert"
 PRIVATE = "private"
@@ -14,16 +18,25 @@ def _text(value: str) -> str:
     return quote(value, safe="")
 
 
-def token_uri(label: str, serial: str) -> str:
-    """Give the URI of a token."""
-    return f"pkcs11:token={_text(label)};serial={_text(serial)}"
+def token_uri(row: TokenRow) -> str:
+    """Give the URI of a token, which no other token has: all that CK_TOKEN_INFO says of it."""
+    manufacturer, model, _ = row.tpm.split("|")
+    fields = {"model": (model, 16), "manufacturer": (manufacturer, 32), "serial": (row.serial, 16)}
+    fields["token"] = row.label, 32
+    parts = [f"{name}={_text(_field(value, size))}" for name, (value, size) in fields.items()]
+    return f"pkcs11:{';'.join(parts)}"
+
+
+def _field(value: str, size: int) -> str:
+    """Give what is left of a text in a field of CK_TOKEN_INFO: so many bytes, without the blanks at their end."""
+    return value.encode()[:size].decode(errors="ignore").rstrip(" ")
 
 
 def object_uri(token: str, id_: bytes, label: bytes, type_: str) -> str:
-    """Give the URI of an object in the token with this label; every byte of the id is encoded (clause 2.3)."""
-    parts = [f"token={_text(token)}"]
+    """Give the URI of an object in the token with this URI; every byte of the id is encoded (clause 2.3)."""
+    parts = [token]
     if id_:
         parts.append("id=" + "".join(f"%{byte:02X}" for byte in id_))
     if label:
         parts.append(f"object={quote(label, safe='')}")
-    return "pkcs11:" + ";".join([*parts, f"type={type_}"])
+    return ";".join([*parts, f"type={type_}"])

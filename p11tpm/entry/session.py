@@ -7,7 +7,7 @@ from p11tpm.config import PIN_LONGEST
 from p11tpm.entry.attach import entry
 from p11tpm.entry.run import module
 from p11tpm.error import Error
-from p11tpm.marshal import read_bytes, required, zeroed
+from p11tpm.marshal import NULL, read_bytes, required, zeroed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,8 +92,11 @@ def _login(session: int, user: int, pin: Ptr, pin_length: int) -> None:
     current = run.session(session)
     if user not in {CKU.SO, CKU.USER, CKU.CONTEXT_SPECIFIC}:
         raise Error(CKR.USER_TYPE_INVALID, f"there is no user type {user}")
-    required(pin)
-    given = read_bytes(pin, pin_length, PIN_LONGEST, CKR.PIN_INCORRECT)
+    if pin == NULL and not pin_length:
+        given = current.token.pin_of_file(user)
+    else:
+        required(pin)
+        given = read_bytes(pin, pin_length, PIN_LONGEST, CKR.PIN_INCORRECT)
     if user == CKU.CONTEXT_SPECIFIC:
         run.authenticate(current, given)
     else:

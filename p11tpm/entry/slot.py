@@ -111,7 +111,7 @@ def C_InitToken(slot: int, pin: Ptr, pin_length: int, label: Ptr) -> None:
 
 
 def _read_pin(pin: Ptr, length: int) -> bytes:
-    """Read a PIN; there is no protected authentication path, so NULL is CKR_ARGUMENTS_BAD."""
+    """Read a PIN; a protected authentication path is for logins only, so NULL is CKR_ARGUMENTS_BAD."""
     required(pin)
     return read_bytes(pin, length, PIN_LONGEST, CKR.PIN_LEN_RANGE)
 

@@ -40,7 +40,7 @@ def public_key(algorithm):
 @pytest.mark.parametrize("algorithm", ["p256", "p384", "p521", "rsa2048"])
 def test_both_forms_are_the_same_key(algorithm):
     thing, key = public_key(algorithm)
-    shown = PublicKey("p11tpm", thing)
+    shown = PublicKey("pkcs11:token=p11tpm", thing)
     assert shown.algorithm == algorithm
     assert serialization.load_ssh_public_key(shown.openssh().encode()).public_numbers() == key.public_numbers()
     assert serialization.load_pem_public_key(shown.pem().encode()).public_numbers() == key.public_numbers()
@@ -49,7 +49,7 @@ def test_both_forms_are_the_same_key(algorithm):
 def test_a_point_on_no_curve_is_no_key():
     thing, _ = public_key("p256")
     thing.record.attributes.update(der.ec_public("p256", 1, 1, 256))
-    shown = PublicKey("p11tpm", thing)
+    shown = PublicKey("pkcs11:token=p11tpm", thing)
     assert shown.algorithm == "p256"
     with pytest.raises(Error, match="is no public key: delete it"):
         shown.openssh()
@@ -57,12 +57,12 @@ def test_a_point_on_no_curve_is_no_key():
 
 def test_a_label_can_not_add_a_line_to_authorized_keys():
     thing, _ = public_key("p256")
-    assert len(PublicKey("p11tpm", thing).openssh().splitlines()) == 1
+    assert len(PublicKey("pkcs11:token=p11tpm", thing).openssh().splitlines()) == 1
 
 
 def test_the_uri_is_the_private_keys():
     thing, _ = public_key("p256")
-    assert PublicKey("p11tpm", thing).uri == "pkcs11:token=p11tpm;id=%01%02;object=lap%0Atop;type=private"
+    assert PublicKey("pkcs11:token=p11tpm", thing).uri == "pkcs11:token=p11tpm;id=%01%02;object=lap%0Atop;type=private"
 
 
 @pytest.mark.parametrize("algorithm", ["dsa1024", "dh1024"])
@@ -77,7 +77,7 @@ def test_keys_that_openssh_does_not_have(algorithm):
         CKA.LOCAL: TRUE,
     }
     attributes = {**named, **numbers, **der.domain_public(key_type, numbers)}
-    shown = PublicKey("p11tpm", Object(Record(1, bytes(16), attributes)))
+    shown = PublicKey("pkcs11:token=p11tpm", Object(Record(1, bytes(16), attributes)))
     assert (shown.algorithm, shown.made_here, shown.in_tpm) == (algorithm, True, False)
     with pytest.raises(Error, match="a type that OpenSSH does not have"):
         shown.openssh()

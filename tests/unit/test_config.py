@@ -24,6 +24,8 @@ DEFAULTS = {
     "token": None,
     "bus": "untrusted",
     "mechanisms": None,
+    "pin_file": "",
+    "pin_credential": False,
     "pin_tries": 5,
     "pin_min": 4,
     "log": "syslog",
@@ -34,7 +36,8 @@ DEFAULTS = {
 @pytest.fixture(autouse=True)
 def alone(monkeypatch, tmp_path):
     """Keep the settings of this machine and of who runs the tests out."""
-    for name in ("P11TPM_CONF", "P11TPM_STORE", "P11TPM_TCTI", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+    ours = ("P11TPM_CONF", "P11TPM_STORE", "P11TPM_TCTI")
+    for name in (*ours, "XDG_CONFIG_HOME", "XDG_DATA_HOME", "CREDENTIALS_DIRECTORY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(module, "SYSTEM", str(tmp_path / "etc.conf"))
@@ -73,7 +76,7 @@ def test_the_store_of_root():
 def test_every_setting(tmp_path):
     (tmp_path / "etc.conf").write_text(
         "# a comment\n\n  store = /srv/keys/ \ntcti=swtpm:host=::1,port=2321\ntoken = my = token #1  # the one\n"
-        "bus = trusted\nmechanisms = CKM_ECDSA,CKM_SHA256\n"
+        "pin-file = ~/pin\nbus = trusted\nmechanisms = CKM_ECDSA,CKM_SHA256\n"
         "pin-tries = 10\r\npin-min-length=8\nlog = /var/log/p11tpm.log\nlog-level = debug"
     )
     assert values(Config.load()) == {
@@ -82,6 +85,8 @@ def test_every_setting(tmp_path):
         "bus": "trusted",
         "token": "my = token",
         "mechanisms": Choice(frozenset({CKM.ECDSA, CKM.SHA256}), denied=False),
+        "pin_file": f"{tmp_path}/pin",
+        "pin_credential": False,
         "pin_tries": 10,
         "pin_min": 8,
         "log": "/var/log/p11tpm.log",
@@ -128,6 +133,7 @@ def test_the_order_of_files_and_environment(tmp_path, monkeypatch):
         ("= x", "there is no setting ''"),
         ("store = keys", "write an absolute path"),
         ("store = ./keys", "write an absolute path"),
+        ("pin-file = pin", "write an absolute path"),
         ("pin-tries = 0", "write a number from 1 to 10"),
         ("pin-tries = 11", "write a number from 1 to 10"),
         ("pin-tries = five", "write a number from 1 to 10"),
@@ -210,6 +216,38 @@ def test_a_named_file_must_be_a_file(user, as_nobody, monkeypatch, kind):
         as_nobody(work)
 
 
+def test_a_user_may_have_no_pin_file(tmp_path):
+    (tmp_path / "etc.conf").write_text("pin-file = /etc/p11tpm/pin\n")
+    assert Config.load().pin_file == "/etc/p11tpm/pin"
+    (tmp_path / ".config").mkdir()
+    (tmp_path / ".config" / "p11tpm.conf").write_text("pin-file = none\n")
+    assert Config.load().pin_file == ""
+
+
+def test_a_credential_is_the_pin_file(tmp_path, monkeypatch):
+    (tmp_path / "etc.conf").write_text("pin-file = /etc/p11tpm/pin\n")
+    credential = tmp_path / "credentials" / "p11tpm.pin"
+    credential.parent.mkdir()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credential.parent))
+    assert (Config.load().pin_file, Config.load().pin_credential) == ("/etc/p11tpm/pin", False)
+    credential.touch()
+    assert (Config.load().pin_file, Config.load().pin_credential) == (str(credential), True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "credentials")
+    assert not Config.load().pin_credential
+
+
+def test_one_pin_is_not_for_all_tokens(tmp_path, monkeypatch):
+    assert "'pin-file' (/etc/pin) is the PIN of one token, 'token = *' shows all" in refused(
+        "token = *\npin-file = /etc/pin\n", tmp_path
+    )
+    (tmp_path / "p11tpm.pin").touch()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert f"{tmp_path}/p11tpm.pin" in refused("token = *\n", tmp_path)
+    (tmp_path / "etc.conf").write_text("token = one\n")
+    assert Config.load().pin_credential
+
+
 @pytest.mark.parametrize("name", ["P11TPM_STORE", "P11TPM_CONF"])
 def test_paths_from_the_environment_are_absolute(monkeypatch, name):
     monkeypatch.setenv(name, "here")
@@ -259,15 +297,17 @@ def test_a_program_with_more_rights_than_its_caller_reads_no_environment(tmp_pat
     shutil.copy(Path(sys.executable).resolve(), program)
     paths = [str(Path(module.__file__).parents[1]), sysconfig.get_path("platlib")]
     code = f"import sys; sys.path += {paths}; from p11tpm import config; config.SYSTEM = '/nowhere'; "
-    code += "config = config.Config.load(); print(config.store, config.tcti)"
+    code += "config = config.Config.load(); print(config.store, config.tcti, config.pin_credential)"
     environment = {"P11TPM_STORE": "/env/store", "P11TPM_TCTI": "cmd:id", "HOME": "/env", "XDG_DATA_HOME": "/env"}
+    environment["CREDENTIALS_DIRECTORY"] = str(tmp_path)
+    (tmp_path / "p11tpm.pin").touch()
 
     def run(**more: str) -> str:
         command = [program, "-E", "-S", "-c", code]
         done = subprocess.run(command, env={**environment, **more}, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
-    assert run() == "/env/store cmd:id"
+    assert run() == "/env/store cmd:id True"
     os.chown(program, 0, 65533)
     program.chmod(0o2755)
-    assert run(P11TPM_CONF="/env/conf") == "/var/lib/p11tpm device:/dev/tpmrm0"
+    assert run(P11TPM_CONF="/env/conf") == "/var/lib/p11tpm device:/dev/tpmrm0 False"

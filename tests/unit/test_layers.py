@@ -39,7 +39,7 @@ LAYERS = (
         },
     ),
     ({"mechanism", "attribute", "der", "domain", "padding", "parameter", "point"},),
-    ({"tpm"}, {"store", "database", "schema", "record"}, {"config"}, {"log"}),
+    ({"tpm"}, {"store", "database", "schema", "record"}, {"config", "pinfile"}, {"log"}),
     ({"files"}, {"_native"}),
     ({"error", "ck", "hashes"},),
     ({"late", "system"},),
