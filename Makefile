@@ -30,7 +30,8 @@ endif
 DEBIAN_BUILD := gcc libc6-dev pkg-config libp11-kit-dev libtss2-dev libssl-dev
 DEBIAN_DEMO := swtpm openssh-server openssh-client
 DEBIAN_TEST := $(DEBIAN_DEMO) tpm2-tools tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon dbus-bin softhsm2 opensc p11-kit \
-	libengine-pkcs11-openssl openssl gnutls-bin libtpm2-pkcs11-1 libnss3-tools nginx-light openjdk-17-jdk-headless
+	libengine-pkcs11-openssl openssl gnutls-bin libtpm2-pkcs11-1 libnss3-tools nginx-light openjdk-17-jdk-headless \
+	golang-go golang-github-smallstep-certificates-dev dehydrated curl systemd libseccomp2
 DEBIAN_BENCH := swtpm tpm2-tools libtpm2-pkcs11-1 libsofthsm2
 
 SUDO := $(if $(filter-out 0,$(shell id -u 2>&1)),sudo)

@@ -181,6 +181,8 @@ class Token:
             self.logged_in = user
 
     def _require_nobody(self, user: int) -> None:
+        if user == CKU.USER and self.seen.no_pin:  # programs that always log in go on after this error
+            raise Error(CKR.USER_ALREADY_LOGGED_IN, "the token has no PIN: there is no need to log in")
         if self.logged_in == user:
             raise Error(CKR.USER_ALREADY_LOGGED_IN, "already logged in")
         if self.logged_in is not None:
@@ -191,10 +193,10 @@ class Token:
 
         CKR_ARGUMENTS_BAD if there is none for this role, CKR_FUNCTION_FAILED if the file can not be used.
         """
-        if user == CKU.SO or self.seen.no_pin or not self._config.pin_file:
-            raise Error(CKR.ARGUMENTS_BAD, "the program gave no PIN, and there is no 'pin-file' for this role")
         if user == CKU.USER:
             self._require_nobody(user)
+        if user == CKU.SO or self.seen.no_pin or not self._config.pin_file:
+            raise Error(CKR.ARGUMENTS_BAD, "the program gave no PIN, and there is no 'pin-file' for this role")
         with loading:
             from p11tpm.pinfile import PinFile
 

@@ -261,7 +261,7 @@ def connect(config: Config) -> Tpm:
 
 def _require_user_pin(row: TokenRow) -> None:
     if not row.user_pin_set:
-        raise Error(CKR.USER_PIN_NOT_INITIALIZED, "the user has no PIN: the SO has not set one, or none is needed")
+        raise Error(CKR.USER_PIN_NOT_INITIALIZED, "the user has no PIN: the SO has not set one")
 
 
 def new_row(tpm: Tpm, label: str, so_pin: bytes | None, pin: bytes | None, *, no_pin: bool) -> TokenRow:

@@ -144,7 +144,7 @@ def test_a_token_without_pin(bare, pin_file):
     pin_file.unlink()
     session = bare.open(bare.slots()[0])
     assert not is_offered(bare)
-    assert login(bare, session) == CKR.ARGUMENTS_BAD
+    assert login(bare, session) == CKR.USER_ALREADY_LOGGED_IN
 
 
 def test_a_token_whose_pin_the_so_has_not_set(bare):

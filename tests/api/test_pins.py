@@ -7,6 +7,7 @@ import pytest
 from cryptoki import RO, SO, USER, Cryptoki, Rv
 from keys import ec_pair
 
+from conftest import CLI
 from p11tpm.ck import CKA, CKF, CKM, CKR, CKS, CKU
 
 PIN, SO_PIN = b"123456", b"so-secret"
@@ -119,6 +120,15 @@ def test_the_so_resets_the_pin_and_can_not_use_keys(token, anonymous):
     token.logout(anonymous)
     refused(CKR.PIN_INCORRECT, token.login, anonymous, SO, SO_PIN)
     token.login(anonymous, SO, b"SO's new one")
+
+
+def test_a_token_without_pin_needs_no_login(bare):
+    """Programs that log in whatever the token says take CKR_USER_ALREADY_LOGGED_IN for a success."""
+    subprocess.run([CLI, "init", "--no-pin"], env=dict(os.environ), capture_output=True, check=True)
+    session = bare.open(bare.slots()[0])
+    assert not bare.token_info(bare.slots()[0]).flags & CKF.LOGIN_REQUIRED
+    refused(CKR.USER_ALREADY_LOGGED_IN, bare.login, session, USER, PIN)
+    refused(CKR.USER_PIN_NOT_INITIALIZED, bare.set_pin, session, PIN, b"new pin")
 
 
 def test_no_pin_before_the_so_has_set_one(bare):
