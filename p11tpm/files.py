@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import posix
 from _stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG, S_ISVTX, S_IWGRP, S_IWOTH
+from time import monotonic, sleep
 
 from p11tpm import system
 from p11tpm.ck import CKR
 from p11tpm.error import Error
+from p11tpm.late import loading
 
 _LINKS = 40  # as many symbolic links as Linux itself follows on the way to a file
 
@@ -140,3 +142,43 @@ def may_write(path: str) -> bool:
         while not system.exists(above):
             above = system.dirname(above)
     return posix.access(above, posix.W_OK | posix.X_OK, effective_ids=True)
+
+
+class Turn:
+    """Something that one process at a time does with a directory; it is the next one's turn when this one ends.
+
+    Others are waited for, `patience` seconds at most: CKR_FUNCTION_FAILED. A file system without such locks has none.
+    """
+
+    __slots__ = ("_descriptor", "_directory", "_patience")
+
+    def __init__(self, directory: str, patience: float) -> None:
+        self._directory = directory
+        self._patience = patience
+        self._descriptor = -1
+
+    def __enter__(self) -> None:
+        with loading:
+            import fcntl
+        self._descriptor = posix.open(self._directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        deadline = monotonic() + self._patience
+        while True:
+            try:
+                return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if monotonic() > deadline:
+                    posix.close(self._descriptor)
+                    raise Error(CKR.FUNCTION_FAILED, "another program has kept its turn for too long") from None
+                sleep(0.005)
+            except OSError:
+                return None
+
+    def __exit__(self, *_: object) -> None:
+        import fcntl
+
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a child of a fork has the descriptor, too
+        except OSError:
+            pass
+        finally:
+            posix.close(self._descriptor)

@@ -75,6 +75,10 @@ class Tries:
         mark = self._mark(pin, private)
         if mark in _failed:
             raise Error(CKR.PIN_INCORRECT, "this PIN was wrong before; it was not tried again")
+        with self._store.turn():
+            return self._try(row, pin, mark, use)
+
+    def _try(self, row: TokenRow, pin: bytes, mark: bytes, use: Callable[[bytes], Result]) -> Result:
         failures = self.failures()
         if failures and self._used_up(failures):
             raise Error(CKR.PIN_LOCKED, "too many wrong PINs; wait for the TPM to forget them or let the SO reset it")

@@ -7,8 +7,9 @@ One SQLite file, ``p11tpm.db``, with a rollback journal; every method that chang
 from __future__ import annotations
 
 from p11tpm.ck import CKR
-from p11tpm.database import Database
+from p11tpm.database import PATIENCE, Database
 from p11tpm.error import Error
+from p11tpm.files import Turn
 from p11tpm.record import COLUMNS, Record, TokenRow
 
 TYPE_CHECKING = False
@@ -162,6 +163,10 @@ class Store:
         return self.database.write(lambda db: db.execute(query, (handle, id_, was)).rowcount == 1)
 
     # -- wrong PINs
+
+    def turn(self) -> Turn:
+        """Give the turn of one process at a time to try a PIN, so that each knows of the others' wrong ones."""
+        return Turn(self.database.directory, PATIENCE)
 
     def failures(self, token: int, role: str) -> tuple[int, int]:
         """Give how many PINs of a role were wrong, and the Unix time of the last one in seconds."""
