@@ -14,6 +14,9 @@ PREFIX ?= /usr/local
 # p11-kit's directory for what the administrator adds (pkcs11.conf(5)); another PREFIX keeps to itself
 P11_KIT_MODULES ?= $(if $(filter /usr /usr/local,$(PREFIX)),/etc/pkcs11/modules,$(PREFIX)/etc/pkcs11/modules)
 
+# systemd looks there if PREFIX is /usr/local or /usr
+UNITS := $(PREFIX)/lib/systemd/system
+
 # The module embeds Python: 3.11 or later, with a shared libpython (Debian's comes from the packages below).
 SUITABLE = import sys, sysconfig; sys.exit(sys.version_info < (3, 11) or \
 	not (sys.base_prefix == "/usr" or sysconfig.get_config_var("Py_ENABLE_SHARED")))
@@ -29,10 +32,14 @@ endif
 
 DEBIAN_BUILD := gcc libc6-dev pkg-config libp11-kit-dev libtss2-dev libssl-dev
 DEBIAN_DEMO := swtpm openssh-server openssh-client
-DEBIAN_TEST := $(DEBIAN_DEMO) tpm2-tools tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon dbus-bin softhsm2 opensc p11-kit \
-	libengine-pkcs11-openssl openssl gnutls-bin libtpm2-pkcs11-1 libnss3-tools nginx-light openjdk-17-jdk-headless \
-	golang-go golang-github-smallstep-certificates-dev dehydrated curl systemd libseccomp2
+DEBIAN_TEST := $(DEBIAN_DEMO) tpm2-tools tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon dbus-bin softhsm2 opensc libtpm2-pkcs11-1 \
+	openssh-sftp-server git libengine-pkcs11-openssl openssl curl gnutls-bin libnss3-tools openjdk-17-jdk-headless \
+	p11-kit p11-kit-modules nginx-light hostapd wpasupplicant eapoltest iproute2 systemd libseccomp2 \
+	golang-go golang-github-smallstep-certificates-dev dehydrated
 DEBIAN_BENCH := swtpm tpm2-tools libtpm2-pkcs11-1 libsofthsm2
+
+# package:unit
+SERVICES := openssh-server:ssh tpm2-abrmd:tpm2-abrmd nginx-light:nginx hostapd:hostapd wpasupplicant:wpa_supplicant
 
 SUDO := $(if $(filter-out 0,$(shell id -u 2>&1)),sudo)
 # A copied checkout gets an environment of its own: one that was made elsewhere still points there.
@@ -54,9 +61,8 @@ define debian
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
 			-o Dpkg::Use-Pty=0 $$missing 2>&1) || { echo "$$told"; exit 1; }; \
 	[ -d /run/systemd/system ] || exit 0; \
-	case "$$missing " in *" openssh-server "*) $(SUDO) systemctl disable --quiet --now ssh;; esac; \
-	case "$$missing " in *" tpm2-abrmd "*) $(SUDO) systemctl disable --quiet --now tpm2-abrmd;; esac; \
-	case "$$missing " in *" nginx-light "*) $(SUDO) systemctl disable --quiet --now nginx;; esac
+	for service in $(SERVICES); do case "$$missing " in *" $${service%:*} "*) \
+		$(SUDO) systemctl disable --quiet --now "$${service#*:}";; esac; done
 endef
 
 # $(call python_debian,PYTHON): the headers and venv of a Python that Debian packaged
@@ -127,9 +133,11 @@ install:
 	@echo "Installing below $(PREFIX) with $(INSTALL_PYTHON)"
 	@set -eu; umask 022; \
 	rm -rf "$(PREFIX)/lib/p11tpm"; \
-	mkdir -p "$(PREFIX)/lib/pkcs11" "$(PREFIX)/bin" "$(P11_KIT_MODULES)"; \
+	mkdir -p "$(PREFIX)/lib/pkcs11" "$(PREFIX)/bin" "$(UNITS)" "$(P11_KIT_MODULES)"; \
 	"$(INSTALL_PYTHON)" -m venv "$(PREFIX)/lib/p11tpm"; \
 	sources=$$(mktemp -d); trap 'rm -rf "$$sources"' EXIT; \
+	for unit in systemd/*.service; do \
+		sed 's|/usr/local/lib/pkcs11/|$(PREFIX)/lib/pkcs11/|' "$$unit" > "$(UNITS)/$${unit#*/}"; done; \
 	cp -R pyproject.toml README.md LICENSE p11tpm csrc "$$sources"; \
 	find "$$sources" '(' -name '*.so' -o -name '*.pyc' ')' -delete; \
 	"$(PREFIX)/lib/p11tpm/bin/python" $(PIP_INSTALL) "$$sources"; \
@@ -142,7 +150,8 @@ install:
 uninstall:
 	@rm -rf "$(PREFIX)/lib/p11tpm"
 	@rm -f "$(PREFIX)/lib/pkcs11/p11tpm.so" "$(PREFIX)/bin/p11tpm" "$(P11_KIT_MODULES)/p11tpm.module"
-	@rmdir "$(PREFIX)/lib/pkcs11" "$(P11_KIT_MODULES)" "$$(dirname "$(P11_KIT_MODULES)")" 2>/dev/null || true
+	@cd systemd && for unit in *.service; do rm -f "$(UNITS)/$$unit"; done
+	@rmdir "$(UNITS)" "$(PREFIX)/lib/systemd" "$(PREFIX)/lib/pkcs11" "$(P11_KIT_MODULES)" "$$(dirname "$(P11_KIT_MODULES)")" 2>/dev/null || true
 	@echo "Removed from $(PREFIX); tokens, keys and settings are still where they were"
 
 clean:

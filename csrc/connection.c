@@ -78,7 +78,7 @@ static void shut(connection *c)
     if (!c->is_open)
         return;
     flush_held(c);
-    if (c->kind == SWTPM)
+    if (c->kind != DEVICE)
         hang_up(c);
     close_fd(c);
     if (c->loader) {
@@ -88,6 +88,18 @@ static void shut(connection *c)
         unblock_signals(&old);
     }
     c->is_open = false;
+}
+
+static enum kind kind_of(const char *tcti)
+{
+    static const char *const names[] = { [DEVICE] = "device", [SWTPM] = "swtpm", [BROKER] = "tabrmd" };
+    if (!strncmp(tcti, "libtss2-tcti-", 13)) /* as the library allows */
+        tcti += 13;
+    size_t length = strcspn(tcti, ":.");
+    for (enum kind kind = DEVICE; kind < LOADER; kind++)
+        if (strlen(names[kind]) == length && !strncmp(tcti, names[kind], length))
+            return kind;
+    return LOADER;
 }
 
 /* ---- for Python; each of these runs without the GIL */
@@ -102,8 +114,7 @@ static connection *connection_new(const char *tcti, int idle_ms)
         free(c);
         return NULL;
     }
-    c->kind = !strcmp(tcti, "device") || !strncmp(tcti, "device:", 7) ? DEVICE
-        : !strcmp(tcti, "swtpm") || !strncmp(tcti, "swtpm:", 6) ? SWTPM : LOADER;
+    c->kind = kind_of(tcti);
     c->fd = -1;
     c->idle_ms = idle_ms;
     pthread_mutex_init(&c->lock, NULL);
@@ -114,15 +125,21 @@ static connection *connection_new(const char *tcti, int idle_ms)
     return c;
 }
 
-/* Opens what is not open and gives the epoch. 0, an errno, or CONNECTION_REFUSED_IN_SETUID. */
-static int connection_open(connection *c, uint64_t *epoch)
+/* Opens what is not open and gives the epoch. 0, an errno, or CONNECTION_REFUSED_IN_SETUID. CONNECTION_WANTS_SOCKET: to be
+ * called again with the descriptor of a socket from tpm2-abrmd as `given` (else -1), which then belongs to the connection. */
+static int connection_open(connection *c, int given, uint64_t *epoch)
 {
+    static int (*const openers[])(connection *) = {
+        [DEVICE] = open_device, [SWTPM] = open_swtpm, [BROKER] = open_broker, [LOADER] = open_loader,
+    };
     int error = 0;
     pthread_mutex_lock(&c->lock);
     if (!c->is_open)
         join_timer(c);
     if (!c->is_open) {
-        error = (c->kind == DEVICE ? open_device : c->kind == SWTPM ? open_swtpm : open_loader)(c);
+        if (c->kind == BROKER)
+            c->fd = given;
+        error = openers[c->kind](c);
         if (!error) {
             c->is_open = true;
             c->epoch++;
@@ -146,7 +163,7 @@ static int connection_transact(connection *c, uint64_t epoch, const uint8_t *com
     if (size < HEADER_SIZE)
         error = EINVAL;
     else if (c->is_open && c->epoch == epoch) {
-        error = transact(c, command, size, response, response_size);
+        error = lost_broker(c) ? CONNECTION_STALE : transact(c, command, size, response, response_size);
         if (!error)
             follow_handles(c, command, size, response, *response_size);
         clock_gettime(CLOCK_MONOTONIC, &c->last_use);

@@ -2,6 +2,7 @@
 
 #define CONNECTION_STALE (-1)
 #define CONNECTION_REFUSED_IN_SETUID (-2)
+#define CONNECTION_WANTS_SOCKET (-3)
 #define RESPONSE_SIZE 4096
 #define HEADER_SIZE 10 /* tag, size, command or response code: TPM 2.0 Part 1, clause 16 */
 #define LINGER_MS 4 /* after a command, swtpm's socket is kept for the next one ... */
@@ -10,7 +11,7 @@
 #define HELD_MAX 16
 #define POLL_MAX 8
 
-enum kind { DEVICE, SWTPM, LOADER };
+enum kind { DEVICE, SWTPM, BROKER, LOADER };
 
 typedef struct connection {
     pthread_mutex_t lock; /* everything below */
@@ -24,7 +25,7 @@ typedef struct connection {
     struct timespec connected; /* swtpm */
     enum kind kind;
     char *tcti;
-    int fd; /* device: while open; swtpm: during commands in a row, see linger() */
+    int fd; /* device, broker: while open; swtpm: during commands in a row, see linger() */
     struct addrinfo *address;
     struct sockaddr_un path;
     TSS2_TCTI_CONTEXT *loader;

@@ -54,15 +54,12 @@ static void remember_poll_fds(connection *c)
 static int open_loader(connection *c)
 {
     sigset_t old;
-    struct sigaction broken_pipe;
     if (secure())
         return CONNECTION_REFUSED_IN_SETUID;
     block_signals(&old);
-    sigaction(SIGPIPE, NULL, &broken_pipe); /* GLib ignores it for the whole process */
     int error = errno_of_loader(Tss2_TctiLdr_Initialize(c->tcti, &c->loader));
     if (!error)
         remember_poll_fds(c);
-    sigaction(SIGPIPE, &broken_pipe, NULL);
     unblock_signals(&old);
     return error;
 }

@@ -1,13 +1,13 @@
 /*
  * p11tpm._native: what Python can not do for a guest in somebody else's process.
  *
- * A connection carries TPM commands to a device, to a swtpm socket or to whatever libtss2-tctildr can load. Devices and
- * swtpm sockets are opened here and not by that library, because it
+ * A connection carries TPM commands to a device, to a socket of swtpm or tpm2-abrmd, or to whatever libtss2-tctildr can load.
+ * Devices and sockets are opened here and not by that library, because it
  *  - writes its errors to the host's stderr and can be silenced by environment variables only, which belong to the host;
  *  - reads TSS2_LOGFILE by getenv(), and creates that file, even in a setuid program;
  *  - hides errno, so that "not in group tss" and "no TPM" look the same;
  *  - opens descriptors that a program started meanwhile by another thread inherits.
- * What the library still has to do (tabrmd, mssim, ...) may put its error lines on stderr, and is refused to setuid programs.
+ * What the library still has to do (mssim, cmd, ...) may put its error lines on stderr, and is refused to setuid programs.
  */
 
 #ifndef _GNU_SOURCE
@@ -53,6 +53,7 @@ static int secure(void)
 #include "connection.h"
 #include "device.c"
 #include "swtpm.c"
+#include "broker.c"
 #include "loader.c"
 #include "idle.c"
 #include "connection.c"

@@ -9,12 +9,13 @@ int ecdh(int bits, const uint8_t *scalar, const uint8_t *x, const uint8_t *y,
 
 #define CONNECTION_STALE ...
 #define CONNECTION_REFUSED_IN_SETUID ...
+#define CONNECTION_WANTS_SOCKET ...
 #define RESPONSE_SIZE ...
 
 typedef struct connection connection;
 
 connection *connection_new(const char *tcti, int idle_ms);
-int connection_open(connection *c, uint64_t *epoch);
+int connection_open(connection *c, int given, uint64_t *epoch);
 int connection_transact(connection *c, uint64_t epoch, const uint8_t *command, size_t size,
                         uint8_t *response, size_t *response_size);
 void connection_ended(connection *c, uint32_t handle);

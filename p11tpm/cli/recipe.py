@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PLACE = Path(__file__).parent / "recipes"
 PIN_FILE = "/etc/p11tpm/pin"
-_BLOCK = re.compile(r"(.*?)^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"(.*?)(?:^```(\w*)\n(.*?)^```$|\Z)", re.MULTILINE | re.DOTALL)
 
 
 def names() -> list[str]:
@@ -29,6 +29,7 @@ def names() -> list[str]:
 class Recipe:
     """A recipe: its `title`, and `blocks`, each what it is about, its language ("sh" for commands) and its text.
 
+    The last block may have nothing but what there is to say at the end.
     `values` are written for ``@MODULE@``, the path of the module, ``@TOKEN@``, the token's label as in a URI, and
     ``@PIN_FILE@``, the path of the file with its PIN.
     """
@@ -39,7 +40,8 @@ class Recipe:
             text = text.replace(f"@{word}@", value)
         head, _, self.body = text.partition("\n")
         self.title = head.removeprefix("# ")
-        self.blocks = [(about.strip(), language, code) for about, language, code in _BLOCK.findall(self.body)]
+        blocks = ((about.strip(), language, code) for about, language, code in _BLOCK.findall(self.body))
+        self.blocks = [block for block in blocks if any(block)]
 
     def lines(self) -> Iterator[str]:
         """Give it as something to paste: all that is not a command or a setting is a comment."""
@@ -47,7 +49,7 @@ class Recipe:
         for about, _, text in self.blocks:
             yield ""
             yield from (f"# {line}".rstrip() for line in about.splitlines())
-            yield text.rstrip()
+            yield from text.splitlines()
 
 
 @click.command(epilog=example("p11tpm recipe", "p11tpm recipe ssh", "p11tpm recipe nginx --pin-file /etc/p11tpm/pin"))

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EBUSY, ECONNREFUSED, EHOSTUNREACH, EINVAL, ENODEV, ENOENT, ENOMEM, ENXIO, EPERM, ETIMEDOUT
+from errno import (
+    EACCES,
+    EAGAIN,
+    EBUSY,
+    ECONNREFUSED,
+    EHOSTUNREACH,
+    EINVAL,
+    ENODEV,
+    ENOENT,
+    ENOMEM,
+    ENXIO,
+    EPERM,
+    ETIMEDOUT,
+)
 from posix import strerror
+from time import sleep
 
 from p11tpm._native import ffi, lib
 from p11tpm.ck import CKR
 from p11tpm.error import Error
+from p11tpm.late import loading
+from p11tpm.system import environment
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from p11tpm.tpm.broker import Broker
+
+_BROKER_PAUSES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 0)  # seconds: it has just been started
 _ABSENT = {ENOENT, ENXIO, ENODEV, ECONNREFUSED, EHOSTUNREACH, ETIMEDOUT}
 
 
@@ -33,7 +56,7 @@ def _refused(tcti: str, error: int) -> Error:
     if error == EBUSY:
         return Error(CKR.DEVICE_ERROR, f"another program uses the TPM ({tcti}): use device:/dev/tpmrm0 instead")
     if error == lib.CONNECTION_REFUSED_IN_SETUID:
-        return Error(CKR.DEVICE_ERROR, f"a setuid program can only use device: or swtpm:, not {tcti}")
+        return Error(CKR.DEVICE_ERROR, f"a setuid program can use device:, swtpm: and the system bus, not {tcti}")
     if error == EINVAL:
         return Error(CKR.GENERAL_ERROR, f"{tcti} is no connection to a TPM that tpm2-tss knows: correct 'tcti'")
     if error == ENOMEM:
@@ -48,7 +71,7 @@ class Connection:
     At its end everything that commands on it left in the TPM is flushed. Each opening has another `epoch`.
     """
 
-    __slots__ = ("_native", "_response", "_size", "_tcti", "epoch")
+    __slots__ = ("_broker", "_native", "_response", "_size", "_tcti", "epoch")
 
     def __init__(self, tcti: str, idle_seconds: float) -> None:
         """Prepare a connection; nothing is opened yet. `tcti` is written as for tpm2-tss, "device:/dev/tpmrm0"."""
@@ -59,17 +82,55 @@ class Connection:
         self._native = ffi.gc(native, lib.connection_free)
         self._response = ffi.new("uint8_t[]", lib.RESPONSE_SIZE)
         self._size = ffi.new("size_t *")
+        self._broker: Broker | None = None  # while it is asked
         self.epoch = 0
 
     def open(self) -> bool:
         """Open what is not open; False if what was loaded by earlier commands is gone."""
         epoch = ffi.new("uint64_t *")
-        error = lib.connection_open(self._native, epoch)
+        error = lib.connection_open(self._native, -1, epoch)
+        if error == lib.CONNECTION_WANTS_SOCKET:
+            error = self._open_by_broker(epoch)
         if error:
             raise _refused(self._tcti, error)
         same = bool(self.epoch == epoch[0])
         self.epoch = epoch[0]
         return same
+
+    def _open_by_broker(self, epoch: Any) -> int:
+        """Open what tpm2-abrmd has to give; the error is as connection_open gives it."""
+        for pause in _BROKER_PAUSES:
+            error = self._ask_broker(epoch)
+            if error != EAGAIN:
+                break
+            sleep(pause)
+        return error
+
+    def _ask_broker(self, epoch: Any) -> int:
+        with loading:
+            from p11tpm.tpm.broker import Broker
+        try:
+            self._broker = Broker(self._tcti)
+            if lib.secure() and self._broker.on_session_bus:
+                return lib.CONNECTION_REFUSED_IN_SETUID  # type: ignore[no-any-return]
+            self._broker.ask({} if lib.secure() else environment())
+            return self._handed_over(self._broker, epoch)
+        except TimeoutError:
+            return ETIMEDOUT
+        except OSError as error:
+            return error.errno or EINVAL
+        finally:
+            if self._broker:
+                self._broker.close()
+            self._broker = None
+
+    def _handed_over(self, broker: Broker, epoch: Any) -> int:
+        while True:
+            broker.wait()
+            with loading:  # a fork has to wait: else the child has a descriptor of which it does not know
+                descriptor = broker.take()
+                if descriptor is not None:
+                    return lib.connection_open(self._native, descriptor, epoch)  # type: ignore[no-any-return]
 
     def transact(self, command: bytes) -> bytes:
         """Send a command and wait for its response, without the GIL; the caller serialises.
@@ -94,4 +155,6 @@ class Connection:
     def abandon(self) -> None:
         """Let go of the parent's connection in a forked child; nothing is sent, and this object is of no more use."""
         lib.connection_abandon(self._native)
+        if self._broker:
+            self._broker.close()
         ffi.gc(self._native, None)  # what the parent's threads may have locked is never freed here

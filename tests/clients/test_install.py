@@ -87,6 +87,12 @@ def test_module_is_a_regular_file(elsewhere: Path, swtpm: rig.Swtpm, tmp_path: P
     assert f"module: {module}" in registered.read_text()
 
 
+def test_units_name_the_module(elsewhere: Path) -> None:
+    units = elsewhere / "lib" / "systemd" / "system"
+    assert {path.name for path in units.iterdir()} == {path.name for path in (CHECKOUT / "systemd").glob("*.service")}
+    assert f" {elsewhere}/lib/pkcs11/p11tpm.so" in (units / "ssh-host-agent.service").read_text()
+
+
 def test_copy_is_self_contained(elsewhere: Path) -> None:
     """Nothing points back to the checkout."""
     places = [*(elsewhere / "lib").rglob("p11tpm*"), *(elsewhere / "lib").rglob("_native*")]

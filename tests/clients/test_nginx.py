@@ -1,111 +1,180 @@
-"""nginx with its key in the token: `ssl_engine` makes libp11 OpenSSL's default, and the worker is forked after that.
+"""nginx with its key in the token: the master reads the key, and the workers are forked after that.
 
-One worker: the TPM has no resource manager here, since tpm2-abrmd's library does not survive a fork.
+`ssl_engine` makes libp11 the default of OpenSSL for all algorithms.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-import socket
-import ssl
-from concurrent.futures import ThreadPoolExecutor
+import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import rig
-from clients.test_openssl import CONFIG, ENGINE
-from rig.process import Process, free_port, wait_until
-from rig.program import said
+from rig import confined
+from rig.debian_nginx import WORKERS, DebianNginx
+from rig.process import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-VARIABLES = ("OPENSSL_CONF", "P11TPM_CONF", "P11TPM_STORE", "P11TPM_TCTI")  # nginx clears the rest
-SETTINGS = """daemon off;
-{user}
-worker_processes 1;
-pid {directory}/pid;
-error_log stderr;
-{env}
-ssl_engine pkcs11;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/a; proxy_temp_path {directory}/b; fastcgi_temp_path {directory}/c;
-    uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;
-    ssl_session_cache off;
-    server {{
-        listen 127.0.0.1:{port} ssl;
-        ssl_protocols TLSv1.2 TLSv1.3;
-        ssl_certificate {directory}/certificate;
-        ssl_certificate_key "engine:pkcs11:pkcs11:object={label};type=private;pin-source=file:{pin_file}";
-        return 200 "from the token";
-    }}
-}}
-"""
+HARDENED = Path(__file__).resolve().parents[2] / "systemd" / "nginx.service.d" / "hardened.conf"
+AS_WWW_DATA = ("/usr/bin/setpriv", "--reuid=www-data", "--regid=www-data", "--init-groups", "--no-new-privs")
+root = pytest.mark.skipif(os.getuid() != 0, reason="only root can start nginx as another user")
 
 
-class Nginx:
-    """A server whose certificate is that of a key in the token."""
-
-    def __init__(self, user: rig.User, tpm: rig.Swtpm, label: str, directory: Path) -> None:
-        self.port = free_port()
-        pin_file = rig.write_secret(directory / "pin", user.pin)  # libp11 takes a final newline for part of the PIN
-        config = rig.write_secret(directory / "openssl.cnf", CONFIG.format(engine=ENGINE, module=user.module, more=""))
-        env = {**user.env, "OPENSSL_CONF": str(config)}
-        self.certificate = directory / "certificate"
-        key = f"org.openssl.engine:pkcs11:pkcs11:object={label};type=private;pin-source=file:{pin_file}"
-        names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
-        said(["/usr/bin/openssl", "req", "-x509", "-key", key, *names, "-out", self.certificate], env, directory)
-        tpm.flush()  # libp11 ends without C_Finalize, and nobody but a resource manager takes away what that leaves
-        settings = directory / "nginx.conf"
-        as_root = "user root;" if os.getuid() == 0 else ""
-        lines = "\n".join(f"env {name};" for name in VARIABLES if name in env)
-        settings.write_text(
-            SETTINGS.format(
-                user=as_root, directory=directory, env=lines, port=self.port, label=label, pin_file=pin_file
-            )
-        )
-        self.process = Process(["/usr/sbin/nginx", "-c", settings, "-p", directory], directory / "log", env)
-        self.process.wait_listening(self.port)
-
-    def get(self, version: ssl.TLSVersion) -> bytes:
-        """Answer to one request on a connection of its own, whose handshake the key has signed."""
-        context = ssl.create_default_context(cafile=str(self.certificate))
-        context.minimum_version = context.maximum_version = version
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=30)
-        with plain, context.wrap_socket(plain, server_hostname="localhost") as connection:
-            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            return b"".join(iter(lambda: connection.recv(4096), b""))
-
-    def gets(self, count: int = 24) -> None:
-        """As many requests, eight at a time, by both versions of TLS in turn; all have to be answered."""
-        versions = [(ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)[index % 2] for index in range(count)]
-        with ThreadPoolExecutor(8) as pool:
-            assert all(answer.endswith(b"from the token") for answer in pool.map(self.get, versions))
-
-    def workers(self) -> set[int]:
-        return {
-            int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        }
+@pytest.fixture(scope="module")
+def broker() -> Iterator[rig.Tabrmd]:
+    with rig.Tabrmd(max_tries=32) as tpm:
+        tpm.swtpm.directory.chmod(0o711)  # the bus is for other users, too
+        yield tpm
 
 
-@pytest.fixture(params=["p256", "rsa2048"], ids=["ec", "rsa"])
-def nginx(swtpm: rig.Swtpm, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Nginx]:
-    user = rig.User(swtpm, tmp_path)
-    user.init(algorithm=request.param, key_label="web")
-    server = Nginx(user, swtpm, "web", tmp_path)
-    yield server
-    server.process.stop()
+@pytest.fixture(scope="module")
+def site(broker: rig.Tabrmd, new_user: Callable[..., rig.User]) -> Iterator[DebianNginx]:
+    """Set up by the recipe, not running."""
+    yield from set_up(broker, new_user)
 
 
-def test_a_worker_and_a_reload(nginx: Nginx) -> None:
+def set_up(tpm: rig.Tabrmd, new_user: Callable[..., rig.User], algorithm: str = "p256") -> Iterator[DebianNginx]:
+    with tempfile.TemporaryDirectory(prefix="p11tpm-nginx-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        user = new_user(tpm, directory)
+        user.init("p11tpm")
+        for settings in directory.glob("*.conf"):
+            settings.chmod(0o644)
+        yield DebianNginx(user, directory / "nginx", algorithm)
+
+
+@pytest.fixture
+def nginx(site: DebianNginx) -> Iterator[DebianNginx]:
+    site.start()
+    yield site
+    site.stop()
+
+
+def check_quiet(server: DebianNginx) -> None:
+    """Nothing of ours is in the log."""
+    said = server.said()
+    assert "p11tpm" not in said.replace(str(server.directory), ""), said
+    assert "[emerg]" not in said
+    assert "[crit]" not in said
+
+
+def test_requests_to_four_workers(nginx: DebianNginx) -> None:
     nginx.gets()
-    before = nginx.workers()
-    os.kill(nginx.process.pid, signal.SIGHUP)
-    wait_until(lambda: len(nginx.workers()) == 1 and not nginx.workers() & before, "a new worker after a reload")
-    nginx.gets()
-    assert "p11tpm" not in nginx.process.output()
+    nginx.each_worker_gets()
+    check_quiet(nginx)
+
+
+def test_reload(nginx: DebianNginx) -> None:
+    for _ in range(2):
+        nginx.gets(8)
+        nginx.reload()
+        nginx.each_worker_gets()
+    check_quiet(nginx)
+
+
+def test_a_worker_is_killed_and_replaced(nginx: DebianNginx) -> None:
+    nginx.each_worker_gets()
+    killed = min(nginx.workers())
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: killed not in nginx.workers() and len(nginx.workers()) == WORKERS, "a new worker")
+    nginx.each_worker_gets()
+    check_quiet(nginx)
+
+
+def test_restart(nginx: DebianNginx) -> None:
+    nginx.gets(8)
+    nginx.stop()
+    nginx.start()
+    nginx.each_worker_gets()
+    check_quiet(nginx)
+
+
+def test_the_tpm_restarts(nginx: DebianNginx, broker: rig.Tabrmd) -> None:
+    nginx.each_worker_gets()
+    broker.swtpm.restart()
+    nginx.each_worker_gets()
+    check_quiet(nginx)
+
+
+def test_the_resource_manager_restarts(nginx: DebianNginx, broker: rig.Tabrmd) -> None:
+    nginx.each_worker_gets()
+    broker.restart()
+    nginx.each_worker_gets()
+    check_quiet(nginx)
+
+
+def test_nothing_is_left_in_the_tpm(nginx: DebianNginx, broker: rig.Tabrmd) -> None:
+    nginx.each_worker_gets()
+    nginx.stop()
+    wait_until(lambda: broker.swtpm.loaded() == [], "tpm2-abrmd flushing what was left", 5)
+
+
+def test_wrong_pin(site: DebianNginx, broker: rig.Tabrmd) -> None:
+    """nginx says which key it can not have, and does not start."""
+    before = broker.swtpm.lockout_counter()
+    rig.write_secret(site.user.pin_file, "wrong-pin")
+    try:
+        with pytest.raises(ChildProcessError, match="cannot load certificate key"):
+            site.start()
+        assert broker.swtpm.lockout_counter() == before + 1
+        assert "cannot load certificate key" in site.test().stderr
+        assert broker.swtpm.lockout_counter() == before + 2
+    finally:
+        rig.write_secret(site.user.pin_file, site.user.pin)
+        site.stop()
+        (site.log / "error.log").unlink(missing_ok=True)
+        (site.directory / "output").unlink(missing_ok=True)
+
+
+@root
+def test_workers_of_another_user(nginx: DebianNginx) -> None:
+    """The store and the PIN stay root's."""
+    nginx.each_worker_gets()
+    assert {Path(f"/proc/{pid}").owner() for pid in nginx.workers()} == {"www-data"}
+    assert Path(f"/proc/{nginx.master()}").owner() == "root"
+    assert {path.owner() for path in (nginx.user.pin_file, nginx.user.store, *nginx.user.store.iterdir())} == {"root"}
+
+
+@root
+def test_hardened(broker: rig.Tabrmd, new_user: Callable[..., rig.User]) -> None:
+    """All of it as www-data, with the capabilities and system calls that the unit leaves; the store stays root's."""
+    for server in set_up(broker, new_user):
+        pin = rig.write_secret(server.directory / "credential", server.user.pin)
+        shutil.chown(pin, "www-data")
+        server.read_pin_from(pin)
+        for part in ("run", "log", "lib"):
+            shutil.chown(server.directory / part, "www-data")
+        [[capability]] = confined.setting(HARDENED, "AmbientCapabilities")
+        kept = f"+{capability.removeprefix('CAP_').lower()}"
+        powers = [f"--bounding-set=-all,{kept}", f"--inh-caps=-all,{kept}", f"--ambient-caps=-all,{kept}"]
+        server.start(*AS_WWW_DATA, *powers, sys.executable, Path(confined.__file__), HARDENED)
+        try:
+            server.each_worker_gets()
+            server.reload()
+            server.each_worker_gets()
+            everybody = {server.master(), *server.workers()}
+            assert {Path(f"/proc/{pid}").owner() for pid in everybody} == {"www-data"}
+        finally:
+            server.stop()
+        check_quiet(server)
+
+
+def test_rsa(broker: rig.Tabrmd, new_user: Callable[..., rig.User]) -> None:
+    for server in set_up(broker, new_user, "rsa2048"):
+        server.start()
+        try:
+            server.gets()
+            server.reload()
+            server.each_worker_gets()
+        finally:
+            server.stop()
+        check_quiet(server)

@@ -44,7 +44,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.User]:
 
 @pytest.fixture
 def forker(swtpm: rig.Swtpm, tmp_path: Path) -> rig.User:
-    """Somebody with one key, on a TPM that a child may use too: GLib, which tpm2-abrmd needs, does not survive fork."""
+    """Somebody with one key, on a TPM without a resource manager."""
     owner = rig.User(swtpm, tmp_path)
     owner.init()
     return owner

@@ -5,8 +5,22 @@ from __future__ import annotations
 import pytest
 
 
-def test_fork_while_eight_threads_sign(hosts, forker):
-    assert hosts("forks", forker.module, "20", env=forker.env) == ["good 20 failures 0"]
+@pytest.mark.parametrize("somebody", ["user", "forker"], ids=["tabrmd", "swtpm"])
+def test_fork_while_eight_threads_sign(hosts, request, somebody):
+    owner = request.getfixturevalue(somebody)
+    assert hosts("forks", owner.module, "20", env=owner.env) == ["good 20 failures 0"]
+
+
+def test_a_broker_leaves_one_socket_and_no_thread(hosts, user):
+    """What a process has of the TPM is its own, and its children's is theirs."""
+    assert hosts("broker", user.module, env=user.env) == [
+        "at first: sockets 0 threads 1",
+        "cold child: good",
+        "signed: sockets 1 threads 2",  # the idle timer
+        "warm child: good",
+        "its parent: sockets 1 threads 2",
+        "at last: sockets 0 threads 1",
+    ]
 
 
 @pytest.mark.parametrize("attempt", range(5))

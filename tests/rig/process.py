@@ -67,6 +67,13 @@ def _can_bind(port: int) -> bool:
     return True
 
 
+def answers(address: tuple[str, int] | Path) -> bool:
+    """Whether somebody listens at a host and port, or at a socket in a file."""
+    kind, where = (socket.AF_INET, address) if isinstance(address, tuple) else (socket.AF_UNIX, str(address))
+    with socket.socket(kind) as probe:
+        return probe.connect_ex(where) == 0
+
+
 class Process:
     """A background program, its output in a file, ended by the kernel should the test process die."""
 

@@ -24,8 +24,13 @@ def said(command: Sequence[str | Path], env: Mapping[str, str], directory: Path,
     )
     told = done.stdout + done.stderr
     assert bool(done.returncode) == bool(refused), f"{command[0]} ended with {done.returncode}: {told}"
-    assert refused in told
+    assert refused in told, told
     return told
+
+
+def ours(log: str) -> list[str]:
+    """Lines in the log of a program that p11tpm has written; there are none while all is well."""
+    return [line for line in log.splitlines() if line.startswith("p11tpm")]
 
 
 def openssl(*arguments: str | Path, stdin: str = "") -> str:

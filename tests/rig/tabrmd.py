@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 from typing import Self
 
-from rig.process import Process, clean_env, wait_until
+from rig.process import Process, answers, clean_env, wait_until
 from rig.swtpm import Swtpm
 
 BUS_NAME = "com.intel.tss2.Tabrmd"
 
-# only this name and this user: no service is started by the bus, nothing of the desktop's bus is seen
+# no service is started by the bus, nothing of the desktop's bus is seen; all users are let in, as by the system bus
 BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
@@ -21,6 +21,7 @@ BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Config
     <allow send_destination="*" eavesdrop="true"/>
     <allow eavesdrop="true"/>
     <allow own="*"/>
+    <allow user="*"/>
   </policy>
 </busconfig>
 """
@@ -44,13 +45,22 @@ class Tabrmd:
         self._processes: list[Process] = []
         try:
             self._run(["/usr/bin/dbus-daemon", "--nofork", "--nopidfile", f"--config-file={config}"])
-            wait_until(bus.exists, "D-Bus socket")
-            options = ["--session", "--allow-root", f"--dbus-name={BUS_NAME}", f"--tcti={self.swtpm.tcti}"]
-            self._run(["/usr/sbin/tpm2-abrmd", *options])
-            wait_until(self._owned, "tpm2-abrmd")
+            wait_until(lambda: answers(bus), "D-Bus")
+            self._start_broker()
         except BaseException:
             self.stop()
             raise
+
+    def _start_broker(self) -> None:
+        options = ["--session", "--allow-root", "--flush-all", f"--dbus-name={BUS_NAME}", f"--tcti={self.swtpm.tcti}"]
+        self._run(["/usr/sbin/tpm2-abrmd", *options])
+        wait_until(self._owned, "tpm2-abrmd")
+
+    def restart(self) -> None:
+        """A new tpm2-abrmd on the same bus; it flushes what its predecessor left in the TPM."""
+        self._processes.pop().kill()
+        wait_until(lambda: not self._owned(), "the bus noticing that tpm2-abrmd has gone")
+        self._start_broker()
 
     def _run(self, argv: list[str]) -> None:
         log = self.swtpm.directory / f"{len(self._processes)}.log"

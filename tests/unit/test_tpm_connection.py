@@ -157,7 +157,7 @@ def descriptors_of(device: Device) -> list[int]:
     return found
 
 
-TABRMD = """
+SEVERAL = """
 import os, sys
 from p11tpm.tpm import Tpm, template, Key, provision
 tpm = Tpm(sys.argv[1], 0.3)
@@ -184,10 +184,12 @@ print("done")
 """
 
 
-def test_a_resource_manager_by_way_of_the_library(tabrmd):
+@pytest.mark.parametrize("way", ["tabrmd", "pcap"])
+def test_a_resource_manager_and_what_the_library_knows(tabrmd, tmp_path, way):
+    tcti = {"tabrmd": tabrmd.tcti, "pcap": f"pcap:{tabrmd.swtpm.tcti}"}[way]
     done = subprocess.run(
-        [sys.executable, "-c", TABRMD, tabrmd.tcti],
-        env={**os.environ, **tabrmd.env},
+        [sys.executable, "-c", SEVERAL, tcti],
+        env={**os.environ, **tabrmd.env, "TCTI_PCAP_FILE": str(tmp_path / "pcap")},
         capture_output=True,
         text=True,
         timeout=60,

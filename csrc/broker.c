@@ -1,0 +1,22 @@
+/* A socket that tpm2-abrmd gave: p11tpm/tpm/broker.py asks for it. */
+
+static int open_broker(connection *c)
+{
+    if (c->fd < 0)
+        return CONNECTION_WANTS_SOCKET;
+    if (fcntl(c->fd, F_SETFL, 0) == 0) /* it comes with O_NONBLOCK */
+        return 0;
+    int error = errno;
+    close_fd(c);
+    return error;
+}
+
+/* True if tpm2-abrmd has gone since the last command, with everything that was left in the TPM: nothing need be sent. */
+static bool lost_broker(connection *c)
+{
+    if (c->kind != BROKER || is_alive(c))
+        return false;
+    c->held_count = 0;
+    shut(c);
+    return true;
+}
