@@ -15,9 +15,9 @@ from rig.process import Process, clean_env, free_port
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CONFIG = """Port {port}
+CONFIG = """{settings}
+Port {port}
 ListenAddress 127.0.0.1
-HostKey "{directory}/host_key"
 AuthorizedKeysFile "{directory}/authorized_keys"
 PidFile none
 PermitRootLogin prohibit-password
@@ -28,28 +28,34 @@ StrictModes no
 UsePAM {pam}
 PrintMotd no
 MaxStartups 100
+Subsystem sftp /usr/lib/openssh/sftp-server
 LogLevel VERBOSE
 """
 
 
 class Sshd:
-    """An sshd with its own host key that lets the current user in with the keys of `authorize()`, and nobody else."""
+    """An sshd that lets the current user in with the keys of `authorize()`, and nobody else.
 
-    def __init__(self) -> None:
+    `settings` are lines for sshd_config. Without a `host_key`, the public key that its clients know, it makes one.
+    """
+
+    def __init__(self, settings: str = "", host_key: str = "") -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="p11tpm-sshd-"))
-        self.user = pwd.getpwuid(os.getuid()).pw_name
+        self.user = current_user()
         self._process: Process | None = None
+        self._settings = settings
         self.authorize("")
         try:
-            self._make_host_key()
+            self._host_key = host_key or self._make_host_key()
             self._start_on_free_port()
         except BaseException:
             self.stop()
             raise
 
-    def _make_host_key(self) -> None:
-        key = self.directory / "host_key"
-        subprocess.run(["/usr/bin/ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    def _make_host_key(self) -> str:
+        key = make_key(self.directory / "host_key")
+        self._settings += f'\nHostKey "{key}"'
+        return key.with_suffix(".pub").read_text()
 
     def _start_on_free_port(self) -> None:
         if os.getuid() == 0:
@@ -58,7 +64,9 @@ class Sshd:
         config = self.directory / "sshd_config"
         for attempt in range(5):
             self.port = free_port()
-            config.write_text(CONFIG.format(port=self.port, directory=self.directory, pam=_pam()))
+            config.write_text(
+                CONFIG.format(settings=self._settings, port=self.port, directory=self.directory, pam=_pam())
+            )
             self._process = Process(["/usr/sbin/sshd", "-D", "-e", "-f", config], self.directory / "sshd.log")
             try:
                 self._process.wait_listening(self.port)
@@ -67,8 +75,7 @@ class Sshd:
                     raise
             else:
                 break
-        host_key = (self.directory / "host_key.pub").read_text()
-        (self.directory / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {host_key}")
+        (self.directory / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {self._host_key}\n")
 
     @property
     def log(self) -> str:
@@ -78,8 +85,8 @@ class Sshd:
         """Let exactly these keys in (lines of `ssh-keygen -D` or `p11tpm key public`)."""
         (self.directory / "authorized_keys").write_text("".join(key.rstrip("\n") + "\n" for key in public_keys))
 
-    def command(self, *options: str, remote: str = "echo welcome") -> list[str]:
-        """The ssh command line for a login that uses no key but what `options` name."""
+    def options(self, *options: str) -> list[str]:
+        """What ssh and sftp are told so that they use no key but what `options` name, and nobody's own settings."""
         settings = {
             "UserKnownHostsFile": f'"{self.directory}/known_hosts"',
             "GlobalKnownHostsFile": "none",
@@ -87,24 +94,30 @@ class Sshd:
             "PreferredAuthentications": "publickey",
             "IdentityFile": "none",
             "LogLevel": "ERROR",
+            "Port": str(self.port),
         }
         fixed = [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
-        target = ["-p", str(self.port), f"{self.user}@127.0.0.1", remote]
-        return ["/usr/bin/ssh", "-F", "none", *options, *fixed, *target]
+        return ["-F", "none", *options, *fixed]
+
+    @property
+    def target(self) -> str:
+        return f"{self.user}@127.0.0.1"
+
+    def command(self, *options: str, remote: str = "echo welcome") -> list[str]:
+        """The ssh command line for a login."""
+        return ["/usr/bin/ssh", *self.options(*options), self.target, remote]
 
     def login(
         self, *options: str, env: Mapping[str, str] | None = None, remote: str = "echo welcome"
     ) -> subprocess.CompletedProcess[str]:
         """Log in with ssh's `options` and run `remote`; the caller looks at returncode, stdout and stderr."""
-        return subprocess.run(
-            self.command(*options, remote=remote),
-            env=clean_env() if env is None else env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return _ended(self.command(*options, remote=remote), env)
+
+    def sftp(
+        self, *options: str, commands: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Log in with sftp and type `commands` (not a batch: there, nobody is asked for a PIN)."""
+        return _ended(["/usr/bin/sftp", "-q", *self.options(*options), self.target], env, commands)
 
     def stop(self) -> None:
         if self._process:
@@ -116,6 +129,29 @@ class Sshd:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def current_user() -> str:
+    """The name of whom an Sshd lets in."""
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+def _ended(command: list[str], env: Mapping[str, str] | None, typed: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        env=clean_env() if env is None else env,
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def make_key(path: Path) -> Path:
+    """A key in files, without a passphrase: the private half in `path`, the public one in `path`.pub."""
+    subprocess.run(["/usr/bin/ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path], check=True)
+    return path
 
 
 def _pam() -> str:
