@@ -1,19 +1,22 @@
-"""Java's own tools: keytool and jarsigner through SunPKCS11, the provider that comes with the JDK."""
+"""Java's own tools: keytool and jarsigner through SunPKCS11, the provider that comes with the JDK; and TLS."""
 
 from __future__ import annotations
 
 import re
 import zipfile
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import rig
-from rig.program import Pkcs12, openssl, said
+from rig.process import free_port
+from rig.program import Pkcs12, openssl, ours, said
+from rig.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 # entries of the key store, with what makes their keys in the token
 ENTRIES = {
@@ -21,6 +24,7 @@ ENTRIES = {
     "ec": ("-keyalg", "EC", "-groupname", "secp256r1"),
     "bigger": ("-keyalg", "EC", "-groupname", "secp384r1"),
 }
+SOURCE = Path(__file__).parent / "Tls.java"
 PROVIDER = ("-addprovider", "SunPKCS11", "-providerArg")
 IN_TOKEN = ("-providerName", "SunPKCS11-token")  # else Java makes RSA keys itself, and then imports them
 # short runs: no second compiler, and no file in the machine's /tmp
@@ -192,3 +196,132 @@ def test_wrong_pin(newcomer: rig.User, tabrmd: rig.Tabrmd, tmp_path: Path) -> No
     rig.write_secret(java.pin_file, "654321")
     java.keytool("-list", refused="load failed")
     assert tabrmd.swtpm.lockout_counter() == 1
+
+
+SIGNATURES = {"rsa": "RSA-PSS+SHA256:RSA+SHA256", "ec": "ECDSA+SHA256:ECDSA+SHA384"}  # as openssl has them
+VERSIONS = ("tls1_2", "tls1_3")
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the class Tls is."""
+    place = tmp_path_factory.mktemp("classes")
+    said(["/usr/bin/javac", "-J-XX:TieredStopAtLevel=1", "-d", place, SOURCE], rig.clean_env(), place)
+    return place
+
+
+def tls(java: Java, program: Path, *words: str, pin: str = "", **more: str | Path) -> list[str | Path]:
+    """Give the command that runs the class Tls with the token as its key store."""
+    security = java.file("java.security")
+    security.write_text(f"security.provider.12=SunPKCS11 {java.file('pkcs11.cfg')}\n")
+    ssl = {"keyStore": "NONE", "keyStoreType": "PKCS11", "keyStorePassword": pin or java.user.pin, **more}
+    own = [f"-Djavax.net.ssl.{name}={value}" for name, value in ssl.items()]
+    usual = [f"-Djava.security.properties={security}", "-Djava.net.preferIPv4Stack=true"]
+    options = [option.removeprefix("-J") for option in JVM]
+    return ["/usr/bin/java", *options, *usual, *own, "-cp", program, "Tls", *words]
+
+
+def check_server(port: int, certificates: Path, version: str, signatures: str) -> None:
+    """Greet the server, and believe only these certificates."""
+    trust = ("-CAfile", certificates, "-verify_return_error", "-sigalgs", signatures)
+    told = openssl("s_client", f"-{version}", "-connect", f"127.0.0.1:{port}", *trust, "-ign_eof", stdin="x\n")
+    assert "Verify return code: 0 (ok)" in told
+    assert "answer\n" in told
+
+
+def write(directory: Path, name: str, text: str) -> Path:
+    path = directory / name
+    path.write_text(text)
+    return path
+
+
+def test_tls_server(java: Java, certificates: dict[str, str], program: Path, tmp_path: Path) -> None:
+    """It has the keys of both kinds, and the client chooses."""
+    trusted = write(tmp_path, "trusted", "".join(certificates[alias] for alias in ENTRIES))
+    port = free_port()
+    server = rig.Process(tls(java, program, "serve", str(port)), tmp_path / "log", java.user.env)
+    try:
+        server.wait_listening(port)
+        for version in VERSIONS:
+            for signatures in SIGNATURES.values():
+                check_server(port, trusted, version, signatures)
+    finally:
+        server.stop()
+    assert server.output() == ""
+
+
+def test_tls_client(java: Java, certificates: dict[str, str], program: Path, tmp_path: Path) -> None:
+    """Servers that want a certificate of one kind, and let in just that one, show it in their page."""
+    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    own, key, trust = (tmp_path / name for name in ("own.pem", "own.key", "trust.p12"))
+    openssl("req", "-x509", *curve, *names, "-keyout", key, "-out", own)
+    store = ("-keystore", trust, "-storetype", "PKCS12", "-storepass", "not secret")
+    java.run("keytool", *JVM, "-importcert", "-noprompt", "-alias", "own", "-file", own, *store)
+    addresses, expected = [], []
+    with ExitStack() as servers:
+        for version in VERSIONS:
+            for kind, signatures in SIGNATURES.items():
+                port = free_port()
+                let_in = ("-CAfile", write(tmp_path, f"{kind}.pem", certificates[kind]), "-Verify", "1")
+                wanted = ("-verify_return_error", f"-{version}", "-client_sigalgs", signatures)
+                place = ("-4", "-www", "-accept", str(port), "-cert", own, "-key", key)
+                log = tmp_path / f"{port}.log"
+                server = rig.Process(["/usr/bin/openssl", "s_server", *place, *let_in, *wanted], log)
+                servers.callback(server.stop)
+                server.wait_listening(port)
+                addresses.append(f"https://127.0.0.1:{port}/")
+                expected.append((version.replace("tls1_", "TLSv1."), kind))
+        trusting = {"trustStore": trust, "trustStorePassword": "not secret"}
+        pages = java.run(*tls(java, program, "ask", *addresses, **trusting))
+    agreed = re.findall(r"Protocol  : (\S+)\n.*?Subject: CN=(\w+)", pages, re.DOTALL)
+    assert agreed == expected
+
+
+def test_wrong_pin_of_a_server(newcomer: rig.User, tabrmd: rig.Tabrmd, program: Path, tmp_path: Path) -> None:
+    newcomer.init()
+    java = Java(newcomer, tmp_path)
+    java.run(*tls(java, program, "serve", str(free_port()), pin="654321"), refused="load failed")
+    assert tabrmd.swtpm.lockout_counter() == 1
+
+
+def test_recipe(tabrmd: rig.Tabrmd, new_user: type[rig.User], program: Path, tmp_path: Path) -> None:
+    user = new_user(tabrmd, tmp_path)
+    user.p11tpm("token", "create", "--label", "p11tpm", "--pin-file", user.pin_file)
+    port = free_port()
+    recipe = user.recipe("java", {"/etc/p11tpm": tmp_path, "-jar server.jar": f"-cp {program} Tls serve {port}"})
+    config, make, provider, serve = range(4)
+    write(tmp_path, "java.cfg", recipe.text(config))
+    write(tmp_path, "java.security", recipe.text(provider))
+    recipe.run(make)
+    openssl("req", "-verify", "-noout", "-in", tmp_path / "web.csr")
+    store = ("-keystore", "NONE", "-storetype", "PKCS11", "-storepass:file", user.pin_file)
+    export = ("-exportcert", "-rfc", "-alias", "web", "-file", tmp_path / "web.pem")
+    said(["/usr/bin/keytool", *JVM, *export, *store, *PROVIDER, tmp_path / "java.cfg"], user.env, tmp_path)
+    with Service(user, recipe, serve, tmp_path, ("127.0.0.1", port)) as server:
+        for version in VERSIONS:
+            check_server(port, tmp_path / "web.pem", version, SIGNATURES["ec"])
+    assert ours(server.log) == []
+
+
+def test_restart_of_the_tpm(swtpm: rig.Swtpm, new_user: type[rig.User], program: Path, tmp_path: Path) -> None:
+    """A server goes on as if nothing had happened; nobody else is at this TPM, which has no resource manager."""
+    user = new_user(swtpm, tmp_path)
+    user.init("p11tpm", key_label="web")
+    java = Java(user, tmp_path)
+    certificate = java.file("web.pem")
+    key = f"org.openssl.engine:pkcs11:pkcs11:object=web;type=private;pin-source=file:{user.pin_file}"
+    request = ("req", "-new", "-x509", "-subj", "/CN=localhost", "-key", key, "-out", certificate)
+    said(["/usr/bin/openssl", *request], {**user.env, "PKCS11_MODULE_PATH": user.module}, tmp_path)
+    swtpm.flush()  # libp11 ends without C_Finalize
+    user.p11tpm("cert", "import", certificate)
+    port = free_port()
+    server = rig.Process(tls(java, program, "serve", str(port)), tmp_path / "log", user.env)
+    try:
+        server.wait_listening(port)
+        for version in (*VERSIONS, *VERSIONS):
+            check_server(port, certificate, version, SIGNATURES["ec"])
+            swtpm.restart()
+    finally:
+        server.stop()
+    assert server.output() == ""

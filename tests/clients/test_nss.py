@@ -1,22 +1,24 @@
-"""NSS, the library of Firefox and Thunderbird, by its tools: modutil, certutil, pk12util."""
+"""NSS, the library of Firefox and Thunderbird, by its tools: modutil, certutil, pk12util, selfserv, tstclnt."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
 import ssl
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import rig
-from rig.process import free_port, wait_until
-from rig.program import Pkcs12, openssl, said
+from rig.process import answers, free_port, wait_until
+from rig.program import Pkcs12, openssl, ours, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 TOKEN = "for nss"
 KINDS = {
@@ -122,11 +124,6 @@ def test_keys_stay_in_the_tpm(nss: Nss, key: str) -> None:
     assert "Access:     sensitive, always sensitive, never extractable, local\n" in listed
 
 
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def check_server(port: int, certificate: Path, version: ssl.TLSVersion) -> None:
     """Ask the server for a page, and believe only this certificate."""
     context = ssl.create_default_context(cafile=certificate)
@@ -137,9 +134,9 @@ def check_server(port: int, certificate: Path, version: ssl.TLSVersion) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.0 200 OK")
 
 
-@pytest.mark.parametrize("kind", ["rsa", "ec"])
-def test_tls_server(nss: Nss, kind: str) -> None:
-    """A server's certificate that its key in the token has signed for itself, and that server."""
+@contextmanager
+def serving(nss: Nss, kind: str) -> Iterator[tuple[int, Path, rig.Process]]:
+    """A server's port, its certificate that a new key in the token has signed for itself, and the server."""
     name, certificate = f"server {kind}", nss.file("server.pem")
     subject = ("-n", name, "-s", f"CN={kind}", "-8", "localhost", "-x", "-t", "u,u,u")
     nss.certutil("-S", *KINDS[kind], "-z", nss.noise, *subject)
@@ -149,11 +146,18 @@ def test_tls_server(nss: Nss, kind: str) -> None:
     command = ["/usr/bin/selfserv", "-d", nss.database, *options, "-V", "tls1.2:tls1.3"]
     server = rig.Process(command, nss.file("log"), nss.user.env)
     try:
-        wait_until(lambda: answers(port), "selfserv")
-        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-            check_server(port, certificate, version)
+        wait_until(lambda: answers(("127.0.0.1", port)), "selfserv")
+        yield port, certificate, server
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ec"])
+def test_tls_server(nss: Nss, kind: str) -> None:
+    with serving(nss, kind) as (port, certificate, server):
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            check_server(port, certificate, version)
+    assert ours(server.output()) == []
 
 
 def test_deleted(nss: Nss) -> None:
@@ -183,3 +187,93 @@ def test_wrong_pin(nss: Nss, tpm: rig.Tabrmd, tmp_path: Path) -> None:
     wrong = rig.write_secret(tmp_path / "wrong", "654321")
     nss.run("certutil", "-K", "-d", nss.database, "-h", TOKEN, "-f", wrong, refused="SEC_ERROR_BAD_PASSWORD")
     assert tpm.swtpm.lockout_counter() == before + 1
+
+
+class Elsewhere:
+    """A server with its key in a file, which lets in who has the certificate `friend`, and shows it to him."""
+
+    def __init__(self, directory: Path, friend: Path, port: int) -> None:
+        self.port = port
+        self.certificate, key = directory / "elsewhere.pem", directory / "elsewhere.key"
+        names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
+        curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+        openssl("req", "-x509", *curve, *names, "-keyout", key, "-out", self.certificate)
+        serve = ("-www", "-accept", str(self.port), "-Verify", "1", "-verify_return_error", "-CAfile", friend)
+        command = ["/usr/bin/openssl", "s_server", *serve, "-cert", self.certificate, "-key", key]
+        self.process = rig.Process(command, directory / "elsewhere.log")
+        wait_until(lambda: answers(("127.0.0.1", port)), "s_server")
+
+
+def check_page(page: str, version: str, name: str) -> None:
+    assert f"Protocol  : {version.replace('tls', 'TLSv')}\n" in page
+    assert f"Subject: CN={name}\n" in page
+    assert ours(page) == []
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ec"])
+def test_tls_client(nss: Nss, tpm: rig.Tabrmd, tmp_path: Path, kind: str) -> None:
+    """Its certificate is let in; with a wrong PIN it is not, and the TPM sees that once."""
+    name, certificate = f"client {kind}", tmp_path / "client.pem"
+    nss.certutil("-S", *KINDS[kind], "-z", nss.noise, "-n", name, "-s", f"CN={name}", "-x", "-t", "u,u,u")
+    nss.certutil("-L", "-n", f"{TOKEN}:{name}", "-a", "-o", certificate)
+    server = Elsewhere(tmp_path, certificate, free_port())
+    request = tmp_path / "request"
+    request.write_bytes(b"GET / HTTP/1.0\r\n\r\n")
+    where = ("-o", "-h", "localhost", "-p", str(server.port), "-d", nss.database)
+    command = ["/usr/bin/tstclnt", *where, "-A", request, "-n", f"{TOKEN}:{name}"]
+    try:
+        for version in ("tls1.2", "tls1.3"):
+            page = nss.run(*command, "-W", nss.pin_file, "-V", f"{version}:{version}")
+            check_page(page, version, name)
+        before = tpm.swtpm.lockout_counter()
+        nss.run(*command, "-W", rig.write_secret(tmp_path / "wrong", "654321"), "-V", "tls1.3:tls1.3", refused="rror")
+        assert tpm.swtpm.lockout_counter() == before + 1
+    finally:
+        server.process.stop()
+
+
+def test_recipe(tpm: rig.Tabrmd, new_user: type[rig.User], tmp_path: Path) -> None:
+    """Databases of two programs, a request, a certificate for it, and a log-in by that."""
+    user = new_user(tpm, tmp_path)
+    user.p11tpm("token", "create", "--label", "p11tpm", "--pin-file", user.pin_file)
+    user.env["HOME"] = str(tmp_path)
+    profile = tmp_path / ".mozilla" / "firefox" / "0123abcd.default-esr"
+    profile.mkdir(parents=True)
+    said(["/usr/bin/certutil", "-N", "-d", f"sql:{profile}", "--empty-password"], user.env, tmp_path)
+    port = str(free_port())
+    recipe = user.recipe("nss", {"4433": port})
+    common, firefox, policy, request, log_in = range(5)
+    for block, database in ((common, tmp_path / ".pki" / "nssdb"), (firefox, profile)):
+        recipe.run(block)
+        listed = said(["/usr/bin/modutil", "-dbdir", f"sql:{database}", "-list", "p11tpm"], user.env, tmp_path)
+        assert "Token Name: p11tpm" in listed
+    (module,) = json.loads(recipe.text(policy))["policies"]["SecurityDevices"]["Add"].values()
+    assert Path(module).samefile(user.module)
+    recipe.run(request)
+    authority = Pkcs12(tmp_path, "authority", "ec", user.pin_file)
+    by = ("-CA", authority.certificate, "-CAkey", authority.key, "-CAcreateserial")
+    openssl("x509", "-req", "-in", tmp_path / "me.csr", *by, "-out", tmp_path / "me.pem")
+    server = Elsewhere(tmp_path, authority.certificate, int(port))
+    nssdb = ("-d", f"sql:{tmp_path}/.pki/nssdb")
+    said(
+        ["/usr/bin/certutil", "-A", *nssdb, "-n", "elsewhere", "-t", "C,,", "-i", server.certificate],
+        user.env,
+        tmp_path,
+    )
+    try:
+        check_page(recipe.run(log_in), "tls1.3", "me")
+    finally:
+        server.process.stop()
+
+
+def test_restart_of_the_tpm(swtpm: rig.Swtpm, new_user: type[rig.User], tmp_path: Path) -> None:
+    """A server goes on as if nothing had happened; nobody else is at this TPM, which has no resource manager."""
+    user = new_user(swtpm, tmp_path)
+    user.p11tpm("token", "create", "--label", TOKEN, "--pin-file", user.pin_file)
+    database = tmp_path / "database"
+    database.mkdir()
+    with serving(Nss(user, database), "ec") as (port, certificate, server):
+        for _ in range(3):
+            check_server(port, certificate, ssl.TLSVersion.TLSv1_3)
+            swtpm.restart()
+    assert ours(server.output()) == []
