@@ -35,11 +35,14 @@ DEBIAN_DEMO := swtpm openssh-server openssh-client
 DEBIAN_TEST := $(DEBIAN_DEMO) tpm2-tools tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon dbus-bin softhsm2 opensc libtpm2-pkcs11-1 \
 	openssh-sftp-server git libengine-pkcs11-openssl openssl curl gnutls-bin libnss3-tools openjdk-17-jdk-headless \
 	p11-kit p11-kit-modules nginx-light hostapd wpasupplicant eapoltest iproute2 systemd libseccomp2 \
+	openvpn strongswan-pki strongswan-swanctl charon-systemd libstrongswan-standard-plugins \
+	libstrongswan-extra-plugins libcharon-extra-plugins cryptsetup-bin osslsigncode gnupg-pkcs11-scd gpg gpg-agent gpgsm \
 	golang-go golang-github-smallstep-certificates-dev dehydrated
 DEBIAN_BENCH := swtpm tpm2-tools libtpm2-pkcs11-1 libsofthsm2
 
 # package:unit
-SERVICES := openssh-server:ssh tpm2-abrmd:tpm2-abrmd nginx-light:nginx hostapd:hostapd wpasupplicant:wpa_supplicant
+SERVICES := openssh-server:ssh tpm2-abrmd:tpm2-abrmd nginx-light:nginx hostapd:hostapd wpasupplicant:wpa_supplicant \
+	openvpn:openvpn charon-systemd:strongswan
 
 SUDO := $(if $(filter-out 0,$(shell id -u 2>&1)),sudo)
 # A copied checkout gets an environment of its own: one that was made elsewhere still points there.

@@ -153,11 +153,11 @@ def delete(wanted: str, token_label: str | None, pin_file: Path | None, *, yes: 
         thing = select(token, CKO.PUBLIC_KEY, wanted)
         one = PublicKey(token_uri(token.row), thing)
         confirm(f"Delete key '{one.name}' ({one.algorithm}, id {one.id.hex()}) for ever?", yes=yes)
+        halves = [thing]
         if one.made_here:
             machine.log_in(token, pin_file)
-            for private in objects(token, CKO.PRIVATE_KEY, info=thing.get(CKA.PUBLIC_KEY_INFO)):
-                token.destroy(private.record.id)
-        token.destroy(thing.record.id)
+            halves += objects(token, CKO.PRIVATE_KEY, info=thing.get(CKA.PUBLIC_KEY_INFO))
+        token.destroy(*(half.record.id for half in halves))
 
 
 @key.command(epilog=example("p11tpm key resident web", "p11tpm key resident web --undo"))

@@ -28,7 +28,11 @@ class Report:
         report = outcome.get_result()
         if "clients" not in item.path.parts or not isinstance(item, pytest.Function):
             return
-        variant = re.sub(rf"-?\b({OURS}|{PEER})\b-?", "", item.callspec.id) if hasattr(item, "callspec") else ""
+        variant = (
+            re.sub(rf"(^|-)({OURS}|{PEER})(?=-|$)", "", item.callspec.id).strip("-")
+            if hasattr(item, "callspec")
+            else ""
+        )
         product = PEER if is_peer(item) else OURS
         check = item.originalname.removeprefix("test_").replace("_", " ")
         row = self._rows.setdefault(

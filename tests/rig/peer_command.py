@@ -98,6 +98,19 @@ def import_certificate(given: argparse.Namespace) -> None:
     tool("--login", "--pin", "env:USER_PIN", *new, USER_PIN=pin)
 
 
+def list_keys(given: argparse.Namespace) -> None:
+    found = [(label, id_.hex()) for label, id_, _ in keys()]
+    if given.json:
+        print(json.dumps([{"label": label, "id": id_} for label, id_ in found]))
+    else:
+        print("\n".join(f"{label}  ?  id {id_}" for label, id_ in found))
+
+
+def delete_certificate(given: argparse.Namespace) -> None:
+    old = ("--delete-object", "--type", "cert", "--label", given.cert)
+    tool("--login", "--pin", "env:USER_PIN", *old, USER_PIN=os.environ["PEER_PIN"])
+
+
 def recipe(given: argparse.Namespace) -> None:
     told = Recipe(given.name, {"MODULE": MODULE, "TOKEN": LABEL, "PIN_FILE": given.pin_file or PIN_FILE})
     print(json.dumps([dict(zip(("about", "language", "text"), block, strict=True)) for block in told.blocks]))
@@ -132,6 +145,10 @@ def parse() -> argparse.Namespace:
     imported = command("cert import", import_certificate, "token")
     imported.add_argument("file")
     imported.add_argument("--label")
+    command("key list", list_keys).add_argument("--json", action="store_true")
+    deleted = command("cert delete", delete_certificate)
+    deleted.add_argument("--yes", action="store_true")
+    deleted.add_argument("cert")
     command("module", lambda _: print(MODULE))
     told = command("recipe", recipe, "pin-file")
     told.add_argument("name")

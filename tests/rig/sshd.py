@@ -15,6 +15,7 @@ from rig.process import Process, clean_env, free_port
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# HOME: what a developer's shell does at its start is slow, and may say something
 CONFIG = """{settings}
 Port {port}
 ListenAddress 127.0.0.1
@@ -28,6 +29,7 @@ StrictModes no
 UsePAM {pam}
 PrintMotd no
 MaxStartups 100
+SetEnv HOME=/nonexistent
 Subsystem sftp /usr/lib/openssh/sftp-server
 LogLevel VERBOSE
 """
