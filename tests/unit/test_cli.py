@@ -6,6 +6,7 @@ import pty
 import re
 import shlex
 import signal
+import sqlite3
 import stat
 import subprocess
 import time
@@ -224,6 +225,17 @@ def test_a_label_is_used_once(cli, pin_file):
 
 def test_an_unknown_key_is_said(cli):
     failed(cli("key", "public", "nobody"), "no key 'nobody': see 'p11tpm key list'")
+
+
+def test_both_halves_are_deleted_or_none(cli, store, pin_file):
+    """A trigger stands for what may stop the program between the two."""
+    stop = """CREATE TRIGGER stop BEFORE DELETE ON object WHEN (SELECT count(*) FROM object) = 1
+        BEGIN SELECT RAISE(ABORT, 'stopped'); END"""
+    with sqlite3.connect(store / "p11tpm.db") as database:
+        database.execute(stop)
+    assert cli("key", "delete", "ssh", "--yes", "--pin-file", pin_file).returncode == 1
+    assert database.execute("SELECT count(*) FROM object").fetchone() == (2,)
+    database.close()
 
 
 def test_deleting_asks(cli, host_env, pin_file):
