@@ -224,7 +224,8 @@ def recipes():
 
 def chapter(name):
     told = recipe.Recipe(name, USUAL)
-    return [f"### {told.title}", "", f"`p11tpm recipe {name}`", *told.body.rstrip().split("\n"), ""]
+    title = f"<details><summary><b>{told.title}</b>: <code>p11tpm recipe {name}</code></summary>"
+    return [title, *told.body.rstrip().split("\n"), "", "</details>", ""]
 
 
 PARTS = {"mechanisms": mechanisms, "objects": objects, "functions": functions, "recipes": recipes}

@@ -19,7 +19,8 @@ README = (ROOT / "README.md").read_text()
 
 def commands():
     """Every call of p11tpm in the README's code blocks and code spans."""
-    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    blocks = [text for language, text in fenced if language in {"", "sh"}]
     spans = re.findall(r"(?<!`)`(p11tpm [^`\n]+)`", README)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     for line in lines + spans:
