@@ -21,7 +21,6 @@ SO_PIN = "so-secret"
 CLI = Path(sys.prefix) / "bin" / "p11tpm"
 
 
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("clients")
     group.addoption("--peer", action="store_true", help="tpm2-pkcs11 does the clients' checks, too; it may fail")

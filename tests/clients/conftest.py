@@ -8,6 +8,7 @@ import pytest
 
 import rig
 from clients.report import OURS, PEER, Report, is_peer
+from rig.network import Network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,10 +47,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.User]:
     """A user with three keys (labels and algorithms: KEYS) for all tests of a file, which must leave them alone."""
     with rig.Tabrmd(max_tries=32) as tpm:
         owner = rig.User(tpm, tmp_path_factory.mktemp("user"))
-        (first, algorithm), *others = KEYS.items()
-        owner.init(algorithm=algorithm, key_label=first)
-        for label, algorithm in others:
-            owner.generate(algorithm, label)
+        owner.init_keys(KEYS)
         yield owner
 
 
@@ -63,3 +61,20 @@ def newcomer(tabrmd: rig.Tabrmd, tmp_path: Path) -> rig.User:
 def sshd() -> Iterator[rig.Sshd]:
     with rig.Sshd() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def tpm() -> Iterator[rig.Tabrmd]:
+    """One for all tests of a file."""
+    with rig.Tabrmd(max_tries=32) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    """A network of our own."""
+    try:
+        with Network() as ours:
+            yield ours
+    except PermissionError:
+        pytest.skip("no right to make networks here")

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from typing import TYPE_CHECKING
 
 import pytest
 
 import rig
 from rig.errors import Errors
 from rig.program import said
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 KEY, ENROL, TRY = range(3)  # blocks of the recipe
 PASSPHRASE = "correct horse"
@@ -72,12 +68,6 @@ class Volume:
 
     def unlock(self, pin: str = "") -> None:
         self.recipe.run(TRY, pin=pin)
-
-
-@pytest.fixture(scope="module")
-def tpm() -> Iterator[rig.Tabrmd]:
-    with rig.Tabrmd(max_tries=32) as broker:
-        yield broker
 
 
 @pytest.fixture(scope="module")

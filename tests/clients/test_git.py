@@ -25,10 +25,7 @@ def user(new_user: type[rig.User], tmp_path_factory: pytest.TempPathFactory) -> 
     home = tmp_path_factory.mktemp("user")
     with rig.Tabrmd(max_tries=32) as tpm:
         owner = new_user(tpm, home)
-        (first, algorithm), *others = KEYS.items()
-        owner.init(algorithm=algorithm, key_label=first)
-        for label, algorithm in others:
-            owner.generate(algorithm, label)
+        owner.init_keys(KEYS)
         with start_agent(owner) as agent:
             (home / ".ssh").mkdir(mode=0o700)
             owner.env |= {"HOME": str(home), "SSH_AUTH_SOCK": str(agent.socket), "GIT_PAGER": "cat"}

@@ -73,12 +73,6 @@ def short_home() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def tpm() -> Iterator[rig.Tabrmd]:
-    with rig.Tabrmd(max_tries=32) as broker:
-        yield broker
-
-
-@pytest.fixture(scope="module")
 def mail(tpm: rig.Tabrmd, new_user: type[rig.User], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mail]:
     with short_home() as home, Mail(new_user(tpm, tmp_path_factory.mktemp("user")), home) as made:
         made.set_up(OPENPGP)

@@ -13,7 +13,6 @@ from rig.program import openssl, ours, said
 from rig.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 TEMPLATE, KEYS, SERVER, CLIENT = range(4)  # blocks of the recipe
@@ -69,12 +68,6 @@ class GnuTls:
         command = ["/usr/bin/gnutls-cli", "--provider", self.user.module, *where, *self.own(client)]
         request = 'printf "GET / HTTP/1.0\\r\\n\\r\\n" | "$@"'
         return said(["/bin/sh", "-c", request, "sh", *command], self.user.env, self.directory)
-
-
-@pytest.fixture(scope="module")
-def tpm() -> Iterator[rig.Tabrmd]:
-    with rig.Tabrmd(max_tries=32) as broker:
-        yield broker
 
 
 @pytest.fixture(scope="module")

@@ -70,12 +70,6 @@ class Nss:
 
 
 @pytest.fixture(scope="module")
-def tpm() -> Iterator[rig.Tabrmd]:
-    with rig.Tabrmd(max_tries=32) as broker:
-        yield broker
-
-
-@pytest.fixture(scope="module")
 def nss(tpm: rig.Tabrmd, tmp_path_factory: pytest.TempPathFactory) -> Nss:
     user = rig.User(tpm, tmp_path_factory.mktemp("nss"))
     user.init(TOKEN)

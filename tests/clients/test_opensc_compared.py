@@ -12,7 +12,6 @@ import rig
 from rig.peer import Peer, SoftHsm, Tpm2Pkcs11
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -45,12 +44,6 @@ class Told(NamedTuple):
 
 # a peer's token has an RSA key only: the tool tests no EC keys, and the second key by one mechanism only
 KEY = ("rsa:2048", "01", "rsa")
-
-
-@pytest.fixture(scope="module")
-def tpm() -> Iterator[rig.Tabrmd]:
-    with rig.Tabrmd(max_tries=32) as broker:
-        yield broker
 
 
 @pytest.fixture(scope="module")

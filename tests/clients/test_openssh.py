@@ -67,10 +67,7 @@ def user(new_user: type[rig.User], tmp_path_factory: pytest.TempPathFactory) -> 
     """A user with KEYS (labels and algorithms) for all tests of this file, which leave them alone."""
     with rig.Tabrmd(max_tries=32) as tpm:
         owner = new_user(tpm, tmp_path_factory.mktemp("user"))
-        (first, algorithm), *others = KEYS.items()
-        owner.init(algorithm=algorithm, key_label=first)
-        for label, algorithm in others:
-            owner.generate(algorithm, label)
+        owner.init_keys(KEYS)
         yield owner
 
 

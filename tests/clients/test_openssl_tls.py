@@ -65,12 +65,6 @@ class Tls:
 
 
 @pytest.fixture(scope="module")
-def tpm() -> Iterator[rig.Tabrmd]:
-    with rig.Tabrmd(max_tries=32) as broker:
-        yield broker
-
-
-@pytest.fixture(scope="module")
 def tls(tpm: rig.Tabrmd, new_user: type[rig.User], tmp_path_factory: pytest.TempPathFactory) -> Tls:
     return Tls(new_user(tpm, tmp_path_factory.mktemp("user")), tmp_path_factory.mktemp("tls"))
 

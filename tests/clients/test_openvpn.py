@@ -52,15 +52,6 @@ class Office:
         return OpenVpn(self.directory / "client" / "office.conf", {**self.user.env, **env}, pin or self.user.pin)
 
 
-@pytest.fixture(scope="module")
-def network() -> Iterator[Network]:
-    try:
-        with Network() as ours:
-            yield ours
-    except PermissionError:
-        pytest.skip("no right to make networks here")
-
-
 @pytest.fixture(scope="module", params=ALGORITHMS)
 def office(
     request: pytest.FixtureRequest, new_user: type[rig.User], network: Network, tmp_path_factory: pytest.TempPathFactory

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 import pytest
 
 import rig
 from rig.authority import Authority
 from rig.errors import Errors
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 REQUEST, IMPORT, SIGN = range(3)  # blocks of the recipe
 ALGORITHMS = {"rsa": "rsa3072", "ec": "p256"}
@@ -50,12 +46,6 @@ class Publisher:
     def sign(self) -> str:
         (self.user.directory / "setup-signed.exe").unlink(missing_ok=True)
         return self._recipe.run(SIGN)
-
-
-@pytest.fixture(scope="module")
-def tpm() -> Iterator[rig.Tabrmd]:
-    with rig.Tabrmd(max_tries=32) as broker:
-        yield broker
 
 
 @pytest.fixture(scope="module", params=ALGORITHMS)

@@ -42,12 +42,6 @@ with token.open(user_pin=pin) as session:
 """
 
 
-@pytest.fixture(scope="module")
-def tpm() -> Iterator[rig.Tabrmd]:
-    with rig.Tabrmd(max_tries=32) as broker:
-        yield broker
-
-
 def with_keys(user: rig.User) -> rig.User:
     user.p11tpm("token", "create", "--label", "p11tpm", "--pin-file", user.pin_file)
     for label, algorithm in KEYS.items():

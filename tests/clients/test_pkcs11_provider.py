@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,9 +11,6 @@ from rig.errors import Errors
 from rig.process import free_port
 from rig.program import openssl, said
 from rig.service import Service
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SETTINGS, KEY, SERVER = range(3)  # blocks of the recipe
 ALGORITHMS = {"ec": "p256", "rsa": "rsa2048"}
@@ -57,12 +53,6 @@ class Host:
     def sign(self, refused: str = "") -> None:
         key = "pkcs11:token=p11tpm;object=web;type=private"
         self.openssl("dgst", "-sha256", "-sign", key, "-out", "signature", "data", refused=refused)
-
-
-@pytest.fixture(scope="module")
-def tpm() -> Iterator[rig.Tabrmd]:
-    with rig.Tabrmd(max_tries=32) as broker:
-        yield broker
 
 
 @pytest.fixture(scope="module", params=ALGORITHMS)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import rig
 from rig.program import said
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    import rig
 
 PROGRAMS = {"python-pkcs11": 0, "PyKCS11": 1}  # blocks of the recipe
 
@@ -113,12 +113,6 @@ for pin in pins:
         print({"CKR_PIN_INCORRECT": "PinIncorrect"}.get(str(error).split()[0], str(error)))
 """,
 }
-
-
-@pytest.fixture(scope="module")
-def tpm() -> Iterator[rig.Tabrmd]:
-    with rig.Tabrmd(max_tries=32) as broker:
-        yield broker
 
 
 @pytest.fixture(scope="module")

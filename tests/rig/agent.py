@@ -6,9 +6,9 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from rig.process import Process, clean_env, wait_until
+from rig.process import Process, Stoppable, clean_env, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ START = '/usr/bin/ssh-agent "$@" & trap "kill $!; wait $!" TERM; wait'
 HELPER = "ssh-pkcs11-helper"[:15]  # proc(5): comm
 
 
-class Agent:
+class Agent(Stoppable):
     """An ssh-agent that loads PKCS#11 modules from `allow` (pattern of real paths; None: its own default list).
 
     `env` is the environment of the agent and of ssh-add; clients need `socket` as SSH_AUTH_SOCK.
@@ -77,12 +77,6 @@ class Agent:
         if hasattr(self, "_process"):
             self._process.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def _is_helper(entry: Path, mark: bytes) -> bool:

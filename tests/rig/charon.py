@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from rig.process import Process, clean_env, wait_until
+from rig.process import Process, Stoppable, clean_env, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,7 @@ pools { pool { addrs = 198.19.1.0/24 } }
 """
 
 
-class Charon:
+class Charon(Stoppable):
     """charon-systemd and its swanctl, with their settings in `directory`; `env` is what swanctl needs, too."""
 
     def __init__(self, directory: Path, more: str, env: Mapping[str, str], prefix: tuple[str, ...] = ()) -> None:
@@ -69,12 +69,6 @@ class Charon:
 
     def stop(self) -> None:
         self._process.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def gateway(directory: Path, authority: Authority, network: Network) -> Charon:

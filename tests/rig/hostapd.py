@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from rig.process import Process, free_port, wait_until
+from rig.process import Process, Stoppable, free_port, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ WIRED = "driver=wired\ninterface={interface}\nieee8021x=1\nuse_pae_group_addr=1\
 RADIUS = "driver=none\nradius_server_clients={directory}/clients\nradius_server_auth_port={port}\n"
 
 
-class Hostapd:
+class Hostapd(Stoppable):
     """hostapd and its EAP server, which knows whom `authority` has certified; its own files are in `directory`.
 
     With `wire` it is the switch at that wire's far end, else a RADIUS server: its `port` of the loopback interface is
@@ -56,9 +56,3 @@ class Hostapd:
 
     def stop(self) -> None:
         self._process.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

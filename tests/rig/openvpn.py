@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING, Self
 
 from rig.network import FAR
-from rig.process import Process, wait_until
+from rig.process import Process, Stoppable, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +55,7 @@ class Gateway:
         self._process.stop()
 
 
-class OpenVpn:
+class OpenVpn(Stoppable):
     """A client with the configuration `settings`, and a user in front of it who types `pin` when asked.
 
     `asked` counts the questions.
@@ -108,9 +108,3 @@ class OpenVpn:
     def stop(self) -> None:
         self._socket.close()
         self._process.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

@@ -7,8 +7,9 @@ import pwd
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -72,6 +73,20 @@ def answers(address: tuple[str, int] | Path) -> bool:
     kind, where = (socket.AF_INET, address) if isinstance(address, tuple) else (socket.AF_UNIX, str(address))
     with socket.socket(kind) as probe:
         return probe.connect_ex(where) == 0
+
+
+class Stoppable(ABC):
+    """Something that runs until `stop`; as a context, until the end of that."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End it, and take away what it has left."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
 class Process:

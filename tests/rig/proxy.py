@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from rig.process import free_port
+from rig.process import Stoppable, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,7 @@ class Command:
         return f"{self.name}={self.rc:#x}" if self.rc else self.name
 
 
-class CountingProxy:
+class CountingProxy(Stoppable):
     """Sits between clients and a Swtpm and writes down each command.
 
     `commands` is the list so far. `change`, if set, gets (request, response) and returns the response that the
@@ -158,12 +158,6 @@ class CountingProxy:
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)  # wakes accept(), which close() alone does not
             listener.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def _read_message(connection: socket.socket) -> bytes:

@@ -8,9 +8,9 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from rig.process import Process, clean_env, free_port
+from rig.process import Process, Stoppable, clean_env, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,7 @@ LogLevel VERBOSE
 """
 
 
-class Sshd:
+class Sshd(Stoppable):
     """An sshd that lets the current user in with the keys of `authorize()`, and nobody else.
 
     `settings` are lines for sshd_config. Without a `host_key`, the public key that its clients know, it makes one.
@@ -125,12 +125,6 @@ class Sshd:
         if self._process:
             self._process.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def current_user() -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rig.caclient import CaClient
-from rig.process import Process, clean_env, free_port, wait_until
+from rig.process import Process, Stoppable, clean_env, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ def build() -> Path:
     return made
 
 
-class StepCa:
+class StepCa(Stoppable):
     """A step-ca on this machine, with the `settings` of its ca.json; its own files are below `directory`.
 
     `settings` must leave it `port` of the loopback interface and the name localhost. `options` are of the command line,
@@ -107,12 +107,6 @@ class StepCa:
 
     def stop(self) -> None:
         self.process.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def settings(directory: Path, kms: str, key: str, *provisioners: Mapping[str, Any]) -> dict[str, Any]:

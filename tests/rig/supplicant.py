@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from rig.process import Process, wait_until
+from rig.process import Process, Stoppable, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,7 @@ IN = "CTRL-EVENT-EAP-SUCCESS"
 NO_KEY = "ENGINE: cannot load private key"
 
 
-class Supplicant:
+class Supplicant(Stoppable):
     """A wpa_supplicant at the near end of `wire`; the file `settings` has the name of its directory of sockets."""
 
     def __init__(self, settings: Path, wire: Wire, env: Mapping[str, str]) -> None:
@@ -68,9 +68,3 @@ class Supplicant:
 
     def stop(self) -> None:
         self._process.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

@@ -7,15 +7,15 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from rig.process import Process, clean_env, free_port
+from rig.process import Process, Stoppable, clean_env, free_port
 
 if TYPE_CHECKING:
     from rig.tabrmd import Tabrmd
 
 
-class Swtpm:
+class Swtpm(Stoppable):
     """A TPM 2.0 of its own: fresh state in a temporary directory, reached by `tcti`, gone after `stop()`.
 
     It has no resource manager: what a killed process left loaded stays until `flush()`, `restart()` or the end.
@@ -124,9 +124,3 @@ class Swtpm:
 
     def persistent(self) -> list[str]:
         return re.findall(r"0x[0-9A-Fa-f]+", self.tool("getcap", "handles-persistent"))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from typing import Self
 
-from rig.process import Process, answers, clean_env, wait_until
+from rig.process import Process, Stoppable, answers, clean_env, wait_until
 from rig.swtpm import Swtpm
 
 BUS_NAME = "com.intel.tss2.Tabrmd"
@@ -27,7 +26,7 @@ BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Config
 """
 
 
-class Tabrmd:
+class Tabrmd(Stoppable):
     """swtpm, a private D-Bus daemon and tpm2-abrmd: many processes share the TPM as they do on a real machine.
 
     A client needs `env` (the address of the bus) besides `tcti`.
@@ -80,9 +79,3 @@ class Tabrmd:
         for process in reversed(self._processes):
             process.kill()
         self.swtpm.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

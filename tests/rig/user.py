@@ -70,6 +70,13 @@ class User:
         pins = ("--pin-file", self.pin_file, "--so-pin-file", self.so_pin_file)
         self.p11tpm("init", "--label", label, *pins, "--algorithm", algorithm, "--key-label", key_label)
 
+    def init_keys(self, keys: Mapping[str, str]) -> None:
+        """A token with these keys (labels and algorithms)."""
+        (first, algorithm), *others = keys.items()
+        self.init(algorithm=algorithm, key_label=first)
+        for label, algorithm in others:
+            self.generate(algorithm, label)
+
     def generate(self, algorithm: str, label: str) -> None:
         """One more key."""
         self.p11tpm("key", "generate", "--algorithm", algorithm, "--label", label, "--pin-file", self.pin_file)
