@@ -105,7 +105,7 @@ OURS = {
 }
 PYTHONS = {  # or fewer, as a version of Python has it
     "__future__", "_cffi_backend", "_functools", "_operator", "_p11tpm", "_p11tpm.lib", "_sha2", "_sha256", "_sqlite3",
-    "errno", "itertools",
+    "errno", "fcntl", "itertools",
 }
 # fmt: on
 HEAVY = {"tpm2_pytss", "cryptography", "asn1crypto", "logging", "dataclasses", "pathlib", "typing", "tomllib"}

@@ -73,8 +73,5 @@ def tpm() -> Iterator[rig.Tabrmd]:
 @pytest.fixture(scope="module")
 def network() -> Iterator[Network]:
     """A network of our own."""
-    try:
-        with Network() as ours:
-            yield ours
-    except PermissionError:
-        pytest.skip("no right to make networks here")
+    with Network() as ours:
+        yield ours

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rig
+from rig.p11_kit import P11Kit
 from rig.process import answers, wait_until
 from rig.program import openssl, ours, said
 
@@ -54,37 +54,11 @@ def owner(tpm: rig.Tabrmd, new_user: type[rig.User], tmp_path_factory: pytest.Te
     return with_keys(new_user(tpm, tmp_path_factory.mktemp("user")))
 
 
-class Settings:
-    """p11-kit's settings with one module; commands by `command` see them, in `env`.
-
-    p11-kit does not read root's own settings: root gets other settings of the system, in a name space of the command.
-    """
-
-    def __init__(self, env: dict[str, str], directory: Path, text: str) -> None:
-        modules = directory / "pkcs11" / "modules"
-        modules.mkdir(parents=True)
-        (modules / "p11tpm.module").write_text(text)
-        self.prefix: list[str] = []
-        self.env = env
-        if os.getuid() != 0:
-            self.env = {**env, "XDG_CONFIG_HOME": str(directory)}
-            return
-        ask = ["pkg-config", "--variable=p11_module_configs", "p11-kit-1"]
-        place = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
-        script = f'mount --bind "{modules}" "{place}" && exec "$@"'
-        self.prefix = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", script, "sh"]
-        if subprocess.run([*self.prefix, "true"], capture_output=True, check=False).returncode != 0:
-            pytest.skip("root has no right to make name spaces here")
-
-    def command(self, *arguments: str | Path) -> list[str | Path]:
-        return [*self.prefix, *arguments]
-
-
 @pytest.fixture(params=["module", "remote"])
-def settings(owner: rig.User, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+def settings(owner: rig.User, tmp_path: Path, request: pytest.FixtureRequest) -> P11Kit:
     """What `make install` writes, and what the recipe puts in its place."""
     texts = {"module": f"module: {owner.module}\n", "remote": owner.recipe("p11-kit").text(REMOTE)}
-    return Settings(owner.env, tmp_path, texts[request.param])
+    return P11Kit(owner.env, tmp_path, texts[request.param])
 
 
 class Server:
@@ -159,20 +133,20 @@ def check_signature(label: str, public: Path, directory: Path, *command: str | P
     openssl("pkeyutl", *options, *pss)
 
 
-def test_list_modules(owner: rig.User, settings: Settings, tmp_path: Path) -> None:
+def test_list_modules(owner: rig.User, settings: P11Kit, tmp_path: Path) -> None:
     block = owner.recipe("p11-kit").blocks[LIST]["text"]
     told = said(settings.command("/bin/sh", "-euc", block), settings.env, tmp_path)
     assert re.search(r"^ *token: p11tpm$", told, re.MULTILINE), told
 
 
 @pytest.mark.parametrize("label", KEYS)
-def test_proxy(owner: rig.User, settings: Settings, tmp_path: Path, label: str) -> None:
+def test_proxy(owner: rig.User, settings: P11Kit, tmp_path: Path, label: str) -> None:
     public = owner.public_pem(label, tmp_path / "public")
     command = settings.command("/usr/bin/pkcs11-tool", "--module", PROXY, "--token-label", "p11tpm")
     check_signature(label, public, tmp_path, *command, env={**settings.env, "PIN": owner.pin})
 
 
-def test_proxy_refuses_a_wrong_pin(settings: Settings, tpm: rig.Tabrmd, tmp_path: Path) -> None:
+def test_proxy_refuses_a_wrong_pin(settings: P11Kit, tpm: rig.Tabrmd, tmp_path: Path) -> None:
     before = tpm.swtpm.lockout_counter()
     command = settings.command("/usr/bin/pkcs11-tool", "--module", PROXY, "--token-label", "p11tpm")
     by = ("--login", "--pin", "env:PIN", "--list-objects")
@@ -184,7 +158,7 @@ def test_the_unit_is_one(owner: rig.User, tmp_path: Path) -> None:
     unit = tmp_path / "p11-kit-server.service"
     unit.write_text(owner.recipe("p11-kit").text(UNIT))
     env = rig.clean_env(XDG_RUNTIME_DIR=str(tmp_path))
-    assert said(["/usr/bin/systemd-analyze", "verify", "--user", unit], env, tmp_path) == ""
+    assert said(["/usr/bin/systemd-analyze", "verify", "--man=no", "--user", unit], env, tmp_path) == ""
 
 
 def test_server_lists_its_objects(server: Server, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,7 +27,6 @@ from rig.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 REQUEST, IMPORT, UNIT, WIRED, MANAGED = range(5)  # blocks of the recipe
 KEYS = {"wifi": "p256", "work": "rsa2048"}
@@ -258,6 +258,8 @@ def test_unit(tmp_path: Path) -> None:
     place = tmp_path / "wpa_supplicant.service.d"
     place.mkdir()
     (place / "p11tpm.conf").write_text(added)
+    unit = tmp_path / "wpa_supplicant.service"
+    lines = Path("/lib/systemd/system/wpa_supplicant.service").read_text().splitlines(keepends=True)
+    unit.write_text("".join(line for line in lines if "dbus" not in line))  # whose units not every machine has
     env = rig.clean_env(SYSTEMD_UNIT_PATH=f"{tmp_path}:")
-    unit = "/lib/systemd/system/wpa_supplicant.service"
-    assert said(["/usr/bin/systemd-analyze", "verify", unit], env, tmp_path) == ""
+    assert said(["/usr/bin/systemd-analyze", "verify", "--man=no", unit], env, tmp_path) == ""

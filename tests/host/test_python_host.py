@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import rig
+from rig.p11_kit import P11Kit, variable
 
 HERE = Path(__file__).resolve().parent
 GENERAL_ERROR = 5
@@ -109,36 +109,17 @@ def test_a_program_that_says_it_is_another_version(hosts, module_path, version):
     is_refused("".join(line for line in done.stderr.splitlines() if line[0] != ">"), version.split()[0], module_path)
 
 
-def of_p11_kit(variable):
-    command = ["pkg-config", f"--variable={variable}", "p11-kit-1"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
 @pytest.fixture
 def remote(user, tmp_path):
-    """(prefix, env) of commands whose p11-kit runs the module in a process of its own, as the message advises.
-
-    p11-kit does not read root's own settings: root gets other settings of the system, in a name space of the command.
-    """
-    modules = tmp_path / "pkcs11" / "modules"
-    modules.mkdir(parents=True)
-    (modules / "p11tpm.module").write_text(f"remote: |p11-kit remote '{user.module}'\n")
-    if os.getuid() != 0:
-        return (), {**user.env, "XDG_CONFIG_HOME": str(tmp_path)}
-    script = f'mount --bind "{modules}" "{of_p11_kit("p11_module_configs")}" && exec "$@"'
-    prefix = ("unshare", "--mount", "sh", "-c", script, "sh")
-    if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("root has no right to make name spaces here")
-    return prefix, user.env
+    """p11-kit, which runs the module in a process of its own, as the message advises."""
+    return P11Kit(user.env, tmp_path, f"remote: |p11-kit remote '{user.module}'\n")
 
 
 def test_the_way_out_in_c(hosts, remote, is_good):
-    prefix, env = remote
-    assert is_good(hosts("sign", of_p11_kit("proxy_module"), env=env, prefix=prefix))
+    assert is_good(hosts("sign", variable("proxy_module"), env=remote.env, prefix=remote.prefix))
 
 
 @pytest.mark.parametrize("python", OTHERS or [pytest.param(None, marks=pytest.mark.skip("no other Python here"))])
 def test_the_way_out_in_another_python(remote, python):
-    prefix, env = remote
-    told, _ = run(python, of_p11_kit("proxy_module"), "start", env, prefix)
+    told, _ = run(python, variable("proxy_module"), "start", remote.env, remote.prefix)
     assert (told["initialize"], told["random"], told["finalize"]) == (0, True, 0)

@@ -100,6 +100,9 @@ def confine(unit: Path) -> None:
 
 def confined(unit: Path, directory: Path) -> list[str | Path]:
     """The beginning of a command that runs confined, and can write below `directory` only."""
+    from rig.rights import require_mounts  # this file is also run on its own
+
+    require_mounts()
     namespace = ["/usr/bin/unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     powerless = ["/usr/bin/setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
     mounts = ["/bin/sh", "-euc", MOUNTS, "sh", str(directory)]

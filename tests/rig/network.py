@@ -9,6 +9,7 @@ import socket
 import subprocess
 from typing import Self
 
+from rig.rights import require_networks
 from rig.wire import Wire, ip
 
 CLONE_NEWNET = 0x40000000  # <sched.h>
@@ -19,10 +20,11 @@ NEAR, FAR = "198.18.0.1", "198.18.0.2"
 class Network:
     """What this thread and its children see meanwhile: a loopback interface, and a wire from NEAR to FAR.
 
-    Routes, addresses and ports of the machine stay as they are. PermissionError for who may not make name spaces.
+    Routes, addresses and ports of the machine stay as they are.
     """
 
     def __init__(self) -> None:
+        require_networks()
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
@@ -46,11 +48,7 @@ class Network:
             return probe.connect_ex((address, 9)) in {0, errno.ECONNREFUSED}
 
     def __enter__(self) -> Self:
-        try:
-            self._check(self._libc.unshare(CLONE_NEWNET))
-        except OSError:
-            os.close(self._outside)
-            raise
+        self._check(self._libc.unshare(CLONE_NEWNET))
         try:
             self._wire = Wire()
             ip("link", "set", "lo", "up")

@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from rig.rights import require_mounts
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 # $1: a directory that others may not enter; the rest up to --: what they need that is in there
 SHOW = """hidden="$1"; shift
@@ -39,4 +41,7 @@ def readable() -> list[str | Path]:
             needed.setdefault(hidden, []).append(place)
     for hidden, places in needed.items():
         command += ["/bin/sh", "-euc", SHOW, "sh", hidden, *places, "--"]
-    return ["/usr/bin/unshare", "--mount", *command] if command and os.geteuid() == 0 else []
+    if not command or os.geteuid() != 0:
+        return []
+    require_mounts()
+    return ["/usr/bin/unshare", "--mount", *command]

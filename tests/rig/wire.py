@@ -6,6 +6,8 @@ import os
 import subprocess
 from typing import Self
 
+from rig.rights import require_networks
+
 
 def ip(*arguments: str) -> None:
     subprocess.run(["/usr/sbin/ip", *arguments], check=True, capture_output=True, text=True)
@@ -15,6 +17,7 @@ class Wire:
     """A pair of Ethernet interfaces: `near` is on this machine, `far` in a network namespace of its own. Needs root."""
 
     def __init__(self) -> None:
+        require_networks()
         number = os.urandom(3).hex()
         self._namespace = f"p11tpm-{number}"
         self.near, self.far = f"p11n{number}", f"p11f{number}"
