@@ -24,10 +24,11 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from cffi import FFI
+
 import finder
 from abi import Abi
 from bundle import write_bundle
-from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 FLAGS = ["-O2", "-fPIC", "-shared", "-std=gnu11", "-fvisibility=hidden", "-fstack-protector-strong", "-pthread"]

@@ -72,7 +72,6 @@ def standard():
     """Give the functions of 2.40, those that 3.0 added, and those that are in C only."""
     sys.path.insert(0, str(ROOT / "csrc"))
     import abi
-
     import build
 
     with tempfile.TemporaryDirectory() as directory:
