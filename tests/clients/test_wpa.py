@@ -260,6 +260,6 @@ def test_unit(tmp_path: Path) -> None:
     (place / "p11tpm.conf").write_text(added)
     unit = tmp_path / "wpa_supplicant.service"
     lines = Path("/lib/systemd/system/wpa_supplicant.service").read_text().splitlines(keepends=True)
-    unit.write_text("".join(line for line in lines if "dbus" not in line))  # whose units not every machine has
+    unit.write_text("".join(line for line in lines if "bus" not in line.lower()))  # not every machine has D-Bus's
     env = rig.clean_env(SYSTEMD_UNIT_PATH=f"{tmp_path}:")
     assert said(["/usr/bin/systemd-analyze", "verify", "--man=no", unit], env, tmp_path) == ""
