@@ -84,12 +84,14 @@ demo: packages-demo $(BUILT)
 	@.venv/bin/python tests/demo.py
 
 # A test waits for its TPM most of the time: so there is one process more than there are processors.
+PYTEST := .venv/bin/python -m pytest --numprocesses $$(($$(nproc) + 1)) --dist loadfile
+
 test: packages-test lint
-	@.venv/bin/python -m pytest --numprocesses $$(($$(nproc) + 1)) --dist loadfile
+	@$(PYTEST)
 
 clients: packages-test $(TOOLS) $(BUILT)
 	@mkdir -p build
-	@.venv/bin/python -m pytest tests/clients --peer --table build/clients.md
+	@$(PYTEST) tests/clients --peer --table build/clients.md
 
 bench: packages-bench $(BUILT)
 	@PYTHONPATH=tests .venv/bin/python tests/bench/bench.py

@@ -20,7 +20,7 @@ KEYS = {"ssh": "p256", "bigger": "p384", "work": "rsa2048"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--table"):
+    if config.getoption("--table") and not hasattr(config, "workerinput"):  # pytest-xdist's workers report to one
         config.pluginmanager.register(Report(config.getoption("--table")))
 
 

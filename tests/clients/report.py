@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from pathlib import Path
 
 OURS, PEER = "p11tpm", "tpm2-pkcs11"
 WORDS = {"passed": "good", "xpassed": "good", "skipped": "not run", "failed": "**fails**", "xfailed": "fails"}
+NAME = re.compile(r"(?P<file>.*)::test_(?P<check>\w+)(?:\[(?P<variant>.*)\])?")
+PRODUCT = re.compile(rf"(?:^|-)({OURS}|{PEER})(?=-|$)")
 
 
 class Report:
@@ -22,30 +24,24 @@ class Report:
         self._file = file
         self._rows: dict[tuple[str, str], dict[str, tuple[str, float]]] = {}
 
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None]:
-        outcome = yield
-        report = outcome.get_result()
-        if "clients" not in item.path.parts or not isinstance(item, pytest.Function):
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the set-up, the call and the end of a test, each with its time in seconds."""
+        found = NAME.fullmatch(report.nodeid)
+        if not found or "clients" not in PurePath(found["file"]).parts:
             return
-        variant = (
-            re.sub(rf"(^|-)({OURS}|{PEER})(?=-|$)", "", item.callspec.id).strip("-")
-            if hasattr(item, "callspec")
-            else ""
-        )
-        product = PEER if is_peer(item) else OURS
-        check = item.originalname.removeprefix("test_").replace("_", " ")
-        row = self._rows.setdefault(
-            (item.path.stem.removeprefix("test_"), f"{check} ({variant})" if variant else check), {}
-        )
-        state, seconds = row.get(product, ("passed", 0.0))
+        product = PRODUCT.search(found["variant"] or "")
+        variant = PRODUCT.sub("", found["variant"] or "").strip("-")
+        check = found["check"].replace("_", " ") + (f" ({variant})" if variant else "")
+        row = self._rows.setdefault((PurePath(found["file"]).stem.removeprefix("test_"), check), {})
+        state, seconds = row.get(product[1] if product else OURS, ("passed", 0.0))
         if report.outcome != "passed":
             state = "xfailed" if hasattr(report, "wasxfail") else report.outcome
-        row[product] = (state, seconds + call.duration)
+        row[product[1] if product else OURS] = (state, seconds + report.duration)
 
     def pytest_sessionfinish(self) -> None:
+        """Write the table."""
         lines = [f"| client | check | {OURS} | s | {PEER} | s |", "|---|---|---|---|---|---|"]
-        for (client, check), row in self._rows.items():
+        for (client, check), row in sorted(self._rows.items()):
             cells = [cell for product in (OURS, PEER) for cell in self._cells(row.get(product))]
             lines.append(f"| {' | '.join([client, check, *cells])} |")
         self._file.write_text("\n".join([*lines, ""]))
