@@ -2,7 +2,7 @@
 #   make demo        a login with ssh and ssh-agent by keys in a software TPM
 #   make test        lint and all tests
 #   make bench       speed beside tpm2-pkcs11 and SoftHSM; fails if a budget is missed
-#   make clients     every program that tests/clients drives, with p11tpm and with tpm2-pkcs11, as a table: build/clients.md
+#   make clients     every program that tests/clients drives, with p11tpm and with tpm2-pkcs11, as a table: CLIENTS.md
 #   make build       .venv/bin/p11tpm and the module (its path: .venv/bin/p11tpm module)
 #   make install     a self-contained copy below PREFIX (root);  make uninstall  removes it
 #   make lint clean
@@ -90,8 +90,7 @@ test: packages-test lint
 	@$(PYTEST)
 
 clients: packages-test $(TOOLS) $(BUILT)
-	@mkdir -p build
-	@$(PYTEST) tests/clients --peer --table build/clients.md
+	@$(PYTEST) tests/clients --peer --table CLIENTS.md
 
 bench: packages-bench $(BUILT)
 	@PYTHONPATH=tests .venv/bin/python tests/bench/bench.py

@@ -272,9 +272,9 @@ def test_pin_from_a_credential(owner: rig.User, tmp_path: Path) -> None:
         check_silent(running)
 
 
-def test_token_without_pin(new_user: type[rig.User], swtpm: rig.Swtpm, tmp_path: Path) -> None:
+def test_token_without_pin(swtpm: rig.Swtpm, tmp_path: Path) -> None:
     """Step-ca logs in all the same, with any PIN, and is told that there is no need to."""
-    user = new_user(swtpm, tmp_path)
+    user = rig.User(swtpm, tmp_path)
     user.p11tpm("token", "create", "--label", "p11tpm", "--no-pin")
     user.p11tpm("key", "generate", "--label", "intermediate")
     with StepCa(prepared(user, tmp_path), user.env, tmp_path) as running:
