@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HEAD = """# What programs did
 
-`make clients` wrote this: real programs of Debian 12, each with p11tpm and with tpm2-pkcs11 1.9, on software TPMs in one
+`make clients` wrote this: real programs of Debian 12, each with p11tpm and with tpm2-pkcs11, on software TPMs in one
 run. tests/clients says what each check is. Seconds are with the making of keys, while other checks ran beside. Where
 there is nothing, the check is about what only p11tpm has, or was not written for both.
 
