@@ -75,7 +75,9 @@ Host HOST
     PKCS11Provider {config_quote(path)}
 
 Or hand the key to ssh-agent, and type the PIN once:
-ssh-add -s {quote(path)}"""
+ssh-add -s {quote(path)}
+
+How other programs use the token: p11tpm recipe"""
 
 
 def config_quote(path: str) -> str:
