@@ -144,6 +144,9 @@ def may_write(path: str) -> bool:
     return posix.access(above, posix.W_OK | posix.X_OK, effective_ids=True)
 
 
+_turns: set[int] = set()  # descriptors of those of this process
+
+
 class Turn:
     """Something that one process at a time does with a directory; it is the next one's turn when this one ends.
 
@@ -160,14 +163,16 @@ class Turn:
     def __enter__(self) -> None:
         with loading:
             import fcntl
-        self._descriptor = posix.open(self._directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+
+            self._descriptor = posix.open(self._directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+            _turns.add(self._descriptor)
         deadline = monotonic() + self._patience
         while True:
             try:
                 return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if monotonic() > deadline:
-                    posix.close(self._descriptor)
+                    self._close()
                     raise Error(CKR.FUNCTION_FAILED, "another program has kept its turn for too long") from None
                 sleep(0.005)
             except OSError:
@@ -177,8 +182,19 @@ class Turn:
         import fcntl
 
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a child of a fork has the descriptor, too
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a child of a fork may have the descriptor, too
         except OSError:
             pass
         finally:
+            self._close()
+
+    def _close(self) -> None:
+        with loading:
+            _turns.discard(self._descriptor)
             posix.close(self._descriptor)
+
+
+def abandon_turns() -> None:
+    """Let go of what is the parent's turn in a forked child: else it would not end before both do."""
+    while _turns:
+        posix.close(_turns.pop())

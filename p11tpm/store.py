@@ -9,7 +9,7 @@ from __future__ import annotations
 from p11tpm.ck import CKR
 from p11tpm.database import PATIENCE, Database
 from p11tpm.error import Error
-from p11tpm.files import Turn
+from p11tpm.files import Turn, abandon_turns
 from p11tpm.record import COLUMNS, Record, TokenRow
 
 TYPE_CHECKING = False
@@ -62,8 +62,9 @@ class Store:
         self.database.resume()
 
     def abandon(self) -> None:
-        """In the child after a fork: forget the parent's connection without closing it."""
+        """In the child after a fork: forget the parent's connection without closing it, and let go of its turns."""
         self.database.abandon()
+        abandon_turns()
 
     # -- tokens
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -230,3 +231,40 @@ def test_names_that_an_address_would_change(home, as_nobody):
     assert as_nobody(lambda: labels(directory)) == ["there"]
     assert names(directory) == ["p11tpm.db"]
     assert names(home) == [directory.name]
+
+
+# -- turns
+
+
+def test_one_turn_at_a_time(tmp_path):
+    with files.Turn(str(tmp_path), 1):
+        with pytest.raises(Error, match="for too long") as error, files.Turn(str(tmp_path), 0.02):
+            pass
+        assert error.value.rv == CKR.FUNCTION_FAILED
+    with files.Turn(str(tmp_path), 0.02):
+        pass
+
+
+def test_a_turn_ends_with_the_process_whatever_its_children_do(tmp_path):
+    """The process is killed in its turn, and a child that was forked meanwhile lives on."""
+    told, tell = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        with files.Turn(str(tmp_path), 1):
+            if os.fork() == 0:
+                files.abandon_turns()
+                os.write(tell, b"%d\n" % os.getpid())
+                signal.pause()
+            signal.pause()
+    child = int(os.read(told, 100))
+    try:
+        with pytest.raises(Error), files.Turn(str(tmp_path), 0.02):
+            pass
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+        with files.Turn(str(tmp_path), 1):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.close(told)
+        os.close(tell)
