@@ -16,6 +16,7 @@ from p11tpm.ck import CKA, CKC, CKO, CKR
 from p11tpm.cli.key import check_label
 from p11tpm.cli.machine import Machine, objects, select, token_option
 from p11tpm.cli.output import as_text, confirm, example, json_option, print_json, print_listing, printable
+from p11tpm.cli.pair import pairs
 from p11tpm.cli.uri import CERTIFICATE, object_uri, token_uri
 from p11tpm.error import Error
 from p11tpm.operation.create import create_object
@@ -31,6 +32,7 @@ class Certificate:
     """A certificate object of a token, as something to show."""
 
     def __init__(self, token: str, thing: Object) -> None:
+        self.object = thing.record.id
         self.id = thing.get(CKA.ID)
         self.label = thing.get(CKA.LABEL)
         self.uri = object_uri(token, self.id, self.label, CERTIFICATE)
@@ -87,7 +89,7 @@ def import_(file: Path, label: str | None, token_label: str | None) -> None:
         token = machine.token(token_label)
         if label is not None:
             check_label(label)
-        thing = _store(token, _read(file), label, printable(file.stem))
+        thing = _store(machine, token, _read(file), label, printable(file.stem))
         click.echo(Certificate(token_uri(token.row), thing).uri)
 
 
@@ -107,14 +109,14 @@ def _read(file: Path) -> x509.Certificate:
     return found[0]
 
 
-def _store(token: Token, certificate: x509.Certificate, label: str | None, file_name: str) -> Object:
+def _store(machine: Machine, token: Token, certificate: x509.Certificate, label: str | None, file_name: str) -> Object:
     value = certificate.public_bytes(Encoding.DER)
     if objects(token, CKO.CERTIFICATE, value=value):
         raise Error(CKR.ARGUMENTS_BAD, "the token has this certificate already: see 'p11tpm cert list'")
     info = der.certificate(value)[CKA.PUBLIC_KEY_INFO]
-    owners = objects(token, CKO.PUBLIC_KEY, info=info)
+    owners = [one for one in pairs(machine, token) if one.info == info]
     if owners:
-        id_, default = owners[0].get(CKA.ID), owners[0].get(CKA.LABEL)
+        id_, default = owners[0].id, owners[0].label
     else:
         id_, default = PublicKeyInfo.load(info).sha1, file_name.encode()  # RFC 5280 clause 4.2.1.2, method 1
     made = create_object(
@@ -154,7 +156,8 @@ def delete(wanted: str, token_label: str | None, *, yes: bool) -> None:
     """Delete a certificate. The key that it is for stays."""
     with Machine() as machine:
         token = machine.token(token_label)
-        thing = select(token, CKO.CERTIFICATE, wanted)
-        one = Certificate(token_uri(token.row), thing)
+        place = token_uri(token.row)
+        every = [Certificate(place, thing) for thing in objects(token, CKO.CERTIFICATE)]
+        one = select(token, "cert", every, wanted)
         confirm(f"Delete certificate '{one.name}' (id {one.id.hex()})?", yes=yes)
-        token.destroy(thing.record.id)
+        token.destroy(one.object)

@@ -119,9 +119,13 @@ def _store(directory: Path) -> Finding:
     files = [directory, *directory.glob("p11tpm.db*")]
     if status.st_uid != os.geteuid() or not os.access(directory, os.W_OK):
         return Finding("store", NOTE, f"{directory} is {owner}'s and read-only here: keys work, changes do not")
-    open_ = [str(file) for file in files if stat.S_IMODE(file.stat().st_mode) & 0o077]
+    modes = {str(file): stat.S_IMODE(file.stat().st_mode) for file in files}
+    open_ = [file for file, mode in modes.items() if mode & 0o027]
     if open_:
-        return Finding("store", WRONG, f"others can read {', '.join(open_)}", f"chmod go= {' '.join(open_)}")
+        return Finding("store", WRONG, f"others can read {', '.join(open_)}", f"chmod o=,g-w {' '.join(open_)}")
+    if any(mode & 0o040 for mode in modes.values()):
+        text = f"{directory} may be read by group {_group_name(status.st_gid)}, whose programs may use the keys"
+        return Finding("store", NOTE, text, f"if none does: chmod -R g= {directory}")
     return Finding("store", OK, f"{directory}, {owner}'s alone")
 
 
@@ -132,6 +136,8 @@ def _pin_file(config: Config) -> Iterator[Finding]:
     path, user = config.pin_file, _user_name(os.geteuid())
     about = "PIN file"
     remedy = f"write the PIN, and nothing else, into {path}, then: chown {user} {path} && chmod 600 {path}"
+    if os.geteuid() != 0 and not os.access(path, os.R_OK):
+        remedy = "if it is not for this user: write 'pin-file = none' into ~/.config/p11tpm.conf"
     if config.pin_credential:
         about = "PIN file of systemd"
         remedy = "see LoadCredential= or LoadCredentialEncrypted= of the service, and what it names"
@@ -141,6 +147,13 @@ def _pin_file(config: Config) -> Iterator[Finding]:
         yield Finding(about, WRONG, error.why, remedy)
     else:
         yield Finding(about, OK, path)
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 def _user_name(uid: int) -> str:
@@ -202,7 +215,7 @@ def _tpm(config: Config) -> Iterator[Finding]:
             "TPM lockout authorisation",
             NOTE,
             "empty: who can open the TPM can reset the count of wrong PINs, and so guess on",
-            "tpm2_changeauth --object-context=lockout NEW, and keep it; without it nobody can clear a lockout",
+            "tpm2_changeauth --object-context=lockout file:NEW, and keep that file: without it nobody clears a lockout",
         )
 
 

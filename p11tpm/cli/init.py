@@ -16,7 +16,7 @@ from p11tpm.error import Error
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from p11tpm.cli.publickey import PublicKey
+    from p11tpm.cli.pair import Pair
     from p11tpm.token import Token
 
 
@@ -45,7 +45,7 @@ def init(
         so_pin, pin = token.new_pins(machine, label, pin_file, so_pin_file, no_pin=no_pin)
         one = wait("The TPM makes a token", lambda: machine.add(label, so_pin, pin))
         try:
-            first = _first_key(one, pin, key_label, algorithm)
+            first = _first_key(machine, one, pin, key_label, algorithm)
         except BaseException:
             one.delete()  # half an init would stand in the way of the next one
             raise
@@ -53,14 +53,14 @@ def init(
         token.say_if_hidden(machine, one)
 
 
-def _first_key(one: Token, pin: bytes | None, label: str, algorithm: str) -> PublicKey:
-    key.check(one, label, algorithm)
+def _first_key(machine: Machine, one: Token, pin: bytes | None, label: str, algorithm: str) -> Pair:
+    key.check(machine, one, label, algorithm)
     if pin is not None:
         one.login(CKU.USER, pin)
     return key.make(one, label, algorithm)
 
 
-def _next_steps(label: str, first: PublicKey, path: str) -> str:
+def _next_steps(label: str, first: Pair, path: str) -> str:
     return f"""\
 Token '{printable(label)}' has a first key, '{first.name}' ({first.algorithm}).
 

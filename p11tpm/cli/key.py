@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from p11tpm.attribute import TRUE, ulong
-from p11tpm.ck import CKA, CKM, CKO, CKR
-from p11tpm.cli.machine import Machine, objects, select, token_option
+from p11tpm.ck import CKA, CKM, CKR
+from p11tpm.cli.machine import Machine, has_key, select, token_option
 from p11tpm.cli.output import confirm, example, json_option, print_json, print_listing, printable, wait
+from p11tpm.cli.pair import Pair, pairs
 from p11tpm.cli.prompt import owner_auth_file_option, pin_file_option, read
-from p11tpm.cli.publickey import PublicKey
 from p11tpm.cli.uri import token_uri
 from p11tpm.error import Error
 from p11tpm.mechanism import CURVES, RSA_SIZES
@@ -50,18 +50,18 @@ def generate(label: str, algorithm: str, token_label: str | None, pin_file: Path
     """Make a key pair in the TPM and print its PKCS#11 URI."""
     with Machine() as machine:
         token = machine.token(token_label)
-        check(token, label, algorithm)
+        check(machine, token, label, algorithm)
         machine.log_in(token, pin_file)
         click.echo(make(token, label, algorithm).uri)
 
 
-def check(token: Token, label: str, algorithm: str) -> None:
+def check(machine: Machine, token: Token, label: str, algorithm: str) -> None:
     """Refuse a key that the TPM does not have, or a label that another key has, before anybody types a PIN."""
     check_label(label)
     if algorithm not in token.capabilities:
         there = " ".join(word for word in ALGORITHMS if word in token.capabilities)
         raise Error(CKR.KEY_SIZE_RANGE, f"this TPM makes no {algorithm} keys; it makes: {there}")
-    if objects(token, CKO.PUBLIC_KEY, label=label.encode()):
+    if has_key(machine, token, label):
         raise Error(CKR.ARGUMENTS_BAD, f"there is already a key '{label}': choose another --label")
 
 
@@ -71,7 +71,7 @@ def check_label(label: str) -> None:
         raise click.UsageError(f"A key's label is printable text: {printable(label)!r} is not.")
 
 
-def make(token: Token, label: str, algorithm: str) -> PublicKey:
+def make(token: Token, label: str, algorithm: str) -> Pair:
     """Make a key pair in the TPM, for whoever is logged in."""
     shared = {CKA.TOKEN: TRUE, CKA.LABEL: label.encode()}
     if algorithm in CURVES:
@@ -79,11 +79,11 @@ def make(token: Token, label: str, algorithm: str) -> PublicKey:
     else:
         mechanism = CKM.RSA_PKCS_KEY_PAIR_GEN
         size = {CKA.MODULUS_BITS: ulong(int(algorithm.removeprefix("rsa")))}
-    public, _ = wait(
+    public, private = wait(
         f"The TPM makes a key of type {algorithm}",
         lambda: generate_pair(token, Given(mechanism), {**shared, **size}, shared),
     )
-    return PublicKey(token_uri(token.row), token.object(public))
+    return Pair(token_uri(token.row), token.object(public), token.object(private))
 
 
 @key.command("list", epilog=example("p11tpm key list --json"))
@@ -93,34 +93,32 @@ def list_(token_label: str | None, *, as_json: bool) -> None:
     """List the keys of a token, each with its PKCS#11 URI. Needs no PIN."""
     with Machine() as machine:
         token = machine.token(token_label)
-        place = token_uri(token.row)
-        keys = [PublicKey(place, thing) for thing in objects(token, CKO.PUBLIC_KEY)]
-        handles = {one.attributes.get(CKA.PUBLIC_KEY_INFO): one.resident for one in token.vault.residents.all()}
+        keys = pairs(machine, token)
         if as_json:
-            print_json([_described(one, handles.get(one.info)) for one in keys])
+            print_json([_described(one) for one in keys])
         else:
-            print_listing([_line(one, handles.get(one.info)) for one in keys])
+            print_listing([_line(one) for one in keys])
 
 
-def _line(one: PublicKey, handle: int | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    elsewhere = "in software" if one.made_here else "public key only"
-    where = f"resident at {handle:#x}" if handle else "" if one.in_tpm else elsewhere
+def _line(one: Pair) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    elsewhere = "in software" if one.private else "public key only"
+    where = f"resident at {one.resident:#x}" if one.resident else "" if one.in_tpm else elsewhere
     return (one.name, one.algorithm, f"id {one.id.hex()}", where), (one.uri,)
 
 
-def _described(one: PublicKey, handle: int | None) -> dict[str, str | bool | None]:
+def _described(one: Pair) -> dict[str, str | bool | None]:
     return {
         "label": one.label.decode(errors="replace"),
         "id": one.id.hex(),
         "algorithm": one.algorithm,
         "in_tpm": one.in_tpm,
-        "resident": f"{handle:#x}" if handle else None,
+        "resident": f"{one.resident:#x}" if one.resident else None,
         "uri": one.uri,
         "openssh": _openssh(one),
     }
 
 
-def _openssh(one: PublicKey) -> str:
+def _openssh(one: Pair) -> str:
     try:
         return one.openssh()
     except Error:
@@ -137,7 +135,7 @@ def public(wanted: str | None, form: str, token_label: str | None) -> None:
     """Print the public half of a key. Needs no PIN."""
     with Machine() as machine:
         token = machine.token(token_label)
-        one = PublicKey(token_uri(token.row), select(token, CKO.PUBLIC_KEY, wanted))
+        one = select(token, "key", pairs(machine, token), wanted)
         click.echo(one.openssh() if form == "openssh" else one.pem())
 
 
@@ -150,14 +148,11 @@ def delete(wanted: str, token_label: str | None, pin_file: Path | None, *, yes: 
     """Delete a key pair for ever. Certificates stay."""
     with Machine() as machine:
         token = machine.token(token_label)
-        thing = select(token, CKO.PUBLIC_KEY, wanted)
-        one = PublicKey(token_uri(token.row), thing)
+        one = select(token, "key", pairs(machine, token), wanted)
         confirm(f"Delete key '{one.name}' ({one.algorithm}, id {one.id.hex()}) for ever?", yes=yes)
-        halves = [thing]
-        if one.made_here:
+        if one.private:
             machine.log_in(token, pin_file)
-            halves += objects(token, CKO.PRIVATE_KEY, info=thing.get(CKA.PUBLIC_KEY_INFO))
-        token.destroy(*(half.record.id for half in halves))
+        token.destroy(*(half.record.id for half in one.halves))
 
 
 @key.command(epilog=example("p11tpm key resident web", "p11tpm key resident web --undo"))
@@ -175,14 +170,12 @@ def resident(
     """
     with Machine() as machine:
         token = machine.token(token_label)
-        thing = select(token, CKO.PUBLIC_KEY, wanted)
+        one = select(token, "key", pairs(machine, token), wanted)
         owner_auth = read(owner_auth_file, "owner's authorisation value") if owner_auth_file else b""
         machine.log_in(token, pin_file)
-        halves = objects(token, CKO.PRIVATE_KEY, info=thing.get(CKA.PUBLIC_KEY_INFO))
-        if not halves:
-            raise Error(CKR.ARGUMENTS_BAD, f"'{PublicKey(token_uri(token.row), thing).name}' is no key of the TPM")
-        for private in halves:
-            if undo:
-                token.end_residence(private.record.id, owner_auth)
-            else:
-                click.echo(f"{token.keep_resident(private.record.id, owner_auth):#x}")
+        if one.private is None:
+            raise Error(CKR.ARGUMENTS_BAD, f"'{one.name}' is no key of the TPM")
+        if undo:
+            token.end_residence(one.private.record.id, owner_auth)
+        else:
+            click.echo(f"{token.keep_resident(one.private.record.id, owner_auth):#x}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import click
 
@@ -12,17 +12,26 @@ from p11tpm.cli import prompt
 from p11tpm.cli.output import printable, say
 from p11tpm.config import Config
 from p11tpm.error import Error
+from p11tpm.object import Object
 from p11tpm.pin import check_new
 from p11tpm.pinfile import PinFile
 from p11tpm.store import Store
 from p11tpm.token import Token
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
 
-    from p11tpm.object import Object
 
+class HasName(Protocol):
+    """What a person can name: by its label or its id."""
+
+    label: bytes
+    id: bytes
+
+
+Named = TypeVar("Named", bound=HasName)
 token_option = click.option(
     "--token", "token_label", metavar="LABEL", help="The token to work on; by default the one that programs are shown."
 )
@@ -110,10 +119,9 @@ class Machine:
             raise Error(error.rv, f"{source.path}: {error.why}; write the one of token '{token.label}'") from None
 
 
-def objects(token: Token, object_class: int, **more: bytes) -> list[Object]:
-    """Read the objects of a class, with this ``label``, public key ``info`` or ``value`` if given, oldest first."""
-    types = {"label": CKA.LABEL, "info": CKA.PUBLIC_KEY_INFO, "value": CKA.VALUE}
-    template = {CKA.CLASS: ulong(object_class), **{types[name]: value for name, value in more.items()}}
+def objects(token: Token, object_class: int, value: bytes | None = None) -> list[Object]:
+    """Read the objects of a class, with this ``value`` if given, oldest first."""
+    template = {CKA.CLASS: ulong(object_class), **({} if value is None else {CKA.VALUE: value})}
     return [thing for id_ in token.find(template) if (thing := _read(token, id_))]
 
 
@@ -127,22 +135,35 @@ def _read(token: Token, id_: int) -> Object | None:
         raise
 
 
-def select(token: Token, object_class: int, wanted: str | None) -> Object:
-    """Find the one object of a class that a person means: by label, by id in hexadecimal, or the only one there is."""
-    noun = "certificate" if object_class == CKO.CERTIFICATE else "key"
-    command = "cert" if object_class == CKO.CERTIFICATE else "key"
-    every = objects(token, object_class)
-    found = [thing for thing in every if wanted is None or _is_meant(thing, wanted)]
+def private_keys(machine: Machine, token: Token) -> list[Object]:
+    """Read a token's private keys, oldest first: what anybody may know of them, with a login or without."""
+    found = (machine.store.record(id_) for id_ in machine.store.find(token.id, {CKA.CLASS: ulong(CKO.PRIVATE_KEY)}, {}))
+    return [Object(record) for record in found if record is not None]
+
+
+def has_key(machine: Machine, token: Token, label: str) -> bool:
+    """Say whether a public or private key has a label."""
+    classes = (CKO.PUBLIC_KEY, CKO.PRIVATE_KEY)
+    named = {CKA.LABEL: label.encode()}
+    return any(machine.store.find(token.id, {CKA.CLASS: ulong(one), **named}, {}) for one in classes)
+
+
+def select(token: Token, noun: str, every: Sequence[Named], wanted: str | None) -> Named:
+    """Find the one that a person means: by label, by id in hexadecimal, or the only one there is.
+
+    `noun` is "key" or "cert", as in the commands.
+    """
+    found = [one for one in every if wanted is None or _is_meant(one, wanted)]
     if len(found) == 1:
         return found[0]
-    where = f"token '{printable(token.label)}'"
+    where, word = f"token '{printable(token.label)}'", {"cert": "certificate"}.get(noun, noun)
     if found:
         raise Error(
-            CKR.ARGUMENTS_BAD, f"{where} has {len(found)} such {noun}s: name one by its id, see 'p11tpm {command} list'"
+            CKR.ARGUMENTS_BAD, f"{where} has {len(found)} such {word}s: name one by its id, see 'p11tpm {noun} list'"
         )
-    what = f"no {noun} '{printable(wanted)}'" if wanted else f"no {noun}"
-    raise Error(CKR.ARGUMENTS_BAD, f"{where} has {what}: see 'p11tpm {command} list'")
+    what = f"no {word} '{printable(wanted)}'" if wanted else f"no {word}"
+    raise Error(CKR.ARGUMENTS_BAD, f"{where} has {what}: see 'p11tpm {noun} list'")
 
 
-def _is_meant(thing: Object, wanted: str) -> bool:
-    return thing.get(CKA.LABEL) == wanted.encode(errors="surrogateescape") or thing.get(CKA.ID).hex() == wanted.lower()
+def _is_meant(one: HasName, wanted: str) -> bool:
+    return one.label == wanted.encode(errors="surrogateescape") or one.id.hex() == wanted.lower()

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from p11tpm.ck import CKF, CKO
+from p11tpm.ck import CKF
 from p11tpm.cli import prompt
-from p11tpm.cli.machine import Machine, objects
+from p11tpm.cli.machine import Machine
 from p11tpm.cli.output import confirm, example, json_option, print_json, print_listing, printable, say, wait
+from p11tpm.cli.pair import pairs
 from p11tpm.cli.uri import token_uri
 
 if TYPE_CHECKING:
@@ -49,15 +50,15 @@ def _pin_state(one: Token) -> str:
     return next((state for flag, state in _PIN_STATES if flags & flag), "not set")
 
 
-def _keys(one: Token) -> str:
-    count = len(objects(one, CKO.PUBLIC_KEY))
+def _keys(machine: Machine, one: Token) -> str:
+    count = len(pairs(machine, one))
     return "1 key" if count == 1 else f"{count} keys"
 
 
 def _line(machine: Machine, one: Token) -> tuple[tuple[str, ...], tuple[str, ...]]:
     columns = (
         printable(one.label),
-        _keys(one),
+        _keys(machine, one),
         f"PIN: {_pin_state(one)}",
         "" if machine.is_shown(one) else "not shown to programs",
     )
@@ -70,7 +71,7 @@ def _described(machine: Machine, one: Token) -> dict[str, object]:
         "label": row.label,
         "serial": row.serial,
         "pin": _pin_state(one),
-        "keys": len(objects(one, CKO.PUBLIC_KEY)),
+        "keys": len(pairs(machine, one)),
         "shown": machine.is_shown(one),
         "tpm": row.tpm,
         "capabilities": list(one.capabilities),
@@ -122,5 +123,5 @@ def delete(label: str, *, yes: bool) -> None:
     """Delete a token and all of its keys for ever."""
     with Machine() as machine:
         one = machine.token(label)
-        confirm(f"Delete token '{printable(one.label)}' with {_keys(one)} for ever?", yes=yes)
+        confirm(f"Delete token '{printable(one.label)}' with {_keys(machine, one)} for ever?", yes=yes)
         one.delete()

@@ -128,6 +128,34 @@ def test_recipe(new_user: type[rig.User], tabrmd: rig.Tabrmd, tmp_path: Path, se
         assert "UNPROTECTED" not in sshd.log
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root's sshd lets other users in")
+def test_new_key_learned(
+    new_user: type[rig.User], tabrmd: rig.Tabrmd, tmp_path: Path, service: Callable[..., Service]
+) -> None:
+    """Not by root: sshd's privileged half proves the key, and that of 9.2 fails to with any agent's key but RSA."""
+    user = new_user(tabrmd, tmp_path)
+    user.init()
+    file_key = make_key(tmp_path / "ssh_host_ed25519_key").with_suffix(".pub").read_text()
+    recipe = user.recipe("ssh-host", {"/etc/ssh": tmp_path, PLACE: tmp_path / "run"})
+    recipe.run(0)
+    host_key = (tmp_path / "ssh_host_tpm_key.pub").read_text()
+    assert service(user, recipe.text(1), tmp_path).start() == ""
+    own = make_key(tmp_path / "own")
+    with rig.Sshd(recipe.text(3), file_key) as sshd:
+        sshd.authorize(own.with_suffix(".pub").read_text())
+        sshd.directory.chmod(0o711)
+        sshd.user = "nobody"
+        known = tmp_path / "known"
+        known.write_text(f"[127.0.0.1]:{sshd.port} {file_key}")
+        command = sshd.command("-N", "-o", f'UserKnownHostsFile="{known}"', "-o", "UpdateHostKeys=yes", "-i", str(own))
+        with subprocess.Popen(command, env=rig.clean_env()) as client:
+            try:
+                wait_until(lambda: host_key.split()[1] in known.read_text(), "the new key in known_hosts")
+                assert client.poll() is None
+            finally:
+                client.kill()
+
+
 def test_tpm_restart(
     new_user: type[rig.User], swtpm: rig.Swtpm, tmp_path: Path, service: Callable[..., Service]
 ) -> None:

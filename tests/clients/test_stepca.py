@@ -37,6 +37,11 @@ def new_token(user: rig.User) -> None:
     user.p11tpm("token", "create", "--label", "p11tpm", "--pin-file", user.pin_file, "--so-pin-file", user.so_pin_file)
 
 
+def new_directory(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
 def order_by_acme(ca: StepCa, records: Path, directory: Path, name: str) -> str:
     """The chain that dehydrated, an ACME client of Debian, gets; what it has to show in the DNS goes to `records`."""
     hook = directory / "hook"
@@ -151,19 +156,19 @@ def ca(running: StepCa) -> Iterator[StepCa]:
 
 
 def test_recipe_and_acme(new_user: type[rig.User], tmp_path: Path) -> None:
-    """The root's key is in the token, too."""
+    """The CA's user does what it says, and makes a token; the root's key is in it, too."""
     with rig.Tabrmd(max_tries=32) as tpm:
-        user = new_user(tpm, tmp_path)
-        new_token(user)
-        port, files = free_port(), tmp_path / "step-ca"
-        files.mkdir()
+        reader, user = (new_user(tpm, new_directory(tmp_path / name)) for name in ("root", "step-ca"))
+        new_token(reader)
+        port, files = free_port(), new_directory(tmp_path / "files")
+        rig.write_secret(files / "pin", user.pin)
         places = {
             "/var/lib/step-ca": files,
             '":9000"': f'"127.0.0.1:{port}"',
             "ca.example.com:9000": f"localhost:{port}",
             "ca.example.com": "localhost",
         }
-        recipe = user.recipe("step-ca", places)
+        recipe = rig.Recipe(user, reader.recipe("step-ca").blocks, places)
         recipe.run(1)
         records = tmp_path / "records"
         with Resolver(records) as resolver:

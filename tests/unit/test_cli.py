@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key, lo
 
 from command import failed, good
 from conftest import CLI, SO_PIN, USER_PIN
+from p11tpm.attribute import ulong
+from p11tpm.ck import CKA, CKO
 from p11tpm.cli import p11tpm
 from rig import write_secret
 
@@ -236,6 +238,21 @@ def test_both_halves_are_deleted_or_none(cli, store, pin_file):
     assert cli("key", "delete", "ssh", "--yes", "--pin-file", pin_file).returncode == 1
     assert database.execute("SELECT count(*) FROM object").fetchone() == (2,)
     database.close()
+
+
+def test_a_private_key_alone_is_a_key(cli, store, pin_file):
+    """Java, for one, makes no public key objects."""
+    lonely = "DELETE FROM object WHERE id IN (SELECT object FROM attribute WHERE type=? AND value=?)"
+    with sqlite3.connect(store / "p11tpm.db") as database:
+        database.execute("PRAGMA foreign_keys=ON")
+        database.execute(lonely, (CKA.CLASS, ulong(CKO.PUBLIC_KEY)))
+    database.close()
+    assert "ssh  p256" in good(cli("key", "list"))
+    assert "1 key" in good(cli("token", "list"))
+    assert good(cli("key", "public", "ssh")).startswith("ecdsa-sha2-nistp256 ")
+    failed(cli("key", "generate", "--label", "ssh", "--pin-file", pin_file), "already a key 'ssh'")
+    good(cli("key", "delete", "ssh", "--yes", "--pin-file", pin_file))
+    assert good(cli("key", "list")) == ""
 
 
 def test_deleting_asks(cli, host_env, pin_file):

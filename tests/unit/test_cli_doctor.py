@@ -73,7 +73,18 @@ def test_a_storage_root_key_that_is_made_anew(cli, store, swtpm):
 
 def test_a_store_open_to_others(cli, store):
     (store / "p11tpm.db").chmod(0o644)
-    assert f"chmod go= {store}/p11tpm.db" == the_only_wrong(cli("doctor", "--json"), "store")["remedy"]
+    assert f"chmod o=,g-w {store}/p11tpm.db" == the_only_wrong(cli("doctor", "--json"), "store")["remedy"]
+
+
+def test_a_store_that_a_group_may_read(cli, store):
+    """As the workers of nginx do."""
+    store.chmod(0o750)
+    (store / "p11tpm.db").chmod(0o640)
+    done = cli("doctor", "--json")
+    assert done.returncode == 0
+    found = findings(done)["store"]
+    assert (found["state"], found["remedy"]) == ("note", f"if none does: chmod -R g= {store}")
+    assert f"group {grp.getgrgid(os.getgid()).gr_name}" in found["text"]
 
 
 def test_a_store_that_others_may_write_to(cli, store):

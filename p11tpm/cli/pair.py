@@ -1,4 +1,4 @@
-"""The public half of a key pair in the forms that other programs read."""
+"""Key pairs as something to show, and the public half in the forms that other programs read."""
 
 from __future__ import annotations
 
@@ -7,28 +7,33 @@ from typing import TYPE_CHECKING
 from asn1crypto import pem
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
-from p11tpm.attribute import PAIR_TYPES, TRUE
-from p11tpm.ck import CKA, CKK, CKR
+from p11tpm.attribute import PAIR_TYPES
+from p11tpm.ck import CKA, CKK, CKO, CKR
+from p11tpm.cli.machine import objects, private_keys
 from p11tpm.cli.output import as_text
-from p11tpm.cli.uri import PRIVATE, PUBLIC, object_uri
+from p11tpm.cli.uri import PRIVATE, PUBLIC, object_uri, token_uri
 from p11tpm.error import Error
 from p11tpm.mechanism import curve_of
 
 if TYPE_CHECKING:
+    from p11tpm.cli.machine import Machine
     from p11tpm.object import Object
+    from p11tpm.token import Token
 
 
-class PublicKey:
-    """A public key object of a token, as something to show and to hand out."""
+class Pair:
+    """A key pair of a token: its public key object, its `private` one, or both; `token` is the token's URI."""
 
-    def __init__(self, token: str, thing: Object) -> None:
-        self.id = thing.get(CKA.ID)
-        self.label = thing.get(CKA.LABEL)
-        self.made_here = thing.attributes.get(CKA.LOCAL) == TRUE  # with its private half
-        self.in_tpm = self.made_here and thing.key_type in PAIR_TYPES
-        self.info = thing.attributes.get(CKA.PUBLIC_KEY_INFO, b"")
-        self._thing = thing
+    def __init__(self, token: str, public: Object | None, private: Object | None) -> None:
+        self.halves = [half for half in (public, private) if half is not None]
+        self.private = private
+        self._thing = self.halves[0]
         self._token = token
+        self.id = self._thing.get(CKA.ID)
+        self.label = self._thing.get(CKA.LABEL)
+        self.info = _info(self._thing)
+        self.in_tpm = private is not None and private.in_tpm
+        self.resident = private.record.resident if private else 0  # the persistent handle; 0 if there is none
 
     @property
     def name(self) -> str:
@@ -39,7 +44,7 @@ class PublicKey:
     def algorithm(self) -> str:
         """The name that ``p11tpm key generate --algorithm`` takes, as ``p256`` or ``rsa2048``."""
         if self._thing.key_type == CKK.RSA:
-            return f"rsa{self._thing.ulong(CKA.MODULUS_BITS)}"
+            return f"rsa{int.from_bytes(self._thing.get(CKA.MODULUS), 'big').bit_length()}"
         if self._thing.key_type == CKK.EC:
             return curve_of(self._thing.get(CKA.EC_PARAMS))
         over = int.from_bytes(self._thing.get(CKA.PRIME), "big").bit_length()
@@ -48,7 +53,7 @@ class PublicKey:
     @property
     def uri(self) -> str:
         """The PKCS#11 URI by which programs find the private key (of a lone public key: that one)."""
-        return object_uri(self._token, self.id, self.label, PRIVATE if self.made_here else PUBLIC)
+        return object_uri(self._token, self.id, self.label, PRIVATE if self.private else PUBLIC)
 
     def openssh(self) -> str:
         """Give the line for an authorized_keys file, with the label as comment; CKR_DATA_INVALID for DSA and DH."""
@@ -69,3 +74,17 @@ class PublicKey:
         except ValueError:  # other programs may store a point that is on no curve
             raise Error(CKR.DATA_INVALID, f"'{self.name}' is no public key: delete it") from None
         return key.public_bytes(encoding, form).decode().rstrip()
+
+
+def pairs(machine: Machine, token: Token) -> list[Pair]:
+    """Give the key pairs of a token, oldest first, and halves whose other one is not there."""
+    place = token_uri(token.row)
+    private = {_info(one): one for one in private_keys(machine, token)}
+    found = [Pair(place, one, private.pop(_info(one), None)) for one in objects(token, CKO.PUBLIC_KEY)]
+    found += [Pair(place, None, one) for one in private.values()]
+    return sorted(found, key=lambda one: one.halves[0].record.id)
+
+
+def _info(key: Object) -> bytes:
+    """Give what both halves of a pair have, and no other key: the public key, or of what has none the object's own."""
+    return key.attributes.get(CKA.PUBLIC_KEY_INFO) or key.record.uuid

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from p11tpm import der, domain
 from p11tpm.attribute import TRUE, ulong
 from p11tpm.ck import CKA, CKK, CKO
-from p11tpm.cli.publickey import PublicKey
+from p11tpm.cli.pair import Pair
 from p11tpm.error import Error
 from p11tpm.object import Object
 from p11tpm.store import Record
@@ -40,7 +40,7 @@ def public_key(algorithm):
 @pytest.mark.parametrize("algorithm", ["p256", "p384", "p521", "rsa2048"])
 def test_both_forms_are_the_same_key(algorithm):
     thing, key = public_key(algorithm)
-    shown = PublicKey("pkcs11:token=p11tpm", thing)
+    shown = Pair("pkcs11:token=p11tpm", thing, None)
     assert shown.algorithm == algorithm
     assert serialization.load_ssh_public_key(shown.openssh().encode()).public_numbers() == key.public_numbers()
     assert serialization.load_pem_public_key(shown.pem().encode()).public_numbers() == key.public_numbers()
@@ -49,7 +49,7 @@ def test_both_forms_are_the_same_key(algorithm):
 def test_a_point_on_no_curve_is_no_key():
     thing, _ = public_key("p256")
     thing.record.attributes.update(der.ec_public("p256", 1, 1, 256))
-    shown = PublicKey("pkcs11:token=p11tpm", thing)
+    shown = Pair("pkcs11:token=p11tpm", thing, None)
     assert shown.algorithm == "p256"
     with pytest.raises(Error, match="is no public key: delete it"):
         shown.openssh()
@@ -57,12 +57,14 @@ def test_a_point_on_no_curve_is_no_key():
 
 def test_a_label_can_not_add_a_line_to_authorized_keys():
     thing, _ = public_key("p256")
-    assert len(PublicKey("pkcs11:token=p11tpm", thing).openssh().splitlines()) == 1
+    assert len(Pair("pkcs11:token=p11tpm", thing, None).openssh().splitlines()) == 1
 
 
 def test_the_uri_is_the_private_keys():
     thing, _ = public_key("p256")
-    assert PublicKey("pkcs11:token=p11tpm", thing).uri == "pkcs11:token=p11tpm;id=%01%02;object=lap%0Atop;type=private"
+    name = "pkcs11:token=p11tpm;id=%01%02;object=lap%0Atop"
+    assert Pair("pkcs11:token=p11tpm", thing, thing).uri == f"{name};type=private"
+    assert Pair("pkcs11:token=p11tpm", thing, None).uri == f"{name};type=public"
 
 
 @pytest.mark.parametrize("algorithm", ["dsa1024", "dh1024"])
@@ -77,8 +79,8 @@ def test_keys_that_openssh_does_not_have(algorithm):
         CKA.LOCAL: TRUE,
     }
     attributes = {**named, **numbers, **der.domain_public(key_type, numbers)}
-    shown = PublicKey("pkcs11:token=p11tpm", Object(Record(1, bytes(16), attributes)))
-    assert (shown.algorithm, shown.made_here, shown.in_tpm) == (algorithm, True, False)
+    shown = Pair("pkcs11:token=p11tpm", Object(Record(1, bytes(16), attributes)), None)
+    assert (shown.algorithm, shown.in_tpm) == (algorithm, False)
     with pytest.raises(Error, match="a type that OpenSSH does not have"):
         shown.openssh()
     command = ["openssl", "pkey", "-pubin", "-noout", "-text"]
