@@ -79,9 +79,14 @@ class Pair:
 def pairs(machine: Machine, token: Token) -> list[Pair]:
     """Give the key pairs of a token, oldest first, and halves whose other one is not there."""
     place = token_uri(token.row)
-    private = {_info(one): one for one in private_keys(machine, token)}
-    found = [Pair(place, one, private.pop(_info(one), None)) for one in objects(token, CKO.PUBLIC_KEY)]
-    found += [Pair(place, None, one) for one in private.values()]
+    private: dict[bytes, list[Object]] = {}  # a key may have been copied
+    for one in private_keys(machine, token):
+        private.setdefault(_info(one), []).append(one)
+    found = []
+    for one in objects(token, CKO.PUBLIC_KEY):
+        same = private.get(_info(one))
+        found.append(Pair(place, one, same.pop(0) if same else None))
+    found += [Pair(place, None, one) for rest in private.values() for one in rest]
     return sorted(found, key=lambda one: one.halves[0].record.id)
 
 

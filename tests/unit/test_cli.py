@@ -255,6 +255,21 @@ def test_a_private_key_alone_is_a_key(cli, store, pin_file):
     assert good(cli("key", "list")) == ""
 
 
+def test_a_copy_of_a_private_key_is_a_key(cli, store):
+    """As C_CopyObject makes one: there is one public key for both."""
+    columns = "token, tpm_public, tpm_private"
+    copied = f"INSERT INTO object (uuid, {columns}) SELECT randomblob(16), {columns}"
+    with sqlite3.connect(store / "p11tpm.db") as database:
+        find = "SELECT object FROM attribute WHERE type=? AND value=?"
+        (private,) = database.execute(find, (CKA.CLASS, ulong(CKO.PRIVATE_KEY))).fetchone()
+        copy = database.execute(f"{copied} FROM object WHERE id=?", (private,)).lastrowid
+        attributes = "INSERT INTO attribute SELECT ?, type, token, value FROM attribute WHERE object=?"
+        database.execute(attributes, (copy, private))
+    database.close()
+    assert [key["label"] for key in json.loads(good(cli("key", "list", "--json")))] == ["ssh", "ssh"]
+    failed(cli("key", "public", "ssh"), "has 2 such keys")
+
+
 def test_deleting_asks(cli, host_env, pin_file):
     failed(cli("key", "delete", "ssh", "--pin-file", pin_file), "add --yes", 2)
     code, _ = talk(["key", "delete", "ssh", "--pin-file", str(pin_file)], host_env(), [(b"[y/N]: ", b"n")])
