@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ def find_library(pattern: str) -> str:
     raise BenchError(f"no {pattern} below {' or '.join(LIBRARIES)}: make bench installs it on Debian")
 
 
-class Product:
+class Product(ABC):
     """A module. `directory` holds its stores by name; `most_keys` is the largest store that is made for it."""
 
     name: str
@@ -58,13 +59,13 @@ class Product:
         self.program = program
         self.directory = directory / self.name
 
+    @abstractmethod
     def env(self, tpm: Tpm, store: str) -> dict[str, str]:
         """Environment of a host: everything that the module reads, and nothing of this machine's own settings."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fill(self, tpm: Tpm, store: str, count: int) -> None:
         """Bring a store that has the first key to `count` keys, which differ in CKA_ID and CKA_LABEL."""
-        raise NotImplementedError
 
     def host(self, tpm: Tpm, store: str) -> Host:
         """Start a process that has not loaded the module yet."""
@@ -95,7 +96,7 @@ class Product:
         self.fill(tpm, name, count)
         return name
 
-    def _flush(self, tpm: Tpm) -> None:
+    def _flush(self, tpm: Tpm) -> None:  # noqa: B027 - the others leave nothing
         """Free what a process left in the TPM; only tpm2-pkcs11 leaves anything."""
 
 
