@@ -133,6 +133,11 @@ def _store(machine: Machine, token: Token, certificate: x509.Certificate, label:
     return token.object(made)
 
 
+def _certificates(token: Token) -> list[Certificate]:
+    place = token_uri(token.row)
+    return [Certificate(place, thing) for thing in objects(token, CKO.CERTIFICATE)]
+
+
 @cert.command("list", epilog=example("p11tpm cert list --json"))
 @token_option
 @json_option
@@ -140,8 +145,7 @@ def list_(token_label: str | None, *, as_json: bool) -> None:
     """List the certificates of a token, each with its PKCS#11 URI."""
     with Machine() as machine:
         token = machine.token(token_label)
-        place = token_uri(token.row)
-        found = [Certificate(place, thing) for thing in objects(token, CKO.CERTIFICATE)]
+        found = _certificates(token)
         if as_json:
             print_json([one.described() for one in found])
         else:
@@ -156,8 +160,6 @@ def delete(wanted: str, token_label: str | None, *, yes: bool) -> None:
     """Delete a certificate. The key that it is for stays."""
     with Machine() as machine:
         token = machine.token(token_label)
-        place = token_uri(token.row)
-        every = [Certificate(place, thing) for thing in objects(token, CKO.CERTIFICATE)]
-        one = select(token, "cert", every, wanted)
+        one = select(token, "cert", _certificates(token), wanted)
         confirm(f"Delete certificate '{one.name}' (id {one.id.hex()})?", yes=yes)
         token.destroy(one.object)

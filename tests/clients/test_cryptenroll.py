@@ -39,8 +39,7 @@ class Volume:
         self.user = user
         self.errors = Errors(user)
         with_p11_kit(user)
-        pins = ("--pin-file", user.pin_file, "--so-pin-file", user.so_pin_file)
-        user.p11tpm("token", "create", "--label", "p11tpm", *pins)
+        user.create_token()
         self.image = user.directory / "volume"
         with self.image.open("wb") as file:
             file.truncate(20 << 20)

@@ -33,8 +33,7 @@ class Mail:
         self.home = home
         self.errors = Errors(user)
         self.pinentry = Pinentry(home, user.pin)
-        pins = ("--pin-file", user.pin_file, "--so-pin-file", user.so_pin_file)
-        user.p11tpm("token", "create", "--label", "p11tpm", *pins)
+        user.create_token()
         user.env["HOME"] = str(home)
         self._recipe = user.recipe("gnupg", {"rsa3072": "rsa2048"})
         settings = home / ".gnupg"

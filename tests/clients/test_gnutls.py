@@ -33,7 +33,7 @@ class GnuTls:
         self.user = user
         self.directory = directory
         self.port = free_port()
-        user.p11tpm("token", "create", "--label", "p11tpm", "--pin-file", user.pin_file)
+        user.create_token()
         self.recipe = user.recipe("gnutls", {"5556": str(self.port)})
         (directory / "web.cfg").write_text(self.recipe.text(TEMPLATE))
         self.recipe.run(KEYS, directory)

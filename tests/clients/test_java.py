@@ -287,7 +287,7 @@ def test_wrong_pin_of_a_server(newcomer: rig.User, tabrmd: rig.Tabrmd, program: 
 
 def test_recipe(tabrmd: rig.Tabrmd, new_user: type[rig.User], program: Path, tmp_path: Path) -> None:
     user = new_user(tabrmd, tmp_path)
-    user.p11tpm("token", "create", "--label", "p11tpm", "--pin-file", user.pin_file)
+    user.create_token()
     port = free_port()
     recipe = user.recipe("java", {"/etc/p11tpm": tmp_path, "-jar server.jar": f"-cp {program} Tls serve {port}"})
     config, make, provider, serve = range(4)

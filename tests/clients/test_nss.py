@@ -230,7 +230,7 @@ def test_tls_client(nss: Nss, tpm: rig.Tabrmd, tmp_path: Path, kind: str) -> Non
 def test_recipe(tpm: rig.Tabrmd, new_user: type[rig.User], tmp_path: Path) -> None:
     """Databases of two programs, a request, a certificate for it, and a log-in by that."""
     user = new_user(tpm, tmp_path)
-    user.p11tpm("token", "create", "--label", "p11tpm", "--pin-file", user.pin_file)
+    user.create_token()
     user.env["HOME"] = str(tmp_path)
     profile = tmp_path / ".mozilla" / "firefox" / "0123abcd.default-esr"
     profile.mkdir(parents=True)
@@ -259,7 +259,7 @@ def test_recipe(tpm: rig.Tabrmd, new_user: type[rig.User], tmp_path: Path) -> No
 def test_restart_of_the_tpm(swtpm: rig.Swtpm, new_user: type[rig.User], tmp_path: Path) -> None:
     """A server goes on as if nothing had happened; nobody else is at this TPM, which has no resource manager."""
     user = new_user(swtpm, tmp_path)
-    user.p11tpm("token", "create", "--label", TOKEN, "--pin-file", user.pin_file)
+    user.create_token(TOKEN)
     database = tmp_path / "database"
     database.mkdir()
     with serving(Nss(user, database), "ec") as (port, certificate, server):

@@ -100,14 +100,19 @@ def pin_from(file: Path) -> str:
     return f"[Service]\nStandardInput=file:{file}\n"
 
 
+def set_up(user: rig.User, directory: Path) -> tuple[rig.Recipe, str, str]:
+    """The recipe, its first block done; the public host keys in a file and in the token."""
+    user.init()
+    file_key = make_key(directory / "ssh_host_ed25519_key").with_suffix(".pub").read_text()
+    recipe = user.recipe("ssh-host", {"/etc/ssh": directory, PLACE: directory / "run"})
+    recipe.run(0)
+    return recipe, file_key, (directory / "ssh_host_tpm_key.pub").read_text()
+
+
 def test_recipe(new_user: type[rig.User], tabrmd: rig.Tabrmd, tmp_path: Path, service: Callable[..., Service]) -> None:
     """Clients see the key in the token, and the old one; the agent may be restarted."""
     user = new_user(tabrmd, tmp_path)
-    user.init()
-    file_key = make_key(tmp_path / "ssh_host_ed25519_key").with_suffix(".pub").read_text()
-    recipe = user.recipe("ssh-host", {"/etc/ssh": tmp_path, PLACE: tmp_path / "run"})
-    recipe.run(0)
-    host_key = (tmp_path / "ssh_host_tpm_key.pub").read_text()
+    recipe, file_key, host_key = set_up(user, tmp_path)
     assert host_key.split()[:2] == user.public_key("host").split()[:2]
     agent = service(user, recipe.text(1), tmp_path)
     assert agent.start() == ""
@@ -134,11 +139,7 @@ def test_new_key_learned(
 ) -> None:
     """Not by root: sshd's privileged half proves the key, and that of 9.2 fails to with any agent's key but RSA."""
     user = new_user(tabrmd, tmp_path)
-    user.init()
-    file_key = make_key(tmp_path / "ssh_host_ed25519_key").with_suffix(".pub").read_text()
-    recipe = user.recipe("ssh-host", {"/etc/ssh": tmp_path, PLACE: tmp_path / "run"})
-    recipe.run(0)
-    host_key = (tmp_path / "ssh_host_tpm_key.pub").read_text()
+    recipe, file_key, host_key = set_up(user, tmp_path)
     assert service(user, recipe.text(1), tmp_path).start() == ""
     own = make_key(tmp_path / "own")
     with rig.Sshd(recipe.text(3), file_key) as sshd:

@@ -29,7 +29,7 @@ class Tls:
         self.user = user
         self.directory = directory
         self.port = free_port()
-        user.p11tpm("token", "create", "--label", "p11tpm", "--pin-file", user.pin_file)
+        user.create_token()
         self.recipe = user.recipe("openssl", {"4433": str(self.port)})
         self.recipe.run(KEYS, directory)
         user.env["PKCS11_MODULE_PATH"] = user.module

@@ -31,9 +31,7 @@ class Office:
         self.authority = Authority(directory)
         self.errors = Errors(user)
         (directory / "client").mkdir()
-        user.p11tpm(
-            "token", "create", "--label", "p11tpm", "--pin-file", user.pin_file, "--so-pin-file", user.so_pin_file
-        )
+        user.create_token()
         places = {
             "/etc/openvpn/client": directory / "client",
             "/etc/ssl/certs/company.pem": self.authority.certificate,

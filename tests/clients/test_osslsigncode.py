@@ -33,8 +33,7 @@ class Publisher:
     def __init__(self, user: rig.User, algorithm: str) -> None:
         self.user = user
         self.errors = Errors(user)
-        pins = ("--pin-file", user.pin_file, "--so-pin-file", user.so_pin_file)
-        user.p11tpm("token", "create", "--label", "p11tpm", *pins)
+        user.create_token()
         authority = Authority(user.directory)
         places = {"/etc/ssl/certs/ca-certificates.crt": authority.certificate, "rsa3072": algorithm}
         self._recipe = user.recipe("osslsigncode", places)

@@ -43,7 +43,7 @@ with token.open(user_pin=pin) as session:
 
 
 def with_keys(user: rig.User) -> rig.User:
-    user.p11tpm("token", "create", "--label", "p11tpm", "--pin-file", user.pin_file)
+    user.create_token()
     for label, algorithm in KEYS.items():
         user.generate(algorithm, label)
     return user

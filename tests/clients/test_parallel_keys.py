@@ -105,8 +105,7 @@ class Crew:
 def crew(new_user: type[rig.User], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
     with rig.Tabrmd(max_tries=32) as tpm:
         user = new_user(tpm, tmp_path_factory.mktemp("user"))
-        pins = ("--pin-file", user.pin_file, "--so-pin-file", user.so_pin_file)
-        user.p11tpm("token", "create", "--label", TOKEN, *pins)
+        user.create_token(TOKEN)
         yield Crew(user, tpm, SECONDS)
 
 

@@ -29,8 +29,7 @@ class Host:
         self.directory = user.directory
         self.errors = Errors(user)
         self.port = free_port()
-        pins = ("--pin-file", user.pin_file, "--so-pin-file", user.so_pin_file)
-        user.p11tpm("token", "create", "--label", "p11tpm", *pins)
+        user.create_token()
         self.settings = user.directory / "openssl.cnf"
         places = {
             "/etc/p11tpm/openssl.cnf": self.settings,

@@ -118,7 +118,7 @@ for pin in pins:
 @pytest.fixture(scope="module")
 def owner(tpm: rig.Tabrmd, new_user: type[rig.User], tmp_path_factory: pytest.TempPathFactory) -> rig.User:
     user = new_user(tpm, tmp_path_factory.mktemp("user"))
-    user.p11tpm("token", "create", "--label", "p11tpm", "--pin-file", user.pin_file)
+    user.create_token()
     return user
 
 

@@ -33,10 +33,6 @@ OFFICE = Provisioner()
 UNIT = ROOT / "systemd" / "step-ca.service"
 
 
-def new_token(user: rig.User) -> None:
-    user.p11tpm("token", "create", "--label", "p11tpm", "--pin-file", user.pin_file, "--so-pin-file", user.so_pin_file)
-
-
 def new_directory(path: Path) -> Path:
     path.mkdir()
     return path
@@ -134,7 +130,7 @@ def owner(new_user: type[rig.User], tmp_path_factory: pytest.TempPathFactory) ->
     """A user with the keys of a CA: intermediate, ssh-host, ssh-user."""
     with rig.Tabrmd(max_tries=32) as tpm:
         user = new_user(tpm, tmp_path_factory.mktemp("owner"))
-        new_token(user)
+        user.create_token()
         for label in ("intermediate", "ssh-host", "ssh-user"):
             user.generate("p256", label)
         yield user
@@ -159,7 +155,7 @@ def test_recipe_and_acme(new_user: type[rig.User], tmp_path: Path) -> None:
     """The CA's user does what it says, and makes a token; the root's key is in it, too."""
     with rig.Tabrmd(max_tries=32) as tpm:
         reader, user = (new_user(tpm, new_directory(tmp_path / name)) for name in ("root", "step-ca"))
-        new_token(reader)
+        reader.create_token()
         port, files = free_port(), new_directory(tmp_path / "files")
         rig.write_secret(files / "pin", user.pin)
         places = {
@@ -241,7 +237,7 @@ def test_key_of_the_authority(owner: rig.User, tmp_path: Path, algorithm: str) -
 
 def test_tpm_restarted(new_user: type[rig.User], swtpm: rig.Swtpm, tmp_path: Path) -> None:
     user = new_user(swtpm, tmp_path)
-    new_token(user)
+    user.create_token()
     user.generate("p256", "intermediate")
     with StepCa(prepared(user, tmp_path), user.env, tmp_path) as running:
         issue(running.ready(), 10, clients=4)
@@ -253,7 +249,7 @@ def test_tpm_restarted(new_user: type[rig.User], swtpm: rig.Swtpm, tmp_path: Pat
 def test_wrong_pin(new_user: type[rig.User], swtpm: rig.Swtpm, tmp_path: Path) -> None:
     """step-ca ends, which costs one of the TPM's tries, and starts again with the right PIN."""
     user = new_user(swtpm, tmp_path)
-    new_token(user)
+    user.create_token()
     user.generate("p256", "intermediate")
     wrong = rig.write_secret(tmp_path / "wrong", "654321")
     with StepCa(prepared(user, tmp_path, pin=wrong), user.env, tmp_path) as refused:

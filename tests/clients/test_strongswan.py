@@ -33,8 +33,7 @@ class Office:
         self.network = network
         self.authority = Authority(directory)
         self.errors = Errors(user)
-        pins = ("--pin-file", user.pin_file, "--so-pin-file", user.so_pin_file)
-        user.p11tpm("token", "create", "--label", "p11tpm", *pins)
+        user.create_token()
         places = {
             "/etc/swanctl": self._swanctl(),
             "remote_addrs = vpn.example.com": f"remote_addrs = {FAR}",

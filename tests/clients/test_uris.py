@@ -35,7 +35,7 @@ class Listing:
         self.user = user = rig.User(tpm, directory)
         self.directory = directory
         user.init()
-        user.p11tpm("token", "create", "--label", LABEL, "--pin-file", user.pin_file)
+        user.create_token(LABEL)
         rig.write_secret(directory / "p11tpm.conf", f"token = {LABEL}\npin-file = {user.pin_file}\n")
         for label, algorithm in KEYS.items():
             user.generate(algorithm, label)

@@ -60,8 +60,7 @@ class Machine:
         self.authority = authority
         self.settings_file = user.directory / "wpa.conf"
         self.errors = Errors(user)
-        pins = ("--pin-file", user.pin_file, "--so-pin-file", user.so_pin_file)
-        user.p11tpm("token", "create", "--label", "p11tpm", *pins)
+        user.create_token()
         for label, algorithm in keys.items():
             recipe = self._recipe({"p256": algorithm, "wifi": label})
             recipe.run(REQUEST)

@@ -65,10 +65,17 @@ class User:
         """Path of the PKCS#11 module."""
         return self.p11tpm("module").strip()
 
+    def create_token(self, label: str = "p11tpm") -> None:
+        """A token without keys."""
+        self.p11tpm("token", "create", "--label", label, *self._pins)
+
+    @property
+    def _pins(self) -> tuple[str | Path, ...]:
+        return "--pin-file", self.pin_file, "--so-pin-file", self.so_pin_file
+
     def init(self, label: str = "test", algorithm: str = "p256", key_label: str = "ssh") -> None:
         """A token with a first key."""
-        pins = ("--pin-file", self.pin_file, "--so-pin-file", self.so_pin_file)
-        self.p11tpm("init", "--label", label, *pins, "--algorithm", algorithm, "--key-label", key_label)
+        self.p11tpm("init", "--label", label, *self._pins, "--algorithm", algorithm, "--key-label", key_label)
 
     def init_keys(self, keys: Mapping[str, str]) -> None:
         """A token with these keys (labels and algorithms)."""
