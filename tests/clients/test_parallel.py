@@ -194,7 +194,7 @@ class Together:
 
 def new_keys(user: rig.User) -> None:
     """A token with the keys of ssh and of the CA; nginx's comes with its recipe."""
-    stepca.new_token(user)
+    user.create_token()
     for label, algorithm in KEYS.items():
         user.generate(algorithm, label)
     for settings in user.directory.glob("*.conf"):
