@@ -13,6 +13,7 @@ import rig
 from rig.errors import Errors
 from rig.p11_kit import P11Kit
 from rig.program import said
+from rig.recipe import Recipe
 
 KEY, ENROL, TRY = range(3)  # blocks of the recipe
 PASSPHRASE = "correct horse"
@@ -47,7 +48,7 @@ class Volume:
         key = rig.write_secret(user.directory / "passphrase", PASSPHRASE)
         said([CRYPTSETUP, "luksFormat", "-q", "--type", "luks2", *cheap, self.image, key], user.env, user.directory)
         user.env |= {"PASSWORD": PASSPHRASE, "PIN": user.pin}  # systemd takes them from there
-        self.recipe = user.recipe("cryptenroll", {"/dev/sdb1": self.image})
+        self.recipe = Recipe.of(user, "cryptenroll", {"/dev/sdb1": self.image})
 
     def enrol(self) -> None:
         self.recipe.run(KEY)

@@ -10,6 +10,7 @@ import pytest
 
 import rig
 from clients.test_openssh import add, check_silent, public_file, start_agent
+from rig.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +73,7 @@ def test_signed_file(user: rig.User, tmp_path: Path, label: str) -> None:
 
 
 def test_recipe(user: rig.User, work: Path) -> None:
-    recipe = user.recipe("git")
+    recipe = Recipe.of(user, "git")
     assert user.run("/usr/bin/ssh-add", "-e", user.module).returncode == 0
     for block in range(3):
         told = recipe.run(block, work)

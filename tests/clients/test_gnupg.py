@@ -15,6 +15,7 @@ from rig.authority import Authority
 from rig.errors import Errors
 from rig.pinentry import Pinentry
 from rig.program import openssl, said
+from rig.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +36,7 @@ class Mail:
         self.pinentry = Pinentry(home, user.pin)
         user.create_token()
         user.env["HOME"] = str(home)
-        self._recipe = user.recipe("gnupg", {"rsa3072": "rsa2048"})
+        self._recipe = Recipe.of(user, "gnupg", {"rsa3072": "rsa2048"})
         settings = home / ".gnupg"
         settings.mkdir(mode=0o700)
         self._recipe.run(KEY, home)

@@ -10,6 +10,7 @@ import pytest
 import rig
 from rig.process import free_port
 from rig.program import openssl, ours, said
+from rig.recipe import Recipe
 from rig.service import Service
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class GnuTls:
         self.directory = directory
         self.port = free_port()
         user.create_token()
-        self.recipe = user.recipe("gnutls", {"5556": str(self.port)})
+        self.recipe = Recipe.of(user, "gnutls", {"5556": str(self.port)})
         (directory / "web.cfg").write_text(self.recipe.text(TEMPLATE))
         self.recipe.run(KEYS, directory)
         new = ("--generate-privkey=rsa", "--bits=2048", "--label=rsa", "--outfile=rsa.pub")

@@ -13,6 +13,7 @@ import pytest
 import rig
 from rig.process import free_port
 from rig.program import Pkcs12, openssl, ours, said
+from rig.recipe import Recipe
 from rig.service import Service
 
 if TYPE_CHECKING:
@@ -289,7 +290,7 @@ def test_recipe(tabrmd: rig.Tabrmd, new_user: type[rig.User], program: Path, tmp
     user = new_user(tabrmd, tmp_path)
     user.create_token()
     port = free_port()
-    recipe = user.recipe("java", {"/etc/p11tpm": tmp_path, "-jar server.jar": f"-cp {program} Tls serve {port}"})
+    recipe = Recipe.of(user, "java", {"/etc/p11tpm": tmp_path, "-jar server.jar": f"-cp {program} Tls serve {port}"})
     config, make, provider, serve = range(4)
     write(tmp_path, "java.cfg", recipe.text(config))
     write(tmp_path, "java.security", recipe.text(provider))

@@ -17,6 +17,7 @@ import pytest
 import rig
 from rig.process import answers, free_port, wait_until
 from rig.program import Pkcs12, openssl, ours, said
+from rig.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -236,7 +237,7 @@ def test_recipe(tpm: rig.Tabrmd, new_user: type[rig.User], tmp_path: Path) -> No
     profile.mkdir(parents=True)
     said(["/usr/bin/certutil", "-N", "-d", f"sql:{profile}", "--empty-password"], user.env, tmp_path)
     port = str(free_port())
-    recipe = user.recipe("nss", {"4433": port})
+    recipe = Recipe.of(user, "nss", {"4433": port})
     common, firefox, policy, request, log_in = range(5)
     for block, database in ((common, tmp_path / ".pki" / "nssdb"), (firefox, profile)):
         recipe.run(block)

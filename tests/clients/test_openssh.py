@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rig
+from rig.recipe import Recipe
 from rig.sshd import make_key
 
 if TYPE_CHECKING:
@@ -283,7 +284,7 @@ def test_recipe(newcomer: rig.User, tmp_path: Path) -> None:
             """
         config.write_text(usual)
         home = {"ssh host.": f"ssh -F {config} host.", ".ssh/authorized_keys": sshd.directory / "authorized_keys"}
-        recipe = newcomer.recipe("ssh", home)
+        recipe = Recipe.of(newcomer, "ssh", home)
         recipe.run(0)
         sshd.authorize(newcomer.public_key("laptop"))
         config.write_text(usual + recipe.text(1))

@@ -8,6 +8,7 @@ import pytest
 
 import rig
 from clients.test_openssh import add, by_agent, check_silent, check_welcome, provider, public_file, start_agent
+from rig.recipe import Recipe
 from rig.sshd import current_user, make_key
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def test_recipe(user: rig.User, tmp_path: Path) -> None:
         make_key(tmp_path / name)
     known = tmp_path / "known_hosts"
     me = current_user()
-    recipe = user.recipe("ssh-ca", {"alice": me, "/etc/ssh": tmp_path, "~/.ssh/known_hosts": known})
+    recipe = Recipe.of(user, "ssh-ca", {"alice": me, "/etc/ssh": tmp_path, "~/.ssh/known_hosts": known})
     for block in (0, 1, 3):
         recipe.run(block, tmp_path)
     host_key = tmp_path / "ssh_host_ed25519_key"

@@ -17,6 +17,7 @@ import rig
 from clients.test_openssh import check_welcome, public_file
 from rig.confined import confined
 from rig.process import wait_until
+from rig.recipe import Recipe
 from rig.sshd import make_key
 
 if TYPE_CHECKING:
@@ -100,11 +101,11 @@ def pin_from(file: Path) -> str:
     return f"[Service]\nStandardInput=file:{file}\n"
 
 
-def set_up(user: rig.User, directory: Path) -> tuple[rig.Recipe, str, str]:
+def set_up(user: rig.User, directory: Path) -> tuple[Recipe, str, str]:
     """The recipe, its first block done; the public host keys in a file and in the token."""
     user.init()
     file_key = make_key(directory / "ssh_host_ed25519_key").with_suffix(".pub").read_text()
-    recipe = user.recipe("ssh-host", {"/etc/ssh": directory, PLACE: directory / "run"})
+    recipe = Recipe.of(user, "ssh-host", {"/etc/ssh": directory, PLACE: directory / "run"})
     recipe.run(0)
     return recipe, file_key, (directory / "ssh_host_tpm_key.pub").read_text()
 

@@ -9,6 +9,7 @@ import pytest
 import rig
 from rig.process import free_port
 from rig.program import ours, said
+from rig.recipe import Recipe
 from rig.service import Service
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Tls:
         self.directory = directory
         self.port = free_port()
         user.create_token()
-        self.recipe = user.recipe("openssl", {"4433": str(self.port)})
+        self.recipe = Recipe.of(user, "openssl", {"4433": str(self.port)})
         self.recipe.run(KEYS, directory)
         user.env["PKCS11_MODULE_PATH"] = user.module
 

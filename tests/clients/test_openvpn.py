@@ -11,6 +11,7 @@ from rig.authority import Authority
 from rig.errors import Errors
 from rig.network import FAR, Network
 from rig.openvpn import CONNECTED, INSIDE, Gateway, OpenVpn
+from rig.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ class Office:
             "vpn.example.com": FAR,
             "--label vpn": f"--label vpn --algorithm {algorithm}",
         }
-        self.recipe = user.recipe("openvpn", places)
+        self.recipe = Recipe.of(user, "openvpn", places)
         self.recipe.run(REQUEST, directory)
         self.authority.certify(directory / "laptop.csr")
         self.recipe.run(SETTINGS, directory)

@@ -9,6 +9,7 @@ import pytest
 import rig
 from rig.authority import Authority
 from rig.errors import Errors
+from rig.recipe import Recipe
 
 REQUEST, IMPORT, SIGN = range(3)  # blocks of the recipe
 ALGORITHMS = {"rsa": "rsa3072", "ec": "p256"}
@@ -36,7 +37,7 @@ class Publisher:
         user.create_token()
         authority = Authority(user.directory)
         places = {"/etc/ssl/certs/ca-certificates.crt": authority.certificate, "rsa3072": algorithm}
-        self._recipe = user.recipe("osslsigncode", places)
+        self._recipe = Recipe.of(user, "osslsigncode", places)
         self._recipe.run(REQUEST)
         authority.certify(user.directory / "code.csr", EXTENSION)
         self._recipe.run(IMPORT)

@@ -16,6 +16,7 @@ import rig
 from rig.p11_kit import P11Kit
 from rig.process import answers, wait_until
 from rig.program import openssl, ours, said
+from rig.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +58,7 @@ def owner(tpm: rig.Tabrmd, new_user: type[rig.User], tmp_path_factory: pytest.Te
 @pytest.fixture(params=["module", "remote"])
 def settings(owner: rig.User, tmp_path: Path, request: pytest.FixtureRequest) -> P11Kit:
     """What `make install` writes, and what the recipe puts in its place."""
-    texts = {"module": f"module: {owner.module}\n", "remote": owner.recipe("p11-kit").text(REMOTE)}
+    texts = {"module": f"module: {owner.module}\n", "remote": Recipe.of(owner, "p11-kit").text(REMOTE)}
     return P11Kit(owner.env, tmp_path, texts[request.param])
 
 
@@ -68,7 +69,7 @@ class Server:
         self.user = user
         self.runtime = runtime
         self.socket = runtime / "p11-kit" / "pkcs11"
-        (command,) = re.findall("^ExecStart=(.*)$", user.recipe("p11-kit").text(UNIT), re.MULTILINE)
+        (command,) = re.findall("^ExecStart=(.*)$", Recipe.of(user, "p11-kit").text(UNIT), re.MULTILINE)
         self._command = shlex.split(command.replace("%t", str(runtime)))
         self.env = rig.clean_env(XDG_RUNTIME_DIR=str(runtime), P11_KIT_SERVER_ADDRESS=f"unix:path={self.socket}")
         self.start()
@@ -134,7 +135,7 @@ def check_signature(label: str, public: Path, directory: Path, *command: str | P
 
 
 def test_list_modules(owner: rig.User, settings: P11Kit, tmp_path: Path) -> None:
-    block = owner.recipe("p11-kit").blocks[LIST]["text"]
+    block = Recipe.of(owner, "p11-kit").blocks[LIST]["text"]
     told = said(settings.command("/bin/sh", "-euc", block), settings.env, tmp_path)
     assert re.search(r"^ *token: p11tpm$", told, re.MULTILINE), told
 
@@ -156,13 +157,13 @@ def test_proxy_refuses_a_wrong_pin(settings: P11Kit, tpm: rig.Tabrmd, tmp_path: 
 
 def test_the_unit_is_one(owner: rig.User, tmp_path: Path) -> None:
     unit = tmp_path / "p11-kit-server.service"
-    unit.write_text(owner.recipe("p11-kit").text(UNIT))
+    unit.write_text(Recipe.of(owner, "p11-kit").text(UNIT))
     env = rig.clean_env(XDG_RUNTIME_DIR=str(tmp_path))
     assert said(["/usr/bin/systemd-analyze", "verify", "--man=no", "--user", unit], env, tmp_path) == ""
 
 
 def test_server_lists_its_objects(server: Server, tmp_path: Path) -> None:
-    recipe = server.user.recipe("p11-kit")
+    recipe = Recipe.of(server.user, "p11-kit")
     told = said(["/bin/sh", "-euc", recipe.blocks[CLIENT]["text"]], server.env, tmp_path)
     assert sorted(re.findall(r"label: +(\w+)", told)) == sorted(KEYS)
 

@@ -10,6 +10,7 @@ import rig
 from rig.errors import Errors
 from rig.process import free_port
 from rig.program import openssl, said
+from rig.recipe import Recipe
 from rig.service import Service
 
 SETTINGS, KEY, SERVER = range(3)  # blocks of the recipe
@@ -36,7 +37,7 @@ class Host:
             "4433": str(self.port),
             "--label web": f"--label web --algorithm {algorithm}",
         }
-        self.recipe = user.recipe("pkcs11-provider", places)
+        self.recipe = Recipe.of(user, "pkcs11-provider", places)
         self.settings.write_text(self.recipe.text(SETTINGS))
         self.recipe.run(KEY)
         (self.directory / "data").write_text("what is signed\n")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rig.program import said
+from rig.recipe import Recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,7 +131,7 @@ def run(user: rig.User, directory: Path, program: str, *arguments: str) -> str:
 
 def test_recipe(owner: rig.User, tmp_path: Path) -> None:
     """A key that one library has made is used by the other one: each says that its signature is good, and no more."""
-    recipe = owner.recipe("python")
+    recipe = Recipe.of(owner, "python")
     for block in PROGRAMS.values():
         assert run(owner, tmp_path, recipe.text(block)) == "True\n"
 

@@ -22,6 +22,7 @@ from rig.confined import confined
 from rig.process import clean_env, free_port
 from rig.program import openssl, said
 from rig.provisioner import Provisioner
+from rig.recipe import Recipe
 from rig.resolver import Resolver
 from rig.stepca import ROOT, StepCa, settings
 
@@ -164,7 +165,7 @@ def test_recipe_and_acme(new_user: type[rig.User], tmp_path: Path) -> None:
             "ca.example.com:9000": f"localhost:{port}",
             "ca.example.com": "localhost",
         }
-        recipe = rig.Recipe(user, reader.recipe("step-ca").blocks, places)
+        recipe = Recipe(user, Recipe.of(reader, "step-ca").blocks, places)
         recipe.run(1)
         records = tmp_path / "records"
         with Resolver(records) as resolver:

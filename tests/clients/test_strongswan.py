@@ -14,6 +14,7 @@ from rig.errors import Errors
 from rig.network import FAR, Network
 from rig.process import write_secret
 from rig.program import openssl
+from rig.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ class Office:
             "10.1.0.0/16": "198.19.0.0/24",
             "--label vpn": f"--label vpn --algorithm {algorithm}",
         }
-        self.recipe = user.recipe("strongswan", places)
+        self.recipe = Recipe.of(user, "strongswan", places)
         plugin = directory / "plugin.conf"
         plugin.write_text(self.recipe.text(PLUGIN))
         self._settings = f"include /etc/strongswan.conf\ninclude {plugin}\n"

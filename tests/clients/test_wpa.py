@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rig
-from p11tpm.cli.recipe import Recipe
+from p11tpm.cli import recipe
 from rig.authority import Authority
 from rig.errors import Errors
 from rig.hostapd import Hostapd
 from rig.process import wait_until
 from rig.program import said
+from rig.recipe import Recipe
 from rig.supplicant import NO_KEY, Supplicant
 from rig.wire import Wire
 
@@ -71,12 +72,12 @@ class Machine:
         name, _, value = self.recipe.text(UNIT).partition("Environment=")[2].strip().partition("=")
         self.env = {**user.env, name: value}
 
-    def _recipe(self, changes: dict[str, str] | None = None) -> rig.Recipe:
+    def _recipe(self, changes: dict[str, str] | None = None) -> Recipe:
         places = {
             "/run/wpa_supplicant": self.user.directory / "s",
             "/etc/ssl/certs/company.pem": self.authority.certificate,
         }
-        return self.user.recipe("wpa_supplicant", {**places, **(changes or {})})
+        return Recipe.of(self.user, "wpa_supplicant", {**places, **(changes or {})})
 
     def wired(self, label: str = "wifi", version: str = "TLS 1.2") -> str:
         """The recipe's settings; TLS 1.3 is what has to be asked for."""
@@ -253,7 +254,7 @@ def test_wrong_pin_in_many_processes(own_machine: Machine, tabrmd: rig.Tabrmd, r
 
 def test_unit(tmp_path: Path) -> None:
     """Systemd takes what the recipe adds to the unit."""
-    added = Recipe("wpa_supplicant", {"MODULE": "/usr/local/lib/pkcs11/p11tpm.so"}).blocks[UNIT][2]
+    added = recipe.Recipe("wpa_supplicant", {"MODULE": "/usr/local/lib/pkcs11/p11tpm.so"}).blocks[UNIT][2]
     place = tmp_path / "wpa_supplicant.service.d"
     place.mkdir()
     (place / "p11tpm.conf").write_text(added)

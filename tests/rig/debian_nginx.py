@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rig.process import Process, free_port, wait_until
 from rig.readable import readable
+from rig.recipe import Recipe
 
 if TYPE_CHECKING:
     from rig.user import User
@@ -74,7 +75,7 @@ class DebianNginx:
             "p256": algorithm,
             "www-data": "www-data" if os.getuid() == 0 else grp.getgrgid(os.getgid()).gr_name,
         }
-        recipe = self.user.recipe("nginx", places)
+        recipe = Recipe.of(self.user, "nginx", places)
         recipe.run(0)
         recipe.run(1)
         self.certificate = etc / "web.pem"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pexpect
 
@@ -33,6 +34,12 @@ class Recipe:
         for name in sorted(places, key=len, reverse=True):
             if not self._replace(name, str(places[name])):
                 raise KeyError(name)
+
+    @classmethod
+    def of(cls, user: User, name: str, places: Mapping[str, str | Path] | None = None) -> Self:
+        """The recipe `name` for the token that `user` has."""
+        told = user.p11tpm("recipe", name, "--json", "--pin-file", user.pin_file)
+        return cls(user, json.loads(told), places or {})
 
     def _replace(self, name: str, place: str) -> int:
         found = sum(block["text"].count(name) for block in self.blocks)

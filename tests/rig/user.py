@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from rig.askpass import Askpass
 from rig.process import clean_env, write_secret
-from rig.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,11 +95,6 @@ class User:
         """The public key in a file that openssl reads."""
         path.write_text(self.p11tpm("key", "public", label, "--format", "pem"))
         return path
-
-    def recipe(self, name: str, places: Mapping[str, str | Path] | None = None) -> Recipe:
-        """The recipe `name` for this user's token. `places` changes names of the real world to those of a test."""
-        values = ("--pin-file", self.pin_file)
-        return Recipe(self, json.loads(self.p11tpm("recipe", name, "--json", *values)), places or {})
 
     def tokens(self) -> list[dict[str, Any]]:
         """What `p11tpm token list` knows."""
