@@ -8,7 +8,7 @@ import posix
 import sys
 from time import monotonic, sleep, time_ns
 
-from p11tpm import files, schema
+from p11tpm import files, schema, system
 from p11tpm.ck import CKR
 from p11tpm.error import Error, rv_of
 from p11tpm.late import loading
@@ -39,7 +39,7 @@ PRAGMA secure_delete=ON;
 _QUIET = 3_000_000_000
 _NEVER = (0, 0)
 
-_FULL, _BUSY, _READONLY, _NOMEM, _FOREIGN_KEY = 13, 5, 8, 7, 787
+_FULL, _BUSY, _READONLY, _NOMEM, _FOREIGN_KEY, _NOT_A_DATABASE = 13, 5, 8, 7, 787, 26
 _MEANINGS = {  # primary and extended result codes of SQLite, https://www.sqlite.org/rescode.html
     3: (CKR.TOKEN_WRITE_PROTECTED, "no permission"),
     _BUSY: (CKR.FUNCTION_FAILED, "another program has kept it locked for too long"),
@@ -55,7 +55,7 @@ _MEANINGS = {  # primary and extended result codes of SQLite, https://www.sqlite
     1544: (CKR.TOKEN_WRITE_PROTECTED, "its directory can not be written to"),
     18: (CKR.DEVICE_MEMORY, "a value is too long"),
     _FOREIGN_KEY: (CKR.TOKEN_NOT_PRESENT, "the token was deleted"),
-    26: (CKR.DEVICE_ERROR, "the file is damaged or no store: restore a backup"),
+    _NOT_A_DATABASE: (CKR.DEVICE_ERROR, "the file is damaged, or is not a store of p11tpm: restore a backup"),
 }
 
 _abandoned: list[object] = []
@@ -108,9 +108,10 @@ class Database:
         """Give what `work` answers, after what it wrote is on the disk as a whole; nothing is written if it raises."""
 
         def transaction() -> Result:
+            connection = self._current()
             if not self.writable:
                 raise Error(CKR.TOKEN_WRITE_PROTECTED, f"the store {self.path} can not be written to")
-            connection = self._current() or self._create()
+            connection = connection or self._create()
             result = _written(connection, work)
             self._version = len(schema.MIGRATIONS)
             return result
@@ -192,9 +193,13 @@ class Database:
     def _current(self) -> Connection | None:
         try:
             status = posix.lstat(self.path)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             self.close()
             return None
+        except NotADirectoryError:
+            self.close()
+            why = f"{self.directory} is not a directory: set 'store' to the one that {NAME} is to be in"
+            raise Error(CKR.DEVICE_ERROR, why) from None
         file = (status.st_dev, status.st_ino)
         self._status = (status.st_mtime_ns, status.st_ctime_ns)
         if self._connection is None or file != self._file:
@@ -208,17 +213,47 @@ class Database:
     def _open(self) -> Connection:
         files.check_directory(self.directory)
         files.check_file(self.path)
-        quoted = self.path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-        connection: Connection = _sqlite().connect(  # mode=rw creates nothing, and is read-only where the file is
-            f"file:{quoted}?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False
-        )
+        known = self._is_known()
+        connection = self._connected("mode=rw")  # creates nothing, and is read-only where the file is
         try:
             connection.executescript(_PRAGMAS)
+            if not known:
+                self._require_store(connection)
             self._look(connection)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _connected(self, how: str) -> Connection:
+        quoted = self.path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        connection: Connection = _sqlite().connect(
+            f"file:{quoted}?{how}", uri=True, timeout=0, isolation_level=None, check_same_thread=False
+        )
+        return connection
+
+    def _is_known(self) -> bool:
+        """Look for the mark of a store without locks and journals: SQLite may write to a database that it reads.
+
+        It would undo what another program had begun, and move its write-ahead log into its file. False if the file can
+        not be read so: another process is writing to it, or was interrupted, and SQLite has to look under its lock.
+        """
+        connection = self._connected("immutable=1")
+        try:
+            self._require_store(connection)
+        except Exception as error:
+            code = getattr(error, "sqlite_errorcode", None)
+            if code is None or (code == _NOT_A_DATABASE and not system.exists(f"{self.path}-journal")):
+                raise
+            return False
+        finally:
+            connection.close()
+        return True
+
+    def _require_store(self, connection: Connection) -> None:
+        if not schema.is_store(connection):
+            why = f"{self.path} is the database of another program: set 'store' to a directory of its own"
+            raise Error(CKR.DEVICE_ERROR, why)
 
     def _look(self, connection: Connection) -> int:
         """Read the schema's version; tables of an older version are brought up to date, an empty file is left alone."""

@@ -1,7 +1,9 @@
 """The tables of the store, and the steps from one version of them to the next.
 
 A step is a list of statements and is never changed once it was released: a change is a new step. The version is
-SQLite's `user_version`, which is part of the transaction that makes the step.
+SQLite's `user_version`, which is part of the transaction that makes the step. Its `application_id` tells a store from
+the databases of other programs. Formats 1 and 2 began without it: it is no step, which would keep older programs out,
+and a store that only may be read would never get it. The first write to such a store adds it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from sqlite3 import Connection
+
+APPLICATION_ID = 0x70313174  # "p11t"; in the header of the file, https://www.sqlite.org/fileformat.html clause 1.3.10
+_TABLES = {"token", "object", "attribute", "failure"}
 
 # An identifier is never used again (AUTOINCREMENT), so what a program remembers never names another object.
 # An attribute repeats its object's token, which lets one index answer a search whatever other tokens hold.
@@ -79,9 +84,23 @@ def version(connection: Connection) -> int:
     return int(found)
 
 
+def is_store(connection: Connection) -> bool:
+    """Say whether a database is a store, or an empty file that may become one."""
+    (mark,) = connection.execute("PRAGMA application_id").fetchone()
+    if mark:
+        return bool(mark == APPLICATION_ID)
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type='table'")}
+    return not pages or (found > 0 and tables >= _TABLES)
+
+
 def migrate(connection: Connection) -> None:
-    """Bring the tables up to date, within the transaction that is open."""
+    """Bring the tables and the mark of a store up to date, within the transaction that is open."""
     found = version(connection)
+    (mark,) = connection.execute("PRAGMA application_id").fetchone()
+    if not mark:
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
     for number, step in enumerate(MIGRATIONS[found:], found + 1):
         for statement in step:
             connection.execute(statement)

@@ -16,6 +16,7 @@ from p11tpm.ck import CKA, CKR, CKU
 from p11tpm.cli import module
 from p11tpm.cli.machine import Machine
 from p11tpm.cli.output import as_text, example, json_option, print_json, printable
+from p11tpm.config import Config
 from p11tpm.error import Error
 from p11tpm.pinfile import PinFile
 from p11tpm.tpm import Srk, Tpm
@@ -23,7 +24,6 @@ from p11tpm.tpm import Srk, Tpm
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from p11tpm.config import Config
     from p11tpm.token import Token
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
@@ -71,9 +71,14 @@ def doctor(*, as_json: bool) -> int:
 def _findings() -> Iterator[Finding]:
     yield _module()
     try:
-        machine = Machine()
+        config = Config.load()
     except Error as error:
-        yield Finding("configuration and store", WRONG, error.why, "see conf.example for what may be set, and how")
+        yield Finding("configuration", WRONG, error.why, "see conf.example for what may be set, and how")
+        return
+    try:
+        machine = Machine(config)
+    except Error as error:
+        yield Finding("store", WRONG, error.why, f"see that the 'store' {config.store} is p11tpm's own")
         return
     with machine:
         yield _store(Path(machine.config.store))

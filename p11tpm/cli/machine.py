@@ -40,8 +40,8 @@ token_option = click.option(
 class Machine:
     """Configuration, store and tokens of this user on this machine; a context that frees the TPM at its end."""
 
-    def __init__(self) -> None:
-        self.config = Config.load()
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or Config.load()
         self.store = Store(self.config.store)
         self.tokens = Token.open_all(self.config, self.store)
 

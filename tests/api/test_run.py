@@ -1,8 +1,11 @@
 """A run of the library: C_Initialize in every legal form, what it says of itself, its slots."""
 
 import os
+import sqlite3
+from contextlib import closing
 
 import pytest
+from ciphers import fails
 from cryptoki import Cryptoki, Rv
 
 from p11tpm.ck import CKF, CKR
@@ -114,3 +117,22 @@ def test_thirty_runs_in_one_process(token):
         token.finalize()
         token.initialize()
         assert len(token.slots()) == 1
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_database_of_another_program_is_named_in_the_log(module_path, tmp_path):
+    """Where the store should be; nothing is written into it, whatever a program asks for."""
+    log, file = tmp_path / "log", tmp_path / "store" / "p11tpm.db"
+    file.parent.mkdir(mode=0o700)
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("CREATE TABLE nssPublic (id PRIMARY KEY, a0)")
+    file.chmod(0o600)
+    before = (file.read_bytes(), file.stat().st_mtime_ns)
+    (tmp_path / "p11tpm.conf").write_text(f"log = {log}\n")
+    run = Cryptoki(module_path)
+    run.initialize()
+    fails(CKR.DEVICE_ERROR, run.slots)
+    fails(CKR.DEVICE_ERROR, run.init_token, 1, b"so-secret", "mine")
+    run.finalize()
+    assert f"C_GetSlotList: CKR_DEVICE_ERROR: {file} is the database of another program" in log.read_text()
+    assert (file.read_bytes(), file.stat().st_mtime_ns, list(file.parent.iterdir())) == (*before, [file])

@@ -89,7 +89,7 @@ def test_a_store_that_a_group_may_read(cli, store):
 
 def test_a_store_that_others_may_write_to(cli, store):
     store.chmod(0o777)
-    the_only_wrong(cli("doctor", "--json"), "configuration and store")
+    the_only_wrong(cli("doctor", "--json"), "store")
 
 
 def test_no_tpm(cli, host_env, tmp_path):

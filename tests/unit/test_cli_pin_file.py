@@ -101,7 +101,7 @@ def test_a_file_that_can_not_be_used_is_said(cli):
 def test_one_pin_for_all_tokens_is_refused(cli):
     cli.settings("token = *\n")
     failed(cli("token", "list"), "'pin-file' .* is the PIN of one token, 'token = \\*' shows all")
-    wrong = findings(cli("doctor", "--json"))["configuration and store"]
+    wrong = findings(cli("doctor", "--json"))["configuration"]
     assert (wrong["state"], "'token = *'" in wrong["text"]) == ("wrong", True)
 
 
