@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 NULL = ffi.NULL
 LONGEST = 1 << 30  # bytes: no host has a longer piece of data in memory and means it
 MOST_ATTRIBUTES = 1024
-LONGEST_PARAMETER = 1 << 16
 LONGEST_POINTED = 1 << 26  # bytes that a parameter points to: associated data, labels, points
 Ptr = object
 
@@ -159,11 +158,10 @@ def _write_attribute(entry: Any, value: bytes) -> None:
 
 
 def read_mechanism(mechanism: Any) -> Given:
-    """Copy a mechanism: its type and its parameter, which the host may free as soon as the call returns."""
+    """Give a mechanism: of its parameter, which the host may free after the call, nothing is read yet."""
     required(mechanism)
-    parameter, length = mechanism.pParameter, mechanism.ulParameterLen
-    data = read_bytes(parameter, length, LONGEST_PARAMETER, CKR.MECHANISM_PARAM_INVALID)
-    return Given(mechanism.mechanism, data if parameter != NULL else None, _fetch)
+    address = int(ffi.cast("uintptr_t", mechanism.pParameter))
+    return Given(mechanism.mechanism, address, mechanism.ulParameterLen, _fetch)
 
 
 def _fetch(address: int, length: int) -> bytes:

@@ -106,7 +106,7 @@ class Mechanism:
     greatest key size of what is done in software, in the standard's unit.
     """
 
-    __slots__ = ("_parameter", "_sizes", "digest", "does", "form", "keys", "type")
+    __slots__ = ("_sizes", "digest", "does", "form", "keys", "parameter", "type")
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class Mechanism:
         self.does = does
         self.form = form
         self.digest = digest
-        self._parameter = parameter
+        self.parameter = parameter
         self._sizes = sizes
 
     @property
@@ -157,7 +157,7 @@ class Mechanism:
 
     def params(self, given: Given) -> Any:
         """Decode the mechanism's parameter; CKR_MECHANISM_PARAM_INVALID if it is not what the mechanism takes."""
-        return self._parameter(given, self.digest)
+        return self.parameter(given, self.digest)
 
     def sizes(self, capabilities: tuple[str, ...]) -> tuple[int, ...]:
         """Give the key sizes that a token has for the mechanism, or the least and the greatest; empty: none at all."""

@@ -45,6 +45,8 @@ DERIVATIONS = {  # CKD: hash of the key derivation function, None for the bare s
 }
 AES_BLOCK = 16  # bytes
 DES_BLOCK = 8
+_LONGEST_INITIAL_VALUE = 8
+_LONGEST_PUBLIC_VALUE = 1 << 16  # a number as long as any prime of DH, with zeros before it
 
 
 def refused(why: str) -> Error:
@@ -53,44 +55,61 @@ def refused(why: str) -> Error:
 
 
 class Given:
-    """A mechanism as the host gives it: its `type`, and the bytes of its `parameter`, None if it is NULL.
+    """A mechanism as the host gives it: its `type`, and where its parameter is, of `length` bytes.
 
-    What the parameter points to is read by `fetch(address, length)`, which must happen before the call returns.
+    The parameter, and what that points to, is read only when the mechanism is known to take one: hosts leave the
+    address and the length unset otherwise. `fetch(address, length)` reads; it must happen before the call returns.
     """
 
-    __slots__ = ("_fetch", "parameter", "type")
+    __slots__ = ("_address", "_fetch", "length", "type")
 
     def __init__(
-        self, type_: int, parameter: bytes | None = None, fetch: Callable[[int, int], bytes] | None = None
+        self, type_: int, address: int = 0, length: int = 0, fetch: Callable[[int, int], bytes] | None = None
     ) -> None:
         self.type = type_
-        self.parameter = parameter
+        self.length = length
+        self._address = address
         self._fetch = fetch
 
     def numbers(self, count: int, name: str) -> list[int]:
         """Read a structure of `count` members of 8 bytes; CKR_MECHANISM_PARAM_INVALID if it is not that long."""
-        parameter = self.parameter
-        if parameter is None or len(parameter) != 8 * count:
-            raise refused(f"the mechanism needs a {name}")
-        return [int.from_bytes(parameter[at : at + 8], "little") for at in range(0, 8 * count, 8)]
+        return split(self.exactly(8 * count, f"a {name}"))
+
+    def exactly(self, length: int, name: str) -> bytes:
+        """Read a parameter of `length` bytes; CKR_MECHANISM_PARAM_INVALID if it is NULL or not that long."""
+        if self.length != length:
+            raise refused(f"the mechanism needs {name} of {length} bytes")
+        return self.pointed(self._address, length)
+
+    def up_to(self, longest: int) -> bytes:
+        """Read a parameter of at most `longest` bytes; NULL is none at all, whatever the length."""
+        if not self._address:
+            return b""
+        if self.length > longest:
+            raise refused(f"the mechanism takes at most {longest} bytes")
+        return self.pointed(self._address, self.length)
 
     def pointed(self, address: int, length: int) -> bytes:
         """Read what a member points to; CKR_MECHANISM_PARAM_INVALID for NULL with a length, or an absurd length."""
         if not length:
             return b""
         if not address or self._fetch is None:
-            raise refused("a pointer in the mechanism's parameter is NULL")
+            raise refused("the mechanism's parameter, or a pointer in it, is NULL")
         return self._fetch(address, length)
 
 
+def split(members: bytes) -> list[int]:
+    """Give the members of a structure, each of 8 bytes."""
+    return [int.from_bytes(members[at : at + 8], "little") for at in range(0, len(members), 8)]
+
+
 class NoParameter:
-    """The parameter of a mechanism that takes none."""
+    """The parameter of a mechanism that takes none: what the host has there instead is not looked at."""
 
     __slots__ = ()
 
-    def __init__(self, given: Given, _digest: str | None = None) -> None:
-        if given.parameter:
-            raise refused("the mechanism takes no parameter")
+    def __init__(self, _given: Given, _digest: str | None = None) -> None:
+        pass
 
 
 class PssParams:
@@ -143,9 +162,10 @@ class PublicValue:
     __slots__ = ("number",)
 
     def __init__(self, given: Given, _digest: str | None = None) -> None:
-        if not given.parameter:
+        value = given.up_to(_LONGEST_PUBLIC_VALUE)
+        if not value:
             raise refused("the mechanism needs the other side's public value")
-        self.number = int.from_bytes(given.parameter, "big")
+        self.number = int.from_bytes(value, "big")
 
 
 class Iv:
@@ -155,9 +175,7 @@ class Iv:
     block = AES_BLOCK
 
     def __init__(self, given: Given, _digest: str | None = None) -> None:
-        if given.parameter is None or len(given.parameter) != self.block:
-            raise refused(f"the mechanism needs an initialisation vector of {self.block} bytes")
-        self.iv = given.parameter
+        self.iv = given.exactly(self.block, "an initialisation vector")
 
 
 class DesIv(Iv):
@@ -168,12 +186,12 @@ class DesIv(Iv):
 
 
 class WrapIv:
-    """The initial value of AES key wrapping: 8 bytes, 4 with padding (clause 2.14); empty for the standard one."""
+    """The initial value of AES key wrapping: 8 bytes, 4 with padding (clause 2.14); NULL or empty: the standard one."""
 
     __slots__ = ("iv",)
 
     def __init__(self, given: Given, _digest: str | None = None) -> None:
-        self.iv = given.parameter or b""
+        self.iv = given.up_to(_LONGEST_INITIAL_VALUE)
 
 
 class CtrParams:
@@ -182,9 +200,7 @@ class CtrParams:
     __slots__ = ("bits", "block")
 
     def __init__(self, given: Given, _digest: str | None = None) -> None:
-        parameter = given.parameter
-        if parameter is None or len(parameter) != 8 + AES_BLOCK:
-            raise refused("the mechanism needs a CK_AES_CTR_PARAMS")
+        parameter = given.exactly(8 + AES_BLOCK, "a CK_AES_CTR_PARAMS")
         self.bits = int.from_bytes(parameter[:8], "little")
         self.block = parameter[8:]
         if not 0 < self.bits <= 8 * AES_BLOCK:
@@ -200,7 +216,7 @@ class GcmParams:
     __slots__ = ("associated", "nonce", "tag_length")
 
     def __init__(self, given: Given, _digest: str | None = None) -> None:
-        members = 5 if len(given.parameter or b"") == 40 else 6
+        members = 5 if given.length == 40 else 6
         address, length, *_, aad, aad_length, bits = given.numbers(members, "CK_GCM_PARAMS")
         if bits % 8 or not 0 < bits <= 8 * AES_BLOCK or not length:
             raise refused("AES-GCM needs a nonce, and a tag of 8 to 128 bits")
@@ -257,11 +273,9 @@ class CbcData:
     block = AES_BLOCK
 
     def __init__(self, given: Given, _digest: str | None = None) -> None:
-        parameter, block = given.parameter, self.block
-        if parameter is None or len(parameter) != block + 16:
-            raise refused("the mechanism needs an initialisation vector, a pointer and a length")
-        self.iv = parameter[:block]
-        address, length = (int.from_bytes(parameter[at : at + 8], "little") for at in (block, block + 8))
+        parameter = given.exactly(self.block + 16, "an initialisation vector, a pointer and a length")
+        self.iv = parameter[: self.block]
+        address, length = split(parameter[self.block :])
         self.data = given.pointed(address, length)
 
 
@@ -273,7 +287,7 @@ class DesCbcData(CbcData):
 
 
 class HkdfParams:
-    """CK_HKDF_PARAMS: which steps, hash, salt and info (clause 2.58.2).
+    """CK_HKDF_PARAMS: which steps, hash, salt of the first step and info of the second (clause 2.58.2).
 
     `salt` is None for none; `salt_key` is the handle of a key whose value is the salt, 0 for none.
     """
@@ -281,13 +295,18 @@ class HkdfParams:
     __slots__ = ("digest", "expand", "extract", "info", "salt", "salt_key")
 
     def __init__(self, given: Given, _digest: str | None = None) -> None:
-        steps, hash_, kind, salt, salt_length, self.salt_key, info, info_length = given.numbers(8, "CK_HKDF_PARAMS")
+        steps, hash_, kind, salt, salt_length, salt_key, info, info_length = given.numbers(8, "CK_HKDF_PARAMS")
         self.extract, self.expand = bool(steps & 0xFF), bool(steps >> 8 & 0xFF)  # two CK_BBOOL, then padding
-        if hash_ not in HASHES or kind not in {1, 2, 4} or not (self.extract or self.expand):
-            raise refused("HKDF with an unknown hash or kind of salt, or without any step")
-        if kind == 4 and not self.salt_key:
-            raise refused("HKDF with the salt of a key that is not named")
+        if hash_ not in HASHES or not (self.extract or self.expand):
+            raise refused("HKDF with an unknown hash, or without any step")
         self.digest = HASHES[hash_]
-        self.salt = given.pointed(salt, salt_length) if kind == 2 else None  # CKF_HKDF_SALT_DATA
-        self.salt_key = self.salt_key if kind == 4 else 0  # CKF_HKDF_SALT_KEY
-        self.info = given.pointed(info, info_length)
+        if not self.extract:
+            kind = _NO_SALT
+        if kind not in {_NO_SALT, _SALT_DATA, _SALT_KEY} or (kind == _SALT_KEY and not salt_key):
+            raise refused("HKDF with an unknown kind of salt, or with the salt of a key that is not named")
+        self.salt = given.pointed(salt, salt_length) if kind == _SALT_DATA else None
+        self.salt_key = salt_key if kind == _SALT_KEY else 0
+        self.info = given.pointed(info, info_length) if self.expand else b""
+
+
+_NO_SALT, _SALT_DATA, _SALT_KEY = 1, 2, 4  # CKF_HKDF_SALT_NULL, _DATA, _KEY

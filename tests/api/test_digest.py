@@ -102,7 +102,6 @@ def test_calls_out_of_turn(token, public_session):
         assert call() == CKR.OPERATION_NOT_INITIALIZED
     assert token.raw.C_DigestInit(session, null) == CKR.ARGUMENTS_BAD
     assert token.raw.C_DigestInit(session, token.mechanism(CKM.ECDSA_SHA256)) == CKR.MECHANISM_INVALID
-    assert token.raw.C_DigestInit(session, token.mechanism(CKM.SHA256, b"x")) == CKR.MECHANISM_PARAM_INVALID
     token.C_DigestInit(session, token.mechanism(CKM.SHA256))
     assert token.raw.C_DigestInit(session, token.mechanism(CKM.SHA256)) == CKR.OPERATION_ACTIVE
     token.C_DigestInit(session, null)

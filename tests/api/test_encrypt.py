@@ -284,7 +284,6 @@ def test_ccm_as_cryptography_does_it(token, session, tag, length):
 IMPOSSIBLE = {
     "CBC without IV": (CKM.AES_CBC, b""),
     "CBC with a short IV": (CKM.AES_CBC_PAD, IV[:15]),
-    "ECB with an IV": (CKM.AES_ECB, IV),
     "CTR with too many bits": (CKM.AES_CTR, ctr(129, IV)),
     "CTR without bits": (CKM.AES_CTR, ctr(0, IV)),
     "GCM without IV": (CKM.AES_GCM, gcm(b"")),

@@ -83,7 +83,10 @@ CALLS = {
         lambda r, s, k, n: r.raw.C_SetAttributeValue(s, k, attribute(r, CKA.LABEL, 3, None), 1),
         CKR.ATTRIBUTE_VALUE_INVALID,
     ),
-    "parameter huge": (lambda r, s, k, n: sign_init(r, s, k, CKM.ECDSA, b"x", HUGE), CKR.MECHANISM_PARAM_INVALID),
+    "parameter huge": (
+        lambda r, s, k, n: sign_init(r, s, k, CKM.RSA_PKCS_PSS, b"x", HUGE),
+        CKR.MECHANISM_PARAM_INVALID,
+    ),
     "PIN huge": (lambda r, s, k, n: r.raw.C_SetPIN(s, b"1234", HUGE, b"12345", 5), CKR.PIN_LEN_RANGE),
     # wrong templates and parameters
     "type twice": (
@@ -108,7 +111,6 @@ CALLS = {
         ),
         CKR.ATTRIBUTE_VALUE_INVALID,
     ),
-    "parameter not wanted": (lambda r, s, k, n: sign_init(r, s, k, CKM.ECDSA, b"x"), CKR.MECHANISM_PARAM_INVALID),
     "no serial flag": (
         lambda r, s, k, n: r.raw.C_OpenSession(r.slots()[0], 2, n, n, r.ulong()),
         CKR.SESSION_PARALLEL_NOT_SUPPORTED,

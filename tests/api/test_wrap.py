@@ -139,6 +139,15 @@ def test_key_wrap_vectors(token, session, mechanism, kek, value, wrapped):
     assert token.get(session, again, CKA.VALUE) == value
 
 
+@pytest.mark.parametrize("mechanism", [CKM.AES_KEY_WRAP, CKM.AES_KEY_WRAP_PAD, CKM.AES_KEY_WRAP_KWP])
+def test_the_length_of_an_initial_value_that_is_not_there(token, session, mechanism):
+    by, key = created(token, session, KEK, AES), created(token, session, VALUE, GENERIC)
+    unset = token.mechanism(mechanism)
+    unset.ulParameterLen = 0x80000000
+    wrapped = token.bytes_of(lambda out, length: token.C_WrapKey(session, unset, by, key, out, length))
+    assert wrapped == token.wrap(session, by, key, mechanism)
+
+
 # -- RSA: the public operation in software, the private one in the TPM
 
 OAEP_SHA256 = rsa_padding.OAEP(rsa_padding.MGF1(hashes.SHA256()), hashes.SHA256(), b"label")
