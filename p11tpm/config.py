@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 SYSTEM = "/etc/p11tpm.conf"
 PIN_LONGEST = 128  # bytes
 _LONGEST = 65536  # bytes of a configuration file
+_BOM, _OF_UTF_16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+_WITH_CONTROL = "it has a control character: write text, each setting on a line of its own that ends in a line feed"
 _CREDENTIAL = "p11tpm.pin"
 _ALL = "*"
+
+
+class _Unusable(Exception):  # noqa: N818 - becomes an Error with the name of the file and the line's number
+    """A line that can not be used; says what to write instead, and nothing of what it says."""
 
 
 class Choice:
@@ -83,18 +89,16 @@ class Config:
         """
         environment: Mapping[str, str] = {} if _is_setuid() else system.environment()
         config = cls()
-        named = environment.get("P11TPM_CONF")
+        named = _absolute(environment, "P11TPM_CONF")
         if named:
-            config.read(_absolute("P11TPM_CONF", named), required=True)
+            config.read(named, required=True)
         else:
             config.read(SYSTEM)
             own = _base(environment, "XDG_CONFIG_HOME", ".config")
             if own:
                 config.read(f"{own}/p11tpm.conf")
-        config.tcti = environment.get("P11TPM_TCTI") or config.tcti
-        if environment.get("P11TPM_STORE"):
-            config.store = _absolute("P11TPM_STORE", environment["P11TPM_STORE"])
-        config.store = config.store or _default_store(environment)
+        config.tcti = _variable(environment, "P11TPM_TCTI") or config.tcti
+        config.store = _absolute(environment, "P11TPM_STORE") or config.store or _default_store(environment)
         config.find_credential(environment.get("CREDENTIALS_DIRECTORY", ""))
         if config.pin_file and config.token == _ALL:
             why = f"'pin-file' ({config.pin_file}) is the PIN of one token, 'token = *' shows all: name one as 'token'"
@@ -108,7 +112,11 @@ class Config:
             self.pin_file, self.pin_credential = path, True
 
     def read(self, path: str, *, required: bool = False) -> None:
-        """Take over the settings of one file, which may be missing unless it is `required`."""
+        """Take over the settings of one file, which may be missing unless it is `required`.
+
+        What can not be used is named by its line's number and never shown: the file may be another one than was meant,
+        such as the one with the PIN.
+        """
         try:
             content = files.read_checked(path, _LONGEST)
         except OSError as error:
@@ -117,25 +125,36 @@ class Config:
             if required:
                 raise Error(CKR.GENERAL_ERROR, f"{path}: there is no such file")
             return
+        if content.startswith(_OF_UTF_16):
+            raise Error(CKR.GENERAL_ERROR, f"{path}: it is UTF-16: write it as UTF-8")
         seen: set[str] = set()
-        for number, line in enumerate(content.split(b"\n"), 1):
+        lines = content.removeprefix(_BOM).replace(b"\r\n", b"\n").split(b"\n")
+        for number, line in enumerate(lines, 1):
             try:
                 self._take(line, seen)
-            except ValueError as error:  # also UnicodeDecodeError
+            except _Unusable as error:
                 raise Error(CKR.GENERAL_ERROR, f"{path}:{number}: {error}") from None
 
     def _take(self, line: bytes, seen: set[str]) -> None:
-        text = line.decode().strip()
+        try:
+            text = line.decode()
+        except UnicodeDecodeError:
+            raise _Unusable("it is not UTF-8 text: write it as UTF-8") from None
+        if _has_control(text.replace("\t", " ")):
+            raise _Unusable(_WITH_CONTROL)
+        text = text.strip()
         if not text or text.startswith("#"):
             return
         key, equals, value = text.partition("=")
         key, value = key.strip(), value.partition(" #")[0].strip()
         if key not in _SETTINGS:
-            raise ValueError(f"there is no setting '{key}'; there are {', '.join(_SETTINGS)}")
+            raise _Unusable(f"there is no such setting; there are {', '.join(_SETTINGS)}")
         if not equals or not value:
-            raise ValueError(f"write '{key} = value'")
+            raise _Unusable(f"write '{key} = value'")
+        if "\t" in value and key != "mechanisms":
+            raise _Unusable(_WITH_CONTROL)
         if key in seen:
-            raise ValueError(f"'{key}' is set twice in this file")
+            raise _Unusable(f"'{key}' is set twice in this file")
         seen.add(key)
         setattr(self, key.replace("-", "_").replace("pin_min_length", "pin_min"), _SETTINGS[key](value))
 
@@ -148,10 +167,10 @@ def _path(value: str) -> str:
     if value.startswith("~/"):
         home = _home({} if _is_setuid() else system.environment())
         if home is None:
-            raise ValueError("there is no home directory; write an absolute path")
+            raise _Unusable("there is no home directory; write an absolute path")
         return f"{home}/{value[2:]}"
     if not value.startswith("/"):
-        raise ValueError("write an absolute path, or one that starts with ~/")
+        raise _Unusable("write an absolute path, or one that starts with ~/")
     return system.normpath(value)
 
 
@@ -161,8 +180,8 @@ def _path_or_none(value: str) -> str:
 
 def _number(least: int, most: int) -> Callable[[str], int]:
     def read(value: str) -> int:
-        if not (value.isascii() and value.isdigit() and least <= int(value) <= most):
-            raise ValueError(f"write a number from {least} to {most}")
+        if not (value.isascii() and value.isdigit() and len(value) < 10 and least <= int(value) <= most):
+            raise _Unusable(f"write a number from {least} to {most}")
         return int(value)
 
     return read
@@ -172,7 +191,7 @@ def _word(*words: str, path: bool = False) -> Callable[[str], str]:
     def read(value: str) -> str:
         if value in words or (path and value.startswith("/")):
             return value
-        raise ValueError(f"write {', '.join(words)}{' or an absolute path' if path else ''}")
+        raise _Unusable(f"write {', '.join(words)}{' or an absolute path' if path else ''}")
 
     return read
 
@@ -182,13 +201,15 @@ def _mechanisms(value: str) -> Choice | None:
         return None
     words = value.replace(",", " ").split()
     denied = {word[0] in "-!" for word in words}
+    if not words:
+        raise _Unusable("write * or the names of mechanisms, as CKM_ECDSA")
     if len(denied) > 1:
-        raise ValueError("write the mechanisms that are wanted, or each that is not with a - before it; not both")
+        raise _Unusable("write the mechanisms that are wanted, or each that is not with a - before it; not both")
     names = [word.lstrip("-!") for word in words]
     known = {f"CKM_{name}": type_ for name, type_ in vars(CKM).items() if not name.startswith("_")}
-    for name in names:
+    for number, name in enumerate(names, 1):
         if name not in known:
-            raise ValueError(f"there is no mechanism '{name}'; they are listed in README.md, as CKM_ECDSA")
+            raise _Unusable(f"name {number} is not that of a mechanism; they are listed in README.md, as CKM_ECDSA")
     return Choice(frozenset(known[name] for name in names), denied=denied == {True})
 
 
@@ -213,10 +234,24 @@ def _is_setuid() -> bool:
     return bool(lib.secure())
 
 
-def _absolute(name: str, value: str) -> str:
-    if not value.startswith("/"):
+def _has_control(text: str) -> bool:
+    """Say whether a text has characters that end or hide a line: controls, the separators of lines and paragraphs."""
+    return any(character < " " or "\x7f" <= character <= "\x9f" or character in "\u2028\u2029" for character in text)
+
+
+def _variable(environment: Mapping[str, str], name: str) -> str:
+    """Give a variable, empty if it is not set; its value is never shown."""
+    value = environment.get(name, "")
+    if _has_control(value):
+        raise Error(CKR.GENERAL_ERROR, f"{name} has a control character: set it to text")
+    return value
+
+
+def _absolute(environment: Mapping[str, str], name: str) -> str:
+    value = _variable(environment, name)
+    if value and not value.startswith("/"):
         raise Error(CKR.GENERAL_ERROR, f"{name} is not an absolute path")
-    return system.normpath(value)
+    return value and system.normpath(value)
 
 
 def _is_ours(directory: str) -> bool:

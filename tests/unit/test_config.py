@@ -127,10 +127,10 @@ def test_the_order_of_files_and_environment(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("stroe = /x", "there is no setting 'stroe'; there are store, tcti"),
+        ("stroe = /x", "there is no such setting; there are store, tcti"),
         ("store", "write 'store = value'"),
         ("store =", "write 'store = value'"),
-        ("= x", "there is no setting ''"),
+        ("= x", "there is no such setting"),
         ("store = keys", "write an absolute path"),
         ("store = ./keys", "write an absolute path"),
         ("pin-file = pin", "write an absolute path"),
@@ -142,13 +142,22 @@ def test_the_order_of_files_and_environment(tmp_path, monkeypatch):
         ("log = syslogd", "write syslog, stderr, off or an absolute path"),
         ("log-level = 3", "write error, debug"),
         ("bus = yes", "write untrusted, trusted"),
-        ("mechanisms = CKM_NONSENSE", "there is no mechanism 'CKM_NONSENSE'"),
-        ("mechanisms = ECDSA", "there is no mechanism 'ECDSA'"),
-        ("mechanisms = -", "there is no mechanism ''"),
+        ("pin-tries = " + "1" * 5000, "write a number from 1 to 10"),
+        ("mechanisms = CKM_ECDSA CKM_NONSENSE", "name 2 is not that of a mechanism"),
+        ("mechanisms = ECDSA", "name 1 is not that of a mechanism"),
+        ("mechanisms = -", "name 1 is not that of a mechanism"),
+        ("mechanisms = ,", r"write * or the names of mechanisms"),
+        ("mechanisms = , ,,", r"write * or the names of mechanisms"),
         ("mechanisms = CKM_ECDSA -CKM_SHA256", "not both"),
         ("token = a\ntoken = b", "'token' is set twice"),
-        (b"token = \xff", "utf-8"),
-        (b"token\0 = x", "there is no setting"),
+        (b"token = \xff", "it is not UTF-8 text"),
+        (b"token\0 = x", "it has a control character"),
+        ("store = /x\rlog = off", "it has a control character"),
+        ("store = /x\r", "it has a control character"),
+        ("# a comment\rstore = /x", "it has a control character"),
+        ("tcti = a\tb", "it has a control character"),
+        *((f"store = /x{character}y", "it has a control character") for character in "\0\t\v\f\x1b\x1f\x7f\x85\u2028"),
+        *((f"store = /x{character}", "it has a control character") for character in "\v\x1c\x1f\x85\u2029"),
     ],
 )
 def test_what_can_not_be_used_is_named_with_file_and_line(tmp_path, line, why):
@@ -158,6 +167,33 @@ def test_what_can_not_be_used_is_named_with_file_and_line(tmp_path, line, why):
     message = refused(text, tmp_path)
     assert message.startswith(f"{tmp_path}/etc.conf:{number}: ")
     assert why in message
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize(
+    "line", ["123456", "secret=123456", "store = 123456", "pin-tries = 123456", "mechanisms = 123456", "log = 123456"]
+)
+@pytest.mark.parametrize("more", ["", "\r", "\0", "\udcff"])
+def test_what_a_line_says_is_never_shown(tmp_path, line, more):
+    """The file may be the one with the PIN."""
+    message = refused((line + more).encode(errors="surrogateescape"), tmp_path)
+    assert message.startswith(f"{tmp_path}/etc.conf:1: ")
+    assert "123456" not in message.removeprefix(str(tmp_path))
+
+
+def test_marks_of_encodings(tmp_path):
+    (tmp_path / "etc.conf").write_bytes(b"\xef\xbb\xbfpin-tries = 3\r\nlog = off\r\n")
+    assert (Config.load().pin_tries, Config.load().log) == (3, "off")
+    for encoding in ("utf-16", "utf-16-be", "utf-16-le", "utf-32"):
+        message = refused("\ufeffpin-tries = 3\n".encode(encoding).replace(b"\xff\xfe" * 2, b"\xff\xfe"), tmp_path)
+        assert "etc.conf: it is UTF-16: write it as UTF-8" in message
+    assert "control character" in refused("pin-tries = 3\n".encode("utf-16-le"), tmp_path)
+
+
+def test_tabs_are_blanks(tmp_path):
+    (tmp_path / "etc.conf").write_text("\tpin-tries\t=\t3\t\nmechanisms = CKM_ECDSA,\tCKM_SHA256\t # two\n")
+    config = Config.load()
+    assert (config.pin_tries, config.mechanisms) == (3, Choice(frozenset({CKM.ECDSA, CKM.SHA256}), denied=False))
 
 
 def test_files_that_others_may_write_to_are_refused(user, as_nobody, monkeypatch):
@@ -246,6 +282,14 @@ def test_one_pin_is_not_for_all_tokens(tmp_path, monkeypatch):
     assert f"{tmp_path}/p11tpm.pin" in refused("token = *\n", tmp_path)
     (tmp_path / "etc.conf").write_text("token = one\n")
     assert Config.load().pin_credential
+
+
+@pytest.mark.parametrize("name", ["P11TPM_STORE", "P11TPM_CONF", "P11TPM_TCTI"])
+@pytest.mark.parametrize("character", "\n\r\t\x1b\x7f\x9b")
+def test_control_characters_in_the_environment_are_refused(monkeypatch, name, character):
+    monkeypatch.setenv(name, f"/x{character}y")
+    with pytest.raises(Error, match=f"^{name} has a control character: set it to text$"):
+        Config.load()
 
 
 @pytest.mark.parametrize("name", ["P11TPM_STORE", "P11TPM_CONF"])
