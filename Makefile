@@ -37,12 +37,12 @@ DEBIAN_TEST := $(DEBIAN_DEMO) tpm2-tools tpm2-abrmd libtss2-tcti-tabrmd0 dbus-da
 	p11-kit p11-kit-modules nginx-light hostapd wpasupplicant eapoltest iproute2 systemd libseccomp2 \
 	openvpn strongswan-pki strongswan-swanctl charon-systemd libstrongswan-standard-plugins \
 	libstrongswan-extra-plugins libcharon-extra-plugins cryptsetup-bin osslsigncode gnupg-pkcs11-scd gpg gpg-agent gpgsm \
-	golang-go golang-github-smallstep-certificates-dev dehydrated
+	golang-go golang-github-smallstep-certificates-dev dehydrated pdns-server pdns-backend-sqlite3 sqlite3 bind9-dnsutils
 DEBIAN_BENCH := swtpm tpm2-tools libtpm2-pkcs11-1 libsofthsm2
 
 # package:unit
 SERVICES := openssh-server:ssh tpm2-abrmd:tpm2-abrmd nginx-light:nginx hostapd:hostapd wpasupplicant:wpa_supplicant \
-	openvpn:openvpn charon-systemd:strongswan
+	openvpn:openvpn charon-systemd:strongswan pdns-server:pdns
 
 SUDO := $(if $(filter-out 0,$(shell id -u 2>&1)),sudo)
 # A copied checkout gets an environment of its own: one that was made elsewhere still points there.

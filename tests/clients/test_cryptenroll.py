@@ -5,32 +5,17 @@ libcryptsetup's plugin of systemd unlocks the key slot; the volume itself would 
 
 from __future__ import annotations
 
-import shlex
-
 import pytest
 
 import rig
 from rig.errors import Errors
-from rig.p11_kit import P11Kit
+from rig.p11_kit import installed
 from rig.program import said
 from rig.recipe import Recipe
 
 KEY, ENROL, TRY = range(3)  # blocks of the recipe
 PASSPHRASE = "correct horse"
 CRYPTSETUP = "/usr/sbin/cryptsetup"
-PROGRAMS = {"systemd-cryptenroll": "/usr/bin/systemd-cryptenroll", "cryptsetup": CRYPTSETUP}
-
-
-def with_p11_kit(user: rig.User) -> None:
-    """Let the programs find the module as after an installation."""
-    kit = P11Kit({}, user.directory, f"module: {user.module}\n")
-    programs = user.directory / "programs"
-    programs.mkdir()
-    for name, program in PROGRAMS.items():
-        command = shlex.join(map(str, kit.command(program)))
-        (programs / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-        (programs / name).chmod(0o700)
-    user.env |= {**kit.env, "PATH": f"{programs}:{user.env['PATH']}"}
 
 
 class Volume:
@@ -39,7 +24,7 @@ class Volume:
     def __init__(self, user: rig.User) -> None:
         self.user = user
         self.errors = Errors(user)
-        with_p11_kit(user)
+        installed(user, {"systemd-cryptenroll": ["/usr/bin/systemd-cryptenroll"], "cryptsetup": [CRYPTSETUP]})
         user.create_token()
         self.image = user.directory / "volume"
         with self.image.open("wb") as file:

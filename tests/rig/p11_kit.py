@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from typing import TYPE_CHECKING
 
 from rig.rights import require_mounts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from rig.user import User
 
 
 def variable(name: str) -> str:
@@ -40,3 +43,19 @@ class P11Kit:
     def command(self, *arguments: str | Path) -> list[str | Path]:
         """The command that sees these settings."""
         return [*self.prefix, *arguments]
+
+
+def installed(user: User, programs: Mapping[str, Sequence[str | Path]]) -> P11Kit:
+    """Let `programs` find the module as after an installation, when `user` starts them by name.
+
+    Each name is that of a command, with the options that it always gets.
+    """
+    kit = P11Kit({}, user.directory, f"module: {user.module}\n")
+    shadows = user.directory / "programs"
+    shadows.mkdir()
+    for name, program in programs.items():
+        command = shlex.join(map(str, kit.command(*program)))
+        (shadows / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        (shadows / name).chmod(0o700)
+    user.env |= {**kit.env, "PATH": f"{shadows}:{user.env['PATH']}"}
+    return kit
