@@ -4,6 +4,7 @@ static int open_broker(connection *c)
 {
     if (c->fd < 0)
         return CONNECTION_WANTS_SOCKET;
+    c->has_manager = true;
     if (fcntl(c->fd, F_SETFL, 0) == 0) /* it comes with O_NONBLOCK */
         return 0;
     int error = errno;

@@ -25,6 +25,7 @@ static bool makes_handle(uint32_t code)
     switch (code) {
     case 0x131: /* CreatePrimary */
     case 0x157: /* Load */
+    case 0x15B: /* HMAC_Start */
     case 0x161: /* ContextLoad */
     case 0x167: /* LoadExternal */
     case 0x176: /* StartAuthSession */
@@ -44,13 +45,19 @@ static void forget_handle(connection *c, uint32_t handle)
     c->held_count = kept;
 }
 
+/* Commands that end what their first handle, or only parameter, stands for. */
+static bool ends_handle(uint32_t code)
+{
+    return code == 0x165 /* FlushContext */ || code == 0x13E /* SequenceComplete */;
+}
+
 /* Python is not asked what it holds: an exception must not leave anything behind. */
 static void follow_handles(connection *c, const uint8_t *command, size_t size, const uint8_t *response, size_t response_size)
 {
     uint32_t code = be32(command + 6);
     if (be32(response + 6) != 0)
         return;
-    if (code == 0x165 && size >= HEADER_SIZE + 4) /* FlushContext */
+    if (ends_handle(code) && size >= HEADER_SIZE + 4)
         forget_handle(c, be32(command + HEADER_SIZE));
     else if (makes_handle(code) && response_size >= HEADER_SIZE + 4) {
         uint32_t handle = be32(response + HEADER_SIZE);
@@ -110,6 +117,7 @@ static connection *connection_new(const char *tcti, int idle_ms)
 {
     connection *c = calloc(1, sizeof *c);
     pthread_condattr_t attributes;
+    pthread_mutexattr_t checking;
     if (!c || !(c->tcti = strdup(tcti))) {
         free(c);
         return NULL;
@@ -117,26 +125,35 @@ static connection *connection_new(const char *tcti, int idle_ms)
     c->kind = kind_of(tcti);
     c->fd = -1;
     c->idle_ms = idle_ms;
-    pthread_mutex_init(&c->lock, NULL);
+    c->owner = getpid();
+    pthread_mutexattr_init(&checking);
+    pthread_mutexattr_settype(&checking, PTHREAD_MUTEX_ERRORCHECK); /* a signal handler may call exit(3) */
+    pthread_mutex_init(&c->lock, &checking);
+    pthread_mutexattr_destroy(&checking);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&c->wake, &attributes);
     pthread_condattr_destroy(&attributes);
+    register_connection(c);
     return c;
 }
 
-/* Opens what is not open and gives the epoch. 0, an errno, or CONNECTION_REFUSED_IN_SETUID. CONNECTION_WANTS_SOCKET: to be
- * called again with the descriptor of a socket from tpm2-abrmd as `given` (else -1), which then belongs to the connection. */
+/* Opens what is not open and gives the epoch. 0, an errno (ECANCELED: the process ends), or CONNECTION_REFUSED_IN_SETUID.
+ * CONNECTION_WANTS_SOCKET: to be called again with the descriptor of a socket from tpm2-abrmd as `given` (else -1), which then
+ * belongs to the connection. */
 static int connection_open(connection *c, int given, uint64_t *epoch)
 {
     static int (*const openers[])(connection *) = {
         [DEVICE] = open_device, [SWTPM] = open_swtpm, [BROKER] = open_broker, [LOADER] = open_loader,
     };
-    int error = 0;
-    pthread_mutex_lock(&c->lock);
+    int error = pthread_mutex_lock(&c->lock);
+    if (error)
+        return error;
     if (!c->is_open)
         join_timer(c);
-    if (!c->is_open) {
+    if (!c->is_open && process_ends) {
+        error = ECANCELED;
+    } else if (!c->is_open) {
         if (c->kind == BROKER)
             c->fd = given;
         error = openers[c->kind](c);
@@ -158,8 +175,10 @@ static int connection_open(connection *c, int given, uint64_t *epoch)
 static int connection_transact(connection *c, uint64_t epoch, const uint8_t *command, size_t size,
                                uint8_t *response, size_t *response_size)
 {
-    int error = CONNECTION_STALE;
-    pthread_mutex_lock(&c->lock);
+    int error = pthread_mutex_lock(&c->lock);
+    if (error)
+        return error;
+    error = CONNECTION_STALE;
     if (size < HEADER_SIZE)
         error = EINVAL;
     else if (c->is_open && c->epoch == epoch) {
@@ -172,26 +191,44 @@ static int connection_transact(connection *c, uint64_t epoch, const uint8_t *com
     return error;
 }
 
+/* Whether a resource manager keeps what other programs have in the TPM apart from what is ours. */
+static int connection_has_manager(const connection *c)
+{
+    return c->has_manager;
+}
+
+/* Whether no other program can have the TPM open: Linux opens a device without a resource manager once (tpm-dev.c). */
+static int connection_is_exclusive(const connection *c)
+{
+    return c->kind == DEVICE && !c->has_manager;
+}
+
 /* Says that a command ended a session of ours without FlushContext. */
 static void connection_ended(connection *c, uint32_t handle)
 {
-    pthread_mutex_lock(&c->lock);
+    if (pthread_mutex_lock(&c->lock))
+        return;
     forget_handle(c, handle);
     pthread_mutex_unlock(&c->lock);
 }
 
-/* Flushes what was left in the TPM, closes, and waits for the timer thread to end. */
-static void connection_close(connection *c)
+/* Flushes what was left in the TPM, closes, and waits for the timer thread to end. 0 or EDEADLK, as all that take the lock:
+ * this was called by a signal handler in the middle of a command. */
+static int connection_close(connection *c)
 {
-    pthread_mutex_lock(&c->lock);
+    int error = pthread_mutex_lock(&c->lock);
+    if (error)
+        return error;
     shut(c);
     join_timer(c);
     pthread_mutex_unlock(&c->lock);
+    return 0;
 }
 
 static void connection_free(connection *c)
 {
-    connection_close(c);
+    if (connection_close(c) || !unregister_connection(c))
+        return;
     pthread_cond_destroy(&c->wake);
     pthread_mutex_destroy(&c->lock);
     if (c->address)
@@ -204,6 +241,7 @@ static void connection_free(connection *c)
  * it is not taken; nothing is sent, flushed or finalised; the memory is left alone. */
 static void connection_abandon(connection *c)
 {
+    unregister_connection(c);
     close_fd(c);
     for (size_t i = 0; i < c->poll_count; i++)
         close(c->poll_fds[i]);

@@ -8,6 +8,8 @@
 #define LINGER_MS 4 /* after a command, swtpm's socket is kept for the next one ... */
 #define TURN_MS 50 /* ... but no longer than this in all, since nobody else is served meanwhile */
 #define REST_MS 1000 /* a TPM may take minutes for an RSA key, but sends a response at once */
+#define EXIT_MS 2000 /* longer than this the end of the process does not wait for the TPM */
+#define CONNECTIONS_MAX 64
 #define HELD_MAX 16
 #define POLL_MAX 8
 
@@ -19,6 +21,9 @@ typedef struct connection {
     pthread_t timer;
     bool timer_started; /* to be joined before the next one is started */
     bool is_open;
+    bool has_manager; /* a resource manager flushes what a process leaves: while open */
+    bool is_registered;
+    pid_t owner;
     uint64_t epoch; /* counts the times it was opened: what was loaded in an older epoch is gone */
     int idle_ms;
     struct timespec last_use;

@@ -18,17 +18,21 @@ static void hang_up(connection *c)
     close_fd(c);
 }
 
+static int open_path(connection *c, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    c->has_manager = !strncmp(slash ? slash + 1 : path, "tpmrm", 5);
+    c->fd = open(path, O_RDWR | O_CLOEXEC);
+    return c->fd < 0 ? errno : 0;
+}
+
 static int open_device(connection *c)
 {
     const char *colon = strchr(c->tcti, ':');
-    if (colon && colon[1]) {
-        c->fd = open(colon + 1, O_RDWR | O_CLOEXEC);
-        return c->fd < 0 ? errno : 0;
-    }
-    c->fd = open("/dev/tpmrm0", O_RDWR | O_CLOEXEC);
-    if (c->fd < 0 && errno == ENOENT)
-        c->fd = open("/dev/tpm0", O_RDWR | O_CLOEXEC);
-    return c->fd < 0 ? errno : 0;
+    if (colon && colon[1])
+        return open_path(c, colon + 1);
+    int error = open_path(c, "/dev/tpmrm0");
+    return error == ENOENT ? open_path(c, "/dev/tpm0") : error;
 }
 
 static int write_all(connection *c, const uint8_t *bytes, size_t size)

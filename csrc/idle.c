@@ -1,4 +1,5 @@
-/* The idle timer: a thread that lives from the opening to the end of the connection, at most idle_ms after its last use. */
+/* The idle timer: a thread that lives from the opening to the end of the connection, at most idle_ms after its last use, and
+ * not longer than the process wants to. */
 
 static void *watch(void *argument)
 {
@@ -9,9 +10,9 @@ static void *watch(void *argument)
         bool lingers = c->kind == SWTPM && c->fd >= 0;
         end = later(c->last_use, lingers ? LINGER_MS : c->idle_ms);
         clock_gettime(CLOCK_MONOTONIC, &now);
-        if (is_before(now, end))
+        if (!process_ends && is_before(now, end))
             pthread_cond_timedwait(&c->wake, &c->lock, &end);
-        else if (lingers)
+        else if (lingers && !process_ends)
             hang_up(c);
         else
             shut(c);

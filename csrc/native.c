@@ -20,6 +20,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -55,5 +56,6 @@ static int secure(void)
 #include "swtpm.c"
 #include "broker.c"
 #include "loader.c"
+#include "exit.c"
 #include "idle.c"
 #include "connection.c"

@@ -19,6 +19,8 @@ int connection_open(connection *c, int given, uint64_t *epoch);
 int connection_transact(connection *c, uint64_t epoch, const uint8_t *command, size_t size,
                         uint8_t *response, size_t *response_size);
 void connection_ended(connection *c, uint32_t handle);
-void connection_close(connection *c);
+int connection_close(connection *c);
+int connection_has_manager(const connection *c);
+int connection_is_exclusive(const connection *c);
 void connection_free(connection *c);
 void connection_abandon(connection *c);

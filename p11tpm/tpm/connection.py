@@ -6,6 +6,7 @@ from errno import (
     EACCES,
     EAGAIN,
     EBUSY,
+    ECANCELED,
     ECONNREFUSED,
     EHOSTUNREACH,
     EINVAL,
@@ -34,6 +35,23 @@ if TYPE_CHECKING:
 _BROKER_PAUSES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 0)  # seconds: it has just been started
 _ABSENT = {ENOENT, ENXIO, ENODEV, ECONNREFUSED, EHOSTUNREACH, ETIMEDOUT}
 
+_NO_PERMISSION = (
+    CKR.DEVICE_ERROR,
+    "no permission for the TPM ({tcti}): add the user to group tss (usermod -aG tss NAME) and log in again",
+)
+_REFUSALS = {  # why a connection could not be opened, and what to do about it
+    EACCES: _NO_PERMISSION,
+    EPERM: _NO_PERMISSION,
+    EBUSY: (CKR.DEVICE_ERROR, "another program uses the TPM ({tcti}): use device:/dev/tpmrm0 instead"),
+    ECANCELED: (CKR.DEVICE_REMOVED, "the program is ending, and what it had in the TPM was flushed"),
+    EINVAL: (CKR.GENERAL_ERROR, "{tcti} is no connection to a TPM that tpm2-tss knows: correct 'tcti'"),
+    ENOMEM: (CKR.HOST_MEMORY, "no memory for the connection to the TPM"),
+    lib.CONNECTION_REFUSED_IN_SETUID: (
+        CKR.DEVICE_ERROR,
+        "a setuid program can use device:, swtpm: and the system bus, not {tcti}",
+    ),
+}
+
 
 class StaleError(Exception):
     """The connection was closed while nobody used it: sessions and loaded keys are gone, and nothing was sent."""
@@ -48,21 +66,8 @@ class LostError(Error):
 
 def _refused(tcti: str, error: int) -> Error:
     """Say why a connection could not be opened and what to do about it."""
-    if error in {EACCES, EPERM}:
-        return Error(
-            CKR.DEVICE_ERROR,
-            f"no permission for the TPM ({tcti}): add the user to group tss (usermod -aG tss NAME) and log in again",
-        )
-    if error == EBUSY:
-        return Error(CKR.DEVICE_ERROR, f"another program uses the TPM ({tcti}): use device:/dev/tpmrm0 instead")
-    if error == lib.CONNECTION_REFUSED_IN_SETUID:
-        return Error(CKR.DEVICE_ERROR, f"a setuid program can use device:, swtpm: and the system bus, not {tcti}")
-    if error == EINVAL:
-        return Error(CKR.GENERAL_ERROR, f"{tcti} is no connection to a TPM that tpm2-tss knows: correct 'tcti'")
-    if error == ENOMEM:
-        return Error(CKR.HOST_MEMORY, "no memory for the connection to the TPM")
-    rv = CKR.DEVICE_REMOVED if error in _ABSENT else CKR.DEVICE_ERROR
-    return Error(rv, f"no TPM at {tcti}: {strerror(error)}")
+    rv, why = _REFUSALS.get(error, (CKR.DEVICE_REMOVED if error in _ABSENT else CKR.DEVICE_ERROR, ""))
+    return Error(rv, why.format(tcti=tcti) or f"no TPM at {tcti}: {strerror(error)}")
 
 
 class Connection:
@@ -143,6 +148,16 @@ class Connection:
         if error:
             raise LostError(error)
         return bytes(ffi.buffer(self._response, self._size[0]))
+
+    @property
+    def has_manager(self) -> bool:
+        """Whether a resource manager flushes what a program leaves, and hides it from others; while it is open."""
+        return bool(lib.connection_has_manager(self._native))
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether no other program can have the TPM open; while it is open."""
+        return bool(lib.connection_is_exclusive(self._native))
 
     def ended(self, handle: int) -> None:
         """Note that a session ended by itself, so that nothing flushes what gets its handle next."""

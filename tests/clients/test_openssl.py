@@ -204,3 +204,17 @@ def test_keys_in_files(openssl: OpenSsl) -> None:
 def test_pin_in_the_configuration(user: rig.User, module: str, certificates: dict[str, Path], tmp_path: Path) -> None:
     openssl = OpenSsl(user, module, tmp_path, WAYS["default"], f"PIN = {user.pin}")
     check_signature(openssl, "org.openssl.engine:pkcs11:pkcs11:object=ec;type=private", certificates["ec"])
+
+
+def test_signatures_in_a_row_without_a_resource_manager(swtpm: rig.Swtpm, tmp_path: Path) -> None:
+    """Libp11 never calls C_Finalize: what each run loads is flushed all the same."""
+    user = rig.User(swtpm, tmp_path)
+    user.init()
+    openssl = OpenSsl(user, user.module, tmp_path, WAYS["-engine"])
+    public = user.public_pem("ssh", openssl.file("public.pem"))
+    signature, data = openssl.file("signature"), openssl.file("data")
+    for _ in range(10):
+        key = ("-keyform", "engine", "-sign", openssl.key("ssh").removeprefix("org.openssl.engine:pkcs11:"))
+        openssl.engine("dgst", "-sha256", *key, "-out", signature, data)
+        openssl.plain("dgst", "-sha256", "-verify", public, "-signature", signature, data)
+        assert swtpm.loaded() == []

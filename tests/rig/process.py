@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
+import signal
 import socket
 import subprocess
 import time
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -120,6 +122,20 @@ class Process:
 
     def wait_listening(self, port: int) -> None:
         wait_until(lambda: self.listens(port), f"{self.name} listening on port {port}")
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the program for the time of a context: it keeps what it has, and answers nobody."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: self._state() == "T", f"{self.name} stopping")
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+    def _state(self) -> str:
+        """Return the state of the program: proc(5), /proc/PID/stat."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
     def output(self) -> str:
         return self.log.read_text(errors="replace")

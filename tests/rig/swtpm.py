@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from rig.process import Process, Stoppable, clean_env, free_port
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from rig.tabrmd import Tabrmd
 
 
@@ -74,6 +76,12 @@ class Swtpm(Stoppable):
         """Nobody answers on the port until `restart()`."""
         if self._process:
             self._process.kill()
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """For the time of a context, take connections and commands but answer none."""
+        if not self._process:
+            raise RuntimeError("the TPM is off")
+        return self._process.frozen()
 
     def stop(self) -> None:
         self.power_off()

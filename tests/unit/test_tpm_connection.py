@@ -273,6 +273,7 @@ def test_errors_say_what_happened_but_no_secrets():
         (errno.EPERM, CKR.DEVICE_ERROR, "group tss"),
         (errno.EINVAL, CKR.GENERAL_ERROR, "correct 'tcti'"),
         (errno.ENOMEM, CKR.HOST_MEMORY, "no memory"),
+        (errno.ECANCELED, CKR.DEVICE_REMOVED, "is ending"),
         (errno.EIO, CKR.DEVICE_ERROR, "no TPM at"),
         (lib.CONNECTION_REFUSED_IN_SETUID, CKR.DEVICE_ERROR, "a setuid program"),
     ],
