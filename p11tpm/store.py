@@ -155,6 +155,15 @@ class Store:
 
         return self.database.read(work, [])
 
+    def has_public(self, public: bytes) -> bool:
+        """Say whether a public area is that of a key, or of a storage root key that is made anew whenever it is needed.
+
+        One that is persistent is nobody's own: other programs make the same one from the TCG's template.
+        """
+        query = """SELECT 1 FROM object WHERE tpm_public=?1
+            UNION ALL SELECT 1 FROM token WHERE srk_public=?1 AND srk_handle=0"""
+        return self.database.read(lambda db: db.execute(query, (public,)).fetchone(), None) is not None
+
     def set_resident(self, id_: int, handle: int, was: int | None = None) -> bool:
         """Remember where the TPM keeps a key, 0 for nowhere; False if the object is gone, or no longer where it `was`.
 

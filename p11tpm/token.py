@@ -85,7 +85,7 @@ class Token:
         for new in (so_pin, pin):
             if new is not None:
                 check_new(new, config.pin_min)
-        tpm = vault.connect(config)
+        tpm = vault.connect(config, store)
         try:
             row = vault.new_row(tpm, label, so_pin, pin, no_pin=no_pin)
         finally:

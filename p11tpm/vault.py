@@ -43,7 +43,7 @@ class Vault:
         self._secret: Secret | None = None
         self._so_auth = bytearray()
         self._srk: Srk | None = None
-        self.tpm = connect(config)
+        self.tpm = connect(config, store)
         self.tries = {user: Tries(config, store, self.tpm, token, user) for user in (CKU.SO, CKU.USER)}
 
     @property
@@ -254,9 +254,9 @@ class Vault:
             self.residents.evict(self.srk, resident)
 
 
-def connect(config: Config) -> Tpm:
+def connect(config: Config, store: Store) -> Tpm:
     """Give the TPM of the configuration; nothing is opened yet."""
-    return Tpm(config.tcti, trusted=config.bus == "trusted")
+    return Tpm(config.tcti, trusted=config.bus == "trusted", is_ours=store.has_public)
 
 
 def _require_user_pin(row: TokenRow) -> None:

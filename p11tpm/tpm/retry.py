@@ -11,6 +11,7 @@ from p11tpm.tpm.connection import LostError, StaleError
 _FULL = frozenset({TPM.CONTEXT_GAP, TPM.OBJECT_MEMORY, TPM.SESSION_MEMORY, TPM.MEMORY, TPM.SESSION_HANDLES})
 _GONE = frozenset(range(TPM.REFERENCE_H0, TPM.REFERENCE_LAST + 1))
 _FULL_TRIES = 5
+_RECLAIMS = 1
 _REOPENINGS = 1
 _REBUILDINGS = 1
 _IDLE_ENDS = 3  # the connection closed itself between two commands of one call: hardly ever once
@@ -19,10 +20,11 @@ _IDLE_ENDS = 3  # the connection closed itself between two commands of one call:
 class Retry:
     """The tries that one call has left."""
 
-    __slots__ = ("_full", "_idle", "_rebuild", "_reopen")
+    __slots__ = ("_full", "_idle", "_rebuild", "_reclaim", "_reopen")
 
     def __init__(self) -> None:
         self._full = _FULL_TRIES
+        self._reclaim = _RECLAIMS
         self._reopen = _REOPENINGS
         self._rebuild = _REBUILDINGS
         self._idle = _IDLE_ENDS
@@ -52,6 +54,13 @@ class Retry:
             self._rebuild -= 1
             return self._rebuild >= 0
         return False
+
+    def may_reclaim(self, error: Exception) -> bool:
+        """Say whether the TPM stayed full, and what was left in it by others was not looked at yet."""
+        if not (isinstance(error, TpmError) and error.code in _FULL):
+            return False
+        self._reclaim -= 1
+        return self._reclaim >= 0
 
 
 def _is_about_what_is_loaded(code: int) -> bool:

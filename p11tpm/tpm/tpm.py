@@ -6,6 +6,7 @@ import _thread
 
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error, TpmError
+from p11tpm.late import loading
 from p11tpm.tpm import command, template
 from p11tpm.tpm.codec import Blob, Reader, name_of, sized, u16, u32
 from p11tpm.tpm.connection import Connection, StaleError
@@ -59,15 +60,23 @@ class Tpm:
     Every operation raises Error: DEVICE_REMOVED without a TPM, DEVICE_ERROR for a tampered response,
     TOKEN_NOT_RECOGNIZED if the SRK is not this TPM's, or TpmError with the TPM's code. Threads take turns. With
     `idle_seconds` 0 there is no timer thread, and everything is let go at the end of each operation. `trusted`: nobody
-    can listen on the way to the TPM, so passwords do where else a session is needed.
+    can listen on the way to the TPM, so passwords do where else a session is needed. `is_ours`: see `reclaim`.
     """
 
-    def __init__(self, tcti: str, idle_seconds: float = 10, *, trusted: bool = False) -> None:
+    def __init__(
+        self,
+        tcti: str,
+        idle_seconds: float = 10,
+        *,
+        trusted: bool = False,
+        is_ours: Callable[[bytes], bool] = lambda _public: False,
+    ) -> None:
         self.lock = _thread.RLock()
         self.connection = Connection(tcti, idle_seconds)
         self.wire = Wire(self.connection)
         self.loaded = Loaded(self.wire, trusted=trusted)
         self._keep = idle_seconds > 0
+        self._is_ours = is_ours
 
     # -- operations
 
@@ -230,11 +239,25 @@ class Tpm:
         if retry.after(error, stale_possible=old and refused is not None and not refused.guess):
             self.release()
             return
+        if isinstance(error, RefusedError) and retry.may_reclaim(error) and self._reclaim(error.code):
+            return
         if refused in _BELOW_SRK and srk:
             self._diagnose(srk)
         if not isinstance(error, TpmError):
             self.release()
         raise outcome(error) from None
+
+    def _reclaim(self, code: int) -> bool:
+        """Flush what killed programs left in a TPM that stays full; say whether there was any."""
+        with loading:
+            from p11tpm.tpm.reclaim import reclaim
+
+        self.release()
+        try:
+            self.connection.open()
+            return not self.connection.has_manager and reclaim(self.wire, self._is_ours, code)
+        except (Error, StaleError, ValueError):
+            return False
 
     def _diagnose(self, srk: Srk) -> None:
         """Raise TOKEN_NOT_RECOGNIZED if a refusal came from another SRK than the token's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 ORDERLY = ("return", "exit", "thread", "busy", "handler", "last", "finalized", "unloaded", "child")
+ABRUPT = {"_exit": 0, "SIGTERM": -signal.SIGTERM, "SIGKILL": -signal.SIGKILL}
 PROGRAM = """
 import sys
 from cryptoki import Cryptoki, USER
@@ -77,10 +79,32 @@ def test_a_resource_manager_is_not_waited_for(hosts, tabrmd, tmp_path):
     assert seconds < BOUND
 
 
+@pytest.mark.parametrize(("way", "status"), ABRUPT.items())
+def test_what_nobody_could_flush_does_not_stop_the_next_program(hosts, forker, swtpm, way, status):
+    """A TPM has three slots for keys: each killed program took one, and Load needs two, one of them for the parent."""
+    for _ in range(2):
+        assert end_by(hosts, forker, way)[0] == status
+    assert kinds(swtpm) == {"keys": 2, "sessions": 2}
+    assert end_by(hosts, forker, "return")[0] == 0
+    assert kinds(swtpm)["keys"] == 0
+
+
 def kinds(swtpm: rig.Swtpm) -> dict[str, int]:
     """Count what is in a TPM."""
     keys = sum(int(handle, 16) >= 0x80000000 for handle in swtpm.loaded())
     return {"keys": keys, "sessions": len(swtpm.loaded()) - keys}
+
+
+def test_the_log_names_the_remedy_for_what_others_left(hosts, forker, swtpm, tmp_path):
+    log = tmp_path / "log"
+    rig.write_secret(tmp_path / "p11tpm.conf", f"log = {log}\n")
+    for name in ("one", "two", "three"):
+        swtpm.tool("createprimary", "--key-context", str(tmp_path / name))
+    assert kinds(swtpm) == {"keys": 3, "sessions": 0}
+    done = forker.run(hosts.program("ends"), forker.module, "return")
+    assert (done.returncode, done.stderr) == (2, b"> rv: 0x31\n"), "CKR_DEVICE_MEMORY"
+    assert "flush what killed ones have left: tpm2_flushcontext -t\n" in log.read_text()
+    assert kinds(swtpm) == {"keys": 3, "sessions": 0}
 
 
 def test_a_python_program_leaves_nothing(forker, swtpm):

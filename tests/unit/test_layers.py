@@ -55,7 +55,7 @@ HEAVY = {
     "urllib",
 }
 LOADED_WHEN_NEEDED = {
-    *("cli", "tpm.password", "tpm.provision", "tpm.resident", "tpm.symmetric"),
+    *("cli", "tpm.password", "tpm.provision", "tpm.reclaim", "tpm.resident", "tpm.symmetric"),
     *("der", "keypair", "residents", "secretkey", "softkey", "softpair", "tpmpair"),
     *(
         "operation.aes",

@@ -168,6 +168,17 @@ def test_where_the_tpm_keeps_keys(store):
     assert not store.set_resident(kept, 0x81020000)
 
 
+def test_public_areas_of_keys_and_of_roots_that_are_made_anew_are_known(store):
+    for handle, root in ((0x81000001, b"persistent"), (0, b"made anew")):
+        row = a_token()
+        row.srk_handle, row.srk_public = handle, root
+        record = a_record(store.add_token(row))
+        record.tpm_public = root + b"'s key"
+        store.add([record])
+    known = (b"persistent", b"made anew", b"persistent's key", b"made anew's key", b"")
+    assert [store.has_public(public) for public in known] == [False, True, True, True, False]
+
+
 def test_objects_are_added_all_or_none(store):
     token = store.add_token(a_token())
     with pytest.raises(Error):
