@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
 import signal
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rig.caclient import CaClient
-from rig.process import Process, Stoppable, clean_env, free_port, wait_until
+from rig.golang import ROOT, go
+from rig.process import Process, Stoppable, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "contrib" / "step-ca" / "main.go"
 PACKAGE = "golang-github-smallstep-certificates-dev"
 
 
 def build() -> Path:
-    """Path of step-ca, which is made of Debian's packages unless that was done before: half a minute, then seconds."""
-    version = subprocess.run(["dpkg-query", "-W", "-f=${Version}", PACKAGE], capture_output=True, check=True).stdout
-    made = ROOT / "build" / f"step-ca-{hashlib.sha256(SOURCE.read_bytes() + version).hexdigest()[:16]}"
-    made.parent.mkdir(exist_ok=True)
-    with (made.parent / "step-ca.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.exists():
-            new = made.with_suffix(".new")
-            env = clean_env(GO111MODULE="off", GOPATH="/usr/share/gocode", CGO_ENABLED="1")
-            command = ["/usr/bin/nice", "/usr/bin/go", "build", "-p", "2", "-o", str(new), str(SOURCE)]
-            done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise ChildProcessError(f"go build: {done.stderr}")
-            new.rename(made)
-    return made
+    """Path of step-ca: half a minute, then at once."""
+    return go("build", name="step-ca", what=SOURCE, package=PACKAGE)
 
 
 class StepCa(Stoppable):

@@ -1,0 +1,35 @@
+"""Programs made of Debian's packages of Go sources."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import subprocess
+from pathlib import Path
+
+from rig.process import clean_env
+
+ROOT = Path(__file__).parents[2]
+
+
+def go(*verb: str, name: str, what: str | Path, package: str) -> Path:
+    """Path of the program `name`, which `go VERB` makes of `what`, unless that was done before.
+
+    `what` is a source file or an import path, `package` the Debian package that it needs: another version of either
+    makes the program anew.
+    """
+    version = subprocess.run(["dpkg-query", "-W", "-f=${Version}", package], capture_output=True, check=True).stdout
+    source = what.read_bytes() if isinstance(what, Path) else what.encode()
+    made = ROOT / "build" / f"{name}-{hashlib.sha256(source + version).hexdigest()[:16]}"
+    made.parent.mkdir(exist_ok=True)
+    with (made.parent / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            new = made.with_suffix(".new")
+            env = clean_env(GO111MODULE="off", GOPATH="/usr/share/gocode", CGO_ENABLED="1")
+            command = ["/usr/bin/nice", "/usr/bin/go", *verb, "-p", "2", "-o", str(new), str(what)]
+            done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise ChildProcessError(f"go {verb[0]}: {done.stderr}")
+            new.rename(made)
+    return made
