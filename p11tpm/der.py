@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from asn1crypto import core, keys, x509
+from itertools import islice
+
+from asn1crypto import core, keys, parser
 
 from p11tpm.attribute import DOMAINS, Template, to_ulong, ulong, unsigned
 from p11tpm.ck import CKA, CKK, CKO, CKR
 from p11tpm.error import Error
 from p11tpm.hashes import digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+INTEGER, BIT_STRING, OCTET_STRING, OID, SEQUENCE, SET = 0x02, 0x03, 0x04, 0x06, 0x30, 0x31
+_VERSION = 0xA0
 
 _OIDS = {
     "p192": "1.2.840.10045.3.1.1",
@@ -113,6 +122,85 @@ def _foreign_ec(params: bytes, point: bytes) -> Template:
         raise Error(CKR.CURVE_NOT_SUPPORTED, "CKA_EC_PARAMS is no DER of a curve") from None
 
 
+class Element:
+    """One element of DER: the first octet of its tag, its content, and the whole of it."""
+
+    __slots__ = ("content", "tag", "whole")
+
+    def __init__(self, tag: int, content: bytes, whole: bytes) -> None:
+        self.tag = tag
+        self.content = content
+        self.whole = whole
+
+
+def elements(data: bytes) -> Iterator[Element]:
+    """Split into elements, one after the other; ValueError where it is not DER."""
+    while data:
+        form, method, number, head, content, tail = parser.parse(data)
+        whole = data[: len(head) + len(content) + len(tail)]
+        yield Element(form << 6 | method << 5 | min(number, 31), content, whole)
+        data = data[len(whole) :]
+
+
+def whole(data: bytes) -> Element:
+    """Give the only element; ValueError if there is none, or something behind it."""
+    (found,) = elements(data)
+    return found
+
+
+class PublicKey:
+    """SubjectPublicKeyInfo, of any algorithm: the parts that it is made of (RFC 5280 clause 4.1).
+
+    `algorithm` is the content of the object identifier, `parameters` the whole element, empty if there is none, and
+    `bits` are the octets of the BIT STRING. Raises ValueError for anything else.
+    """
+
+    __slots__ = ("algorithm", "bits", "parameters")
+
+    def __init__(self, info: bytes) -> None:
+        algorithm, key = elements(whole(info).content)
+        oid, *parameters = islice(elements(algorithm.content), 2)
+        if (algorithm.tag, oid.tag, key.tag) != (SEQUENCE, OID, BIT_STRING) or not key.content:
+            raise ValueError("this is not a SubjectPublicKeyInfo")
+        self.algorithm = oid.content
+        self.parameters = parameters[0].whole if parameters else b""
+        self.bits = key.content[1:]
+
+    @property
+    def identifier(self) -> bytes:
+        """The SHA-1 of the BIT STRING, for which nobody needs to know the algorithm (clause 4.2.1.2, method 1)."""
+        return digest("sha1", self.bits)
+
+
+class Certificate:
+    """An X.509 certificate as DER: each field as it stands there, whatever it says (RFC 5280 clause 4.1).
+
+    Of what the fields hold only the form of the public key is looked at: versions, numbers, names, dates and algorithms
+    that no library knows are for those who ask. Raises CKR_ATTRIBUTE_VALUE_INVALID for bytes that are no certificate.
+    """
+
+    __slots__ = ("issuer", "public_key", "serial", "subject", "validity")
+
+    def __init__(self, value: bytes) -> None:
+        try:
+            self.serial, _, self.issuer, self.validity, self.subject, self.public_key = _fields(value)
+            PublicKey(self.public_key)
+        except (ValueError, IndexError):
+            raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "CKA_VALUE is not an X.509 certificate in DER") from None
+
+
+def _fields(value: bytes) -> list[bytes]:
+    """Give serial number, algorithm, issuer, validity, subject and public key of a certificate, each as it stands."""
+    outer = whole(value)
+    tbs, algorithm, signature = elements(outer.content)
+    fields = [*islice(elements(tbs.content), 7)]
+    fields = fields[1:] if fields[0].tag == _VERSION else fields[:6]
+    forms = [one.tag for one in (outer, tbs, algorithm, signature, *fields)]
+    if forms != [SEQUENCE, SEQUENCE, SEQUENCE, BIT_STRING, INTEGER, *[SEQUENCE] * 5]:
+        raise ValueError("this is not a certificate")
+    return [one.whole for one in fields]
+
+
 def certificate(value: bytes) -> Template:
     """Give what an X.509 certificate says of itself: subject, issuer, serial number, public key (clause 4.6.3).
 
@@ -120,17 +208,14 @@ def certificate(value: bytes) -> Template:
 
     Raises CKR_ATTRIBUTE_VALUE_INVALID for bytes that are no certificate.
     """
-    try:
-        tbs = x509.Certificate.load(value, strict=True)["tbs_certificate"]
-        return {
-            CKA.SUBJECT: tbs["subject"].dump(),
-            CKA.ISSUER: tbs["issuer"].dump(),
-            CKA.SERIAL_NUMBER: tbs["serial_number"].dump(),
-            CKA.PUBLIC_KEY_INFO: tbs["subject_public_key_info"].dump(),
-            CKA.CHECK_VALUE: digest("sha1", value)[:3],
-        }
-    except (ValueError, TypeError, KeyError):
-        raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "CKA_VALUE is no X.509 certificate in DER") from None
+    read = Certificate(value)
+    return {
+        CKA.SUBJECT: read.subject,
+        CKA.ISSUER: read.issuer,
+        CKA.SERIAL_NUMBER: read.serial,
+        CKA.PUBLIC_KEY_INFO: read.public_key,
+        CKA.CHECK_VALUE: digest("sha1", value)[:3],
+    }
 
 
 def private_numbers(pkcs8: bytes) -> Template:

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from asn1crypto.keys import PublicKeyInfo
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from asn1crypto import pem
 
 from p11tpm import der
 from p11tpm.attribute import TRUE, ulong
 from p11tpm.ck import CKA, CKC, CKO, CKR
+from p11tpm.cli import x509
+from p11tpm.cli.certfile import read_certificate
 from p11tpm.cli.key import check_label
 from p11tpm.cli.machine import Machine, objects, select, token_option
-from p11tpm.cli.output import as_text, confirm, example, json_option, print_json, print_listing, printable
+from p11tpm.cli.numbers import same_key
+from p11tpm.cli.output import as_label, as_text, confirm, example, json_option, print_json, print_listing, printable
 from p11tpm.cli.pair import pairs
 from p11tpm.cli.uri import CERTIFICATE, object_uri, token_uri
 from p11tpm.error import Error
@@ -24,8 +25,6 @@ from p11tpm.operation.create import create_object
 if TYPE_CHECKING:
     from p11tpm.object import Object
     from p11tpm.token import Token
-
-_LARGEST = 1 << 20  # bytes of a file with one certificate, generously
 
 
 class Certificate:
@@ -48,27 +47,19 @@ class Certificate:
         says = self.described()
         return (
             self.name,
-            says.get("subject", "not readable"),
+            says.get("subject", "not readable") or "no subject",
             f"until {says.get('not_after', '?')[:10]}",
             f"id {self.id.hex()}",
         )
 
     def described(self) -> dict[str, str]:
         """Say everything about it, for programs; times are in UTC. What is no certificate has no more than a name."""
-        known = {"label": self.label.decode(errors="replace"), "id": self.id.hex(), "uri": self.uri}
+        known = {"label": as_label(self.label), "id": self.id.hex(), "uri": self.uri}
         try:
-            certificate = x509.load_der_x509_certificate(self._value)
-            return {
-                **known,
-                "subject": printable(certificate.subject.rfc4514_string()),
-                "issuer": printable(certificate.issuer.rfc4514_string()),
-                "serial_number": f"{certificate.serial_number:x}",
-                "not_before": certificate.not_valid_before_utc.isoformat(),
-                "not_after": certificate.not_valid_after_utc.isoformat(),
-                "pem": certificate.public_bytes(Encoding.PEM).decode(),
-            }
-        except ValueError:  # other programs may store what they like
+            certificate = der.Certificate(self._value)
+        except Error:  # only its address is in the token, or another program stored something else
             return known
+        return {**known, **x509.described(certificate), "pem": pem.armor("CERTIFICATE", self._value).decode()}
 
 
 @click.group(epilog=example("p11tpm cert import web.pem", "p11tpm cert list"))
@@ -89,36 +80,19 @@ def import_(file: Path, label: str | None, token_label: str | None) -> None:
         token = machine.token(token_label)
         if label is not None:
             check_label(label)
-        thing = _store(machine, token, _read(file), label, printable(file.stem))
+        thing = _store(machine, token, read_certificate(file), label, printable(file.stem))
         click.echo(Certificate(token_uri(token.row), thing).uri)
 
 
-def _read(file: Path) -> x509.Certificate:
-    with file.open("rb") as source:
-        content = source.read(_LARGEST)
-    try:
-        if b"-----BEGIN" not in content:
-            return x509.load_der_x509_certificate(content)
-        found = x509.load_pem_x509_certificates(content)
-    except ValueError:
-        raise Error(CKR.ARGUMENTS_BAD, f"{file} is no X.509 certificate, neither in PEM nor in DER") from None
-    if len(found) > 1:
-        raise Error(
-            CKR.ARGUMENTS_BAD, f"{file} holds {len(found)} certificates: put the one to import in a file of its own"
-        )
-    return found[0]
-
-
-def _store(machine: Machine, token: Token, certificate: x509.Certificate, label: str | None, file_name: str) -> Object:
-    value = certificate.public_bytes(Encoding.DER)
+def _store(machine: Machine, token: Token, value: bytes, label: str | None, file_name: str) -> Object:
     if objects(token, CKO.CERTIFICATE, value=value):
         raise Error(CKR.ARGUMENTS_BAD, "the token has this certificate already: see 'p11tpm cert list'")
-    info = der.certificate(value)[CKA.PUBLIC_KEY_INFO]
-    owners = [one for one in pairs(machine, token) if one.info == info]
+    info = der.Certificate(value).public_key
+    owners = [one for one in pairs(machine, token) if same_key(one.info, info)]
     if owners:
         id_, default = owners[0].id, owners[0].label
     else:
-        id_, default = PublicKeyInfo.load(info).sha1, file_name.encode()  # RFC 5280 clause 4.2.1.2, method 1
+        id_, default = der.PublicKey(info).identifier, file_name.encode()
     made = create_object(
         token,
         {

@@ -32,9 +32,14 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
+def as_label(value: bytes) -> str:
+    """Decode a label of the standard, UTF-8; bytes that are not are written in hexadecimal, each behind a backslash."""
+    return value.decode(errors="backslashreplace")
+
+
 def as_text(value: bytes) -> str:
-    """Decode a label of the standard, UTF-8, into something that can be printed."""
-    return printable(value.decode(errors="replace"))
+    """Decode a label of the standard into something that can be printed."""
+    return printable(as_label(value))
 
 
 def print_json(value: object) -> None:
