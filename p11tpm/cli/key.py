@@ -9,7 +9,7 @@ import click
 from p11tpm.attribute import TRUE, ulong
 from p11tpm.ck import CKA, CKM, CKR
 from p11tpm.cli.machine import Machine, has_key, select, token_option
-from p11tpm.cli.output import confirm, example, json_option, print_json, print_listing, printable, wait
+from p11tpm.cli.output import as_label, confirm, example, json_option, print_json, print_listing, printable, wait
 from p11tpm.cli.pair import Pair, pairs
 from p11tpm.cli.prompt import owner_auth_file_option, pin_file_option, read
 from p11tpm.cli.uri import token_uri
@@ -108,7 +108,7 @@ def _line(one: Pair) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _described(one: Pair) -> dict[str, str | bool | None]:
     return {
-        "label": one.label.decode(errors="replace"),
+        "label": as_label(one.label),
         "id": one.id.hex(),
         "algorithm": one.algorithm,
         "in_tpm": one.in_tpm,

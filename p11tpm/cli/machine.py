@@ -9,7 +9,7 @@ import click
 from p11tpm.attribute import ulong
 from p11tpm.ck import CKA, CKF, CKO, CKR, CKU
 from p11tpm.cli import prompt
-from p11tpm.cli.output import printable, say
+from p11tpm.cli.output import as_text, printable, say
 from p11tpm.config import Config
 from p11tpm.error import Error
 from p11tpm.object import Object
@@ -19,7 +19,7 @@ from p11tpm.store import Store
 from p11tpm.token import Token
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -149,11 +149,11 @@ def has_key(machine: Machine, token: Token, label: str) -> bool:
 
 
 def select(token: Token, noun: str, every: Sequence[Named], wanted: str | None) -> Named:
-    """Find the one that a person means: by label, by id in hexadecimal, or the only one there is.
+    """Find the one that a person means: by id in hexadecimal, by label, or the only one there is.
 
     `noun` is "key" or "cert", as in the commands.
     """
-    found = [one for one in every if wanted is None or _is_meant(one, wanted)]
+    found = list(every) if wanted is None else _meant(every, wanted)
     if len(found) == 1:
         return found[0]
     where, word = f"token '{printable(token.label)}'", {"cert": "certificate"}.get(noun, noun)
@@ -165,5 +165,11 @@ def select(token: Token, noun: str, every: Sequence[Named], wanted: str | None) 
     raise Error(CKR.ARGUMENTS_BAD, f"{where} has {what}: see 'p11tpm {noun} list'")
 
 
-def _is_meant(one: HasName, wanted: str) -> bool:
-    return one.label == wanted.encode(errors="surrogateescape") or one.id.hex() == wanted.lower()
+def _meant(every: Sequence[Named], wanted: str) -> list[Named]:
+    """Find by id, then by label, then by a label as it is shown: an id is what is left to name one of two with."""
+    ways: tuple[Callable[[Named], bool], ...] = (
+        lambda one: one.id != b"" and one.id.hex() == wanted.lower(),
+        lambda one: one.label == wanted.encode(errors="surrogateescape"),
+        lambda one: as_text(one.label) == wanted,
+    )
+    return next((found for way in ways if (found := [one for one in every if way(one)])), [])

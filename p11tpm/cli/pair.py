@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asn1crypto import pem
+from asn1crypto import core, pem
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import get_curve_for_oid
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+from cryptography.x509 import ObjectIdentifier
 
-from p11tpm.attribute import PAIR_TYPES
 from p11tpm.ck import CKA, CKK, CKO, CKR
 from p11tpm.cli.machine import objects, private_keys
 from p11tpm.cli.output import as_text
@@ -19,6 +21,13 @@ if TYPE_CHECKING:
     from p11tpm.cli.machine import Machine
     from p11tpm.object import Object
     from p11tpm.token import Token
+
+_CURVES_OF_OPENSSH = {"p256", "p384", "p521"}
+_KINDS: dict[int | None, tuple[str, int]] = {  # key type: its word, and the number that says how large it is
+    CKK.RSA: ("rsa", CKA.MODULUS),
+    CKK.DSA: ("dsa", CKA.PRIME),
+    CKK.DH: ("dh", CKA.PRIME),
+}
 
 
 class Pair:
@@ -42,13 +51,14 @@ class Pair:
 
     @property
     def algorithm(self) -> str:
-        """The name that ``p11tpm key generate --algorithm`` takes, as ``p256`` or ``rsa2048``."""
-        if self._thing.key_type == CKK.RSA:
-            return f"rsa{int.from_bytes(self._thing.get(CKA.MODULUS), 'big').bit_length()}"
-        if self._thing.key_type == CKK.EC:
-            return curve_of(self._thing.get(CKA.EC_PARAMS))
-        over = int.from_bytes(self._thing.get(CKA.PRIME), "big").bit_length()
-        return f"{'dsa' if self._thing.key_type == CKK.DSA else 'dh'}{over}"
+        """The name that ``p11tpm key generate --algorithm`` takes, as ``p256`` or ``rsa2048``; of others their own."""
+        key_type = self._thing.key_type
+        if key_type == CKK.EC:
+            return _curve(self._thing.attributes.get(CKA.EC_PARAMS, b""))
+        if key_type not in _KINDS:  # another program may have written into the store
+            return f"key type {key_type:#x}"
+        word, measure = _KINDS[key_type]
+        return f"{word}{int.from_bytes(self._thing.attributes.get(measure, b''), 'big').bit_length()}"
 
     @property
     def uri(self) -> str:
@@ -56,24 +66,42 @@ class Pair:
         return object_uri(self._token, self.id, self.label, PRIVATE if self.private else PUBLIC)
 
     def openssh(self) -> str:
-        """Give the line for an authorized_keys file, with the label as comment; CKR_DATA_INVALID for DSA and DH."""
-        if self._thing.key_type not in PAIR_TYPES:
-            raise Error(CKR.DATA_INVALID, f"'{self.name}' is a key of a type that OpenSSH does not have")
-        return f"{self._written(Encoding.OpenSSH, PublicFormat.OpenSSH)} {as_text(self.label)}".rstrip()
+        """Give the line for an authorized_keys file, with the label as comment; CKR_DATA_INVALID for other keys."""
+        if self._thing.key_type != CKK.RSA and self.algorithm not in _CURVES_OF_OPENSSH:
+            raise Error(CKR.DATA_INVALID, f"OpenSSH has no such key as '{self.name}' ({self.algorithm}): --format pem")
+        try:
+            key = load_der_public_key(self._public())
+            line = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+        except (ValueError, UnsupportedAlgorithm):  # other programs may store a point that is on no curve
+            raise Error(CKR.DATA_INVALID, f"'{self.name}' is not a public key: delete it") from None
+        return f"{line} {as_text(self.label)}".rstrip()
 
     def pem(self) -> str:
-        """Give the SubjectPublicKeyInfo in PEM (RFC 7468 clause 13)."""
-        if self._thing.key_type not in PAIR_TYPES:
-            armored: bytes = pem.armor("PUBLIC KEY", self._thing.get(CKA.PUBLIC_KEY_INFO))
-            return armored.decode().rstrip()
-        return self._written(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        """Give the SubjectPublicKeyInfo in PEM (RFC 7468 clause 13), as it is."""
+        armored: bytes = pem.armor("PUBLIC KEY", self._public())
+        return armored.decode().rstrip()
 
-    def _written(self, encoding: Encoding, form: PublicFormat) -> str:
+    def _public(self) -> bytes:
         try:
-            key = load_der_public_key(self._thing.get(CKA.PUBLIC_KEY_INFO))
-        except ValueError:  # other programs may store a point that is on no curve
-            raise Error(CKR.DATA_INVALID, f"'{self.name}' is no public key: delete it") from None
-        return key.public_bytes(encoding, form).decode().rstrip()
+            return self._thing.get(CKA.PUBLIC_KEY_INFO)
+        except Error:
+            raise Error(CKR.DATA_INVALID, f"the token does not have the public half of '{self.name}'") from None
+
+
+def _curve(params: bytes) -> str:
+    """Name a curve: ours by our name, others by the name or the number that their object identifier has."""
+    try:
+        return curve_of(params)
+    except Error:
+        pass
+    try:
+        dotted = core.ObjectIdentifier.load(params, strict=True).dotted
+    except (ValueError, TypeError):
+        return "ec with explicit parameters"
+    try:
+        return str(get_curve_for_oid(ObjectIdentifier(dotted))().name)
+    except LookupError:
+        return f"ec {dotted}"
 
 
 def pairs(machine: Machine, token: Token) -> list[Pair]:
