@@ -284,6 +284,14 @@ def _base(environment: Mapping[str, str], name: str, below_home: str) -> str | N
     return f"{home}/{below_home}" if home else None
 
 
+def state_directory() -> str:
+    """Give this user's directory for what is no setting and no key; CKR_GENERAL_ERROR for a user without a home."""
+    state = _base(system.environment(), "XDG_STATE_HOME", ".local/state")
+    if state is None:
+        raise Error(CKR.GENERAL_ERROR, f"uid {posix.geteuid()} has no home directory")
+    return f"{state}/p11tpm"
+
+
 def _default_store(environment: Mapping[str, str]) -> str:
     if posix.geteuid() == 0:
         return "/var/lib/p11tpm"

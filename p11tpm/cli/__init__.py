@@ -1,34 +1,14 @@
-"""The command ``p11tpm``: one file per noun, on the same core as the PKCS#11 module."""
+"""The command ``p11tpm``: one file per noun, on the same core as the PKCS#11 module.
+
+Here is what has to be right before anything else is loaded, so that whatever happens the user reads plain sentences:
+no traceback, and no warning of Python or of a library.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-
-import click
-
-from p11tpm import __version__
-from p11tpm.cli import cert, doctor, init, key, module, recipe, token
-from p11tpm.cli.output import example, say
-from p11tpm.error import Error
-
-
-@click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=example("p11tpm init", "p11tpm key list", "p11tpm doctor"),
-)
-@click.version_option(__version__, prog_name="p11tpm")
-def p11tpm() -> None:
-    """Keep keys in this machine's TPM and use them from any PKCS#11 program.
-
-    'p11tpm init' makes a first key and says how to use it with ssh. 'p11tpm doctor' says what is wrong.
-
-    Exit status: 0 good, 1 failed (one line on stderr says what to do), 2 wrong usage.
-    """
-
-
-for command in (init.init, token.token, key.key, cert.cert, recipe.recipe, module.module, doctor.doctor):
-    p11tpm.add_command(command)
+import warnings
 
 
 def main() -> None:
@@ -37,16 +17,48 @@ def main() -> None:
 
 
 def _run() -> int:
-    os.environ.setdefault("TSS2_LOG", "all+none")  # what tpm2-tss would say on stderr comes as an Error, too
+    _quiet()
     try:
-        return int(p11tpm.main(standalone_mode=False) or 0)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        say("interrupted; what was there before is unchanged")
-    except Error as error:
-        say(error.why)
-    except OSError as error:
-        say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        from p11tpm.cli.root import run
+
+        return run()
+    except KeyboardInterrupt:
+        return _failed("interrupted; what was there before is unchanged")
+    except Exception as error:  # noqa: BLE001 - nobody foresaw it
+        return _failed(_reported(error))
+    finally:
+        _flush()
+
+
+def _reported(error: Exception) -> str:
+    try:
+        from p11tpm.cli import report
+
+        return report.say_where(error)
+    except Exception:  # noqa: BLE001 - not even that
+        return f"p11tpm cannot be loaded ({type(error).__name__}): install it again"
+
+
+def _quiet() -> None:
+    """Keep from the user what is for those who write programs, whatever the environment asks for."""
+    os.environ.setdefault("TSS2_LOG", "all+none")  # what tpm2-tss would say on stderr comes as an Error, too
+    warnings.simplefilter("ignore")
+    warnings.showwarning = lambda *_, **__: None  # for libraries with filters of their own
+    sys.unraisablehook = lambda _: None
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a label may have any character
+
+
+def _failed(text: str) -> int:
+    if sys.stderr is not None:
+        sys.stderr.write(f"p11tpm: {text}\n")
     return 1
+
+
+def _flush() -> None:
+    """Give up output that cannot be written, which was said before: Python would try again and complain at its end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)

@@ -8,7 +8,7 @@ import click
 import pytest
 
 import tables
-from p11tpm.cli import p11tpm
+from p11tpm.cli.root import p11tpm
 from p11tpm.config import Config
 from p11tpm.error import Error
 from rig import write_secret

@@ -27,9 +27,7 @@ def broker() -> Iterator[rig.Tabrmd]:
 
 
 @pytest.fixture(params=ALGORITHMS)
-def server(
-    request: pytest.FixtureRequest, broker: rig.Tabrmd, new_user: Callable[..., rig.User]
-) -> Iterator[PowerDns]:
+def server(request: pytest.FixtureRequest, broker: rig.Tabrmd, new_user: Callable[..., rig.User]) -> Iterator[PowerDns]:
     with tempfile.TemporaryDirectory(prefix="p11tpm-powerdns-") as name:
         directory = Path(name)
         directory.chmod(0o755)

@@ -21,7 +21,7 @@ from command import failed, good
 from conftest import CLI, SO_PIN, USER_PIN
 from p11tpm.attribute import ulong
 from p11tpm.ck import CKA, CKO
-from p11tpm.cli import p11tpm
+from p11tpm.cli.root import p11tpm
 from rig import write_secret
 
 
