@@ -1,5 +1,6 @@
 # Everything here installs what it needs first; all paths are relative, so that the checkout may lie anywhere.
 #   make demo        a login with ssh and ssh-agent by keys in a software TPM
+#   make newcomer    all of that on a Debian that is made for it, as somebody does who has just read the README (root)
 #   make test        lint and all tests
 #   make bench       speed beside tpm2-pkcs11 and SoftHSM; fails if a budget is missed
 #   make clients     every program that tests/clients drives, with p11tpm and with tpm2-pkcs11, as a table: CLIENTS.md
@@ -38,6 +39,7 @@ DEBIAN_TEST := $(DEBIAN_DEMO) tpm2-tools tpm2-abrmd libtss2-tcti-tabrmd0 dbus-da
 	openvpn strongswan-pki strongswan-swanctl charon-systemd libstrongswan-standard-plugins \
 	libstrongswan-extra-plugins libcharon-extra-plugins cryptsetup-bin osslsigncode gnupg-pkcs11-scd gpg gpg-agent gpgsm \
 	golang-go golang-github-smallstep-certificates-dev dehydrated pdns-server pdns-backend-sqlite3 sqlite3 bind9-dnsutils
+DEBIAN_NEWCOMER := mmdebstrap git
 DEBIAN_BENCH := swtpm tpm2-tools libtpm2-pkcs11-1 libsofthsm2
 
 # package:unit
@@ -74,7 +76,8 @@ $(shell "$(1)" -c 'import sys; v = "python%d.%d-" % sys.version_info[:2]; \
 	print(v + "dev", v + "venv") if sys.base_prefix == "/usr" else None' 2>/dev/null || echo python3-dev python3-venv)
 endef
 
-.PHONY: build demo test clients bench lint install uninstall clean packages-build packages-demo packages-test packages-bench
+.PHONY: build demo newcomer test clients bench lint install uninstall clean
+.PHONY: packages-build packages-demo packages-newcomer packages-test packages-bench
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -82,6 +85,9 @@ build: $(BUILT)
 
 demo: packages-demo $(BUILT)
 	@.venv/bin/python tests/demo.py
+
+newcomer: packages-newcomer
+	@$(SUDO) tests/newcomer/machine.sh
 
 # A test waits for its TPM most of the time: so there is one process more than there are processors.
 PYTEST := .venv/bin/python -m pytest --numprocesses $$(($$(nproc) + 1)) --dist loadfile
@@ -104,6 +110,9 @@ packages-build:
 
 packages-demo:
 	$(call debian,$(DEBIAN_DEMO))
+
+packages-newcomer:
+	$(call debian,$(DEBIAN_NEWCOMER))
 
 packages-test:
 	$(call debian,$(DEBIAN_TEST))
