@@ -36,6 +36,21 @@ def unsigned(number: int) -> bytes:
     return number.to_bytes((number.bit_length() + 7) // 8, "big")
 
 
+def pack(template: Template) -> bytes:
+    """Encode a template that is the value of an attribute: type, length and value of each entry, in order of type."""
+    return b"".join(ulong(type_) + ulong(len(value)) + value for type_, value in sorted(template.items()))
+
+
+def unpack(value: bytes) -> Template:
+    """Decode what `pack` encoded."""
+    template, at = {}, 0
+    while at < len(value):
+        end = at + 16 + to_ulong(value[at + 8 : at + 16])
+        template[to_ulong(value[at : at + 8])] = value[at + 16 : end]
+        at = end
+    return template
+
+
 def _is_bool(value: bytes) -> bool:
     return value in {TRUE, FALSE}
 
@@ -45,14 +60,6 @@ def _is_ulong(value: bytes) -> bool:
 
 
 def _is_bytes(_value: bytes) -> bool:
-    return True
-
-
-def _is_text(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
     return True
 
 
@@ -76,7 +83,8 @@ def _is_below_4(value: bytes) -> bool:
 
 
 _DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-BOOL, ULONG, BYTES, TEXT, DATE, ULONGS = _is_bool, _is_ulong, _is_bytes, _is_text, _is_date, _is_ulongs
+BOOL, ULONG, BYTES, DATE, ULONGS = _is_bool, _is_ulong, _is_bytes, _is_date, _is_ulongs
+TEMPLATES = {CKA.WRAP_TEMPLATE, CKA.UNWRAP_TEMPLATE, CKA.DERIVE_TEMPLATE}  # attributes that are templates themselves
 
 # How an object comes to be.
 CREATE = "create"
@@ -156,10 +164,10 @@ ATTRIBUTES = (
     Attribute(CKA.MODIFIABLE, BOOL, ALL, default=TRUE),
     Attribute(CKA.COPYABLE, BOOL, ALL, default=TRUE, change=TO_FALSE),
     Attribute(CKA.DESTROYABLE, BOOL, ALL, default=TRUE),
-    Attribute(CKA.LABEL, TEXT, ALL, default=b"", change=FREELY),
-    Attribute(CKA.UNIQUE_ID, TEXT, ALL, create=NEVER, generate=NEVER),
+    Attribute(CKA.LABEL, BYTES, ALL, default=b"", change=FREELY),
+    Attribute(CKA.UNIQUE_ID, BYTES, ALL, create=NEVER, generate=NEVER),
     # Data objects (clause 4.5)
-    Attribute(CKA.APPLICATION, TEXT, DATA, default=b"", change=FREELY),
+    Attribute(CKA.APPLICATION, BYTES, DATA, default=b"", change=FREELY),
     Attribute(CKA.OBJECT_ID, BYTES, DATA, default=b"", change=FREELY),
     Attribute(CKA.VALUE, BYTES, DATA, default=b"", change=FREELY),
     # X.509 certificates (clauses 4.6.2 and 4.6.3)
@@ -175,7 +183,7 @@ ATTRIBUTES = (
     Attribute(CKA.ISSUER, BYTES, CERTIFICATE, default=b"", change=FREELY),
     Attribute(CKA.SERIAL_NUMBER, BYTES, CERTIFICATE, default=b"", change=FREELY),
     Attribute(CKA.VALUE, BYTES, CERTIFICATE, default=b""),
-    Attribute(CKA.URL, TEXT, CERTIFICATE, default=b""),
+    Attribute(CKA.URL, BYTES, CERTIFICATE, default=b""),
     Attribute(CKA.HASH_OF_SUBJECT_PUBLIC_KEY, BYTES, CERTIFICATE, default=b""),
     Attribute(CKA.HASH_OF_ISSUER_PUBLIC_KEY, BYTES, CERTIFICATE, default=b""),
     Attribute(CKA.JAVA_MIDP_SECURITY_DOMAIN, _is_below_4, CERTIFICATE, default=ulong(0)),
@@ -190,6 +198,9 @@ ATTRIBUTES = (
     Attribute(CKA.KEY_GEN_MECHANISM, ULONG, KEYS, create=NEVER, generate=NEVER),
     Attribute(CKA.ALLOWED_MECHANISMS, ULONGS, KEYS, default=b""),
     Attribute(CKA.SUBJECT, BYTES, PAIR, default=b"", change=FREELY),
+    Attribute(CKA.WRAP_TEMPLATE, BYTES, (PUBLIC, SECRET)),
+    Attribute(CKA.UNWRAP_TEMPLATE, BYTES, (PRIVATE, SECRET)),
+    Attribute(CKA.DERIVE_TEMPLATE, BYTES, (PRIVATE, SECRET)),
     Attribute(CKA.PUBLIC_KEY_INFO, BYTES, PUBLIC, generate=NEVER),
     Attribute(CKA.PUBLIC_KEY_INFO, BYTES, PRIVATE, create=NEVER, generate=NEVER),
     # Public keys (clause 4.8)
@@ -202,9 +213,9 @@ ATTRIBUTES = (
         for usage in (CKA.ENCRYPT, CKA.VERIFY_RECOVER, CKA.WRAP)
         for key in (CKK.EC, *DOMAINS)
     ),
-    # Private keys (clause 4.9): the private part never comes out of the TPM, or of the token
-    Attribute(CKA.SENSITIVE, BOOL, PRIVATE, default=TRUE, only=TRUE, change=TO_TRUE),
-    Attribute(CKA.EXTRACTABLE, BOOL, PRIVATE, default=FALSE, only=FALSE, change=TO_FALSE),
+    # Private keys (clause 4.9): what their attributes allow, a key in the TPM refuses all the same
+    Attribute(CKA.SENSITIVE, BOOL, PRIVATE, default=TRUE, change=TO_TRUE),
+    Attribute(CKA.EXTRACTABLE, BOOL, PRIVATE, default=FALSE, change=TO_FALSE),
     Attribute(CKA.ALWAYS_SENSITIVE, BOOL, (PRIVATE, SECRET), create=NEVER, generate=NEVER),
     Attribute(CKA.NEVER_EXTRACTABLE, BOOL, (PRIVATE, SECRET), create=NEVER, generate=NEVER),
     Attribute(CKA.DECRYPT, BOOL, PRIVATE, key=CKK.RSA, default=TRUE, change=FREELY),
@@ -219,7 +230,7 @@ ATTRIBUTES = (
     Attribute(CKA.WRAP_WITH_TRUSTED, BOOL, (PRIVATE, SECRET), default=FALSE, change=TO_TRUE),
     Attribute(CKA.ALWAYS_AUTHENTICATE, BOOL, PRIVATE, default=FALSE),
     # Secret keys (clause 4.10)
-    Attribute(CKA.SENSITIVE, BOOL, SECRET, default=TRUE, change=TO_TRUE),
+    Attribute(CKA.SENSITIVE, BOOL, SECRET, default=FALSE, change=TO_TRUE),
     Attribute(CKA.EXTRACTABLE, BOOL, SECRET, default=FALSE, change=TO_FALSE),
     *(
         Attribute(usage, BOOL, SECRET, default=TRUE, change=FREELY)
@@ -319,6 +330,18 @@ def _check_together(attributes: Template, object_class: int) -> None:
             raise Error(CKR.TEMPLATE_INCOMPLETE, "a certificate needs CKA_VALUE, or a URL and two hashes")
 
 
+def with_template(template: Template, of_key: Template, type_: int) -> Template:
+    """Return a template for a new key with what CKA_UNWRAP_TEMPLATE or CKA_DERIVE_TEMPLATE (`type_`) of a key adds.
+
+    CKR_TEMPLATE_INCONSISTENT if the two contradict each other (clauses 4.9 and 4.10).
+    """
+    added = unpack(of_key.get(type_, b""))
+    for other, value in added.items():
+        if template.get(other, value) != value:
+            raise Error(CKR.TEMPLATE_INCONSISTENT, f"{name(CKA, other)} contradicts the key's {name(CKA, type_)}")
+    return {**template, **added}
+
+
 def check_known(template: Template, known: Template) -> None:
     """Refuse values other than those that the token finds itself: CKR_ATTRIBUTE_VALUE_INVALID; empty ones are none."""
     for type_, value in known.items():
@@ -376,6 +399,17 @@ def kind(attributes: Template) -> tuple[int, int | None]:
 def of_generated_key(mechanism: int) -> Template:
     """Give what the token says of a key that it made itself."""
     return {CKA.LOCAL: TRUE, CKA.KEY_GEN_MECHANISM: ulong(mechanism)}
+
+
+def protection(attributes: Template, *, was_sensitive: bool, never_left: bool) -> Template:
+    """Return what the token says of how a new private or secret key was kept until now (clauses 4.9 and 4.10).
+
+    `was_sensitive`, `never_left`: whether its value was sensitive, and only in the token, before it became this key.
+    """
+    return {
+        CKA.ALWAYS_SENSITIVE: attributes[CKA.SENSITIVE] if was_sensitive else FALSE,
+        CKA.NEVER_EXTRACTABLE: TRUE if never_left and attributes[CKA.EXTRACTABLE] != TRUE else FALSE,
+    }
 
 
 def of_created_key() -> Template:

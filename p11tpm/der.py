@@ -25,6 +25,7 @@ _OIDS = {
     "p384": "secp384r1",
     "p521": "secp521r1",
 }
+_FORMS = {2, 3, 4}  # the first byte of a point: compressed, in two ways, or uncompressed
 _DOMAIN_OIDS = {CKK.DSA: "1.2.840.10040.4.1", CKK.DH: "1.2.840.113549.1.3.1"}
 
 
@@ -81,6 +82,25 @@ def domain_public(key_type: int, template: Template) -> Template:
     return {CKA.PUBLIC_KEY_INFO: info.dump()}
 
 
+class _PrivateKeyInfo(core.Sequence):  # type: ignore[misc]
+    """PrivateKeyInfo of such a key (RFC 5208)."""
+
+    _fields = [  # noqa: RUF012
+        ("version", core.Integer),
+        ("algorithm", _Algorithm),
+        ("private_key", core.ParsableOctetString),
+    ]
+
+
+def domain_private(template: Template, number: bytes) -> bytes:
+    """Encode a private key of DSA or DH with this private number as a PrivateKeyInfo."""
+    key_type = to_ulong(template[CKA.KEY_TYPE])
+    numbers = [int.from_bytes(template[type_], "big") for type_ in DOMAINS[key_type]]
+    algorithm = {"algorithm": _DOMAIN_OIDS[key_type], "parameters": numbers}
+    private = core.Integer(int.from_bytes(number, "big")).dump()
+    return bytes(_PrivateKeyInfo({"version": 0, "algorithm": algorithm, "private_key": private}).dump())
+
+
 def created_public(template: Template) -> Template:
     """Describe a public key that a host gives by its numbers; CKR_ATTRIBUTE_VALUE_INVALID if they make no key."""
     key_type = to_ulong(template[CKA.KEY_TYPE])
@@ -98,17 +118,24 @@ def created_public(template: Template) -> Template:
 def _created_ec(params: bytes, octets: bytes) -> Template:
     from p11tpm.mechanism import CURVES
 
-    try:
-        point = core.OctetString.load(octets, strict=True).native
-    except ValueError:
-        point = b""
     curve, bits = next(((name, bits) for name, (bits, oid) in CURVES.items() if oid == params), ("", 0))
-    if point and not curve:
+    size = 1 + 2 * ((bits + 7) // 8)
+    point = octets if curve and len(octets) == size else _point(octets)
+    if not curve and point and point[0] in _FORMS:
         return _foreign_ec(params, point)
-    size = (bits + 7) // 8
-    if len(point) != 1 + 2 * size or point[0] != 4:
-        raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "CKA_EC_POINT is no DER OCTET STRING of an uncompressed point")
-    return ec_public(curve, int.from_bytes(point[1 : 1 + size], "big"), int.from_bytes(point[1 + size :], "big"), bits)
+    if len(point) != size or point[0] != 4:
+        raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "CKA_EC_POINT is not an uncompressed point of the curve")
+    half = size // 2
+    return ec_public(curve, int.from_bytes(point[1 : 1 + half], "big"), int.from_bytes(point[1 + half :], "big"), bits)
+
+
+def _point(octets: bytes) -> bytes:
+    """Return a point (SEC 1, clause 2.3.3) that is given in a DER OCTET STRING, as the standard has it, or raw."""
+    try:
+        inner = bytes(core.OctetString.load(octets, strict=True).native)
+    except ValueError:
+        return octets
+    return octets if inner and inner[0] not in _FORMS else inner
 
 
 def _foreign_ec(params: bytes, point: bytes) -> Template:
@@ -117,7 +144,7 @@ def _foreign_ec(params: bytes, point: bytes) -> Template:
         domain = keys.ECDomainParameters.load(params, strict=True)
         algorithm = keys.PublicKeyAlgorithm({"algorithm": "ec", "parameters": domain})
         info = keys.PublicKeyInfo({"algorithm": algorithm, "public_key": keys.ECPointBitString(point)})
-        return {CKA.PUBLIC_KEY_INFO: info.dump()}
+        return {CKA.PUBLIC_KEY_INFO: info.dump(), CKA.EC_POINT: core.OctetString(point).dump()}
     except (ValueError, TypeError):
         raise Error(CKR.CURVE_NOT_SUPPORTED, "CKA_EC_PARAMS is no DER of a curve") from None
 
@@ -221,10 +248,12 @@ def certificate(value: bytes) -> Template:
 def private_numbers(pkcs8: bytes) -> Template:
     """Give the attributes that make a private key of a PrivateKeyInfo (RFC 5208, RFC 5915; clause 4.9).
 
-    RSA: modulus, exponents and primes; EC: parameters, private number, and the public point if it is there. Raises
-    CKR_WRAPPED_KEY_INVALID for anything else.
+    RSA: modulus, exponents and primes; EC: parameters, private number, and the public point if it is there; DSA and DH:
+    domain parameters and private number. Raises CKR_WRAPPED_KEY_INVALID for anything else.
     """
     try:
+        if (found := _domain_numbers(pkcs8)) is not None:
+            return found
         info = keys.PrivateKeyInfo.load(pkcs8, strict=True)
         kind, key = info.algorithm, info["private_key"].parsed
         numbers = _RSA_NUMBERS if kind == "rsa" else ()
@@ -237,8 +266,22 @@ def private_numbers(pkcs8: bytes) -> Template:
     except (ValueError, TypeError, KeyError, OverflowError):
         found = {}
     if not found:
-        raise Error(CKR.WRAPPED_KEY_INVALID, "this is no RSA or EC private key in PKCS #8 DER")
+        raise Error(CKR.WRAPPED_KEY_INVALID, "this is not a private key of RSA, EC, DSA or DH in PKCS #8 DER")
     return {CKA.CLASS: ulong(CKO.PRIVATE_KEY), CKA.KEY_TYPE: ulong(CKK.RSA if kind == "rsa" else CKK.EC), **found}
+
+
+def _domain_numbers(pkcs8: bytes) -> Template | None:
+    """Return what `private_numbers` does for DSA and DH; None for keys of other algorithms."""
+    info = core.Sequence.load(pkcs8, strict=True)
+    oid = info[1][0].native
+    key_type = next((key_type for key_type, name in _DOMAIN_OIDS.items() if name == oid), None)
+    if key_type is None:
+        return None
+    info = _PrivateKeyInfo.load(pkcs8, strict=True)
+    numbers = list(info["algorithm"]["parameters"].native)[: len(DOMAINS[key_type])]  # PKCS #3 may add a length
+    private = info["private_key"].parsed.native
+    found = dict(zip(DOMAINS[key_type], map(unsigned, numbers), strict=True))
+    return {CKA.CLASS: ulong(CKO.PRIVATE_KEY), CKA.KEY_TYPE: ulong(key_type), **found, CKA.VALUE: unsigned(private)}
 
 
 _RSA_NUMBERS = (

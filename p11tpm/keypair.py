@@ -26,7 +26,7 @@ class KeyPair(ABC):
         made = attribute.of_generated_key(row.type)
         self.public = attribute.complete(public, CKO.PUBLIC_KEY, self.key_type, attribute.GENERATE) | made
         self.private = attribute.complete(private, CKO.PRIVATE_KEY, self.key_type, attribute.GENERATE) | made
-        self.private |= {CKA.ALWAYS_SENSITIVE: attribute.TRUE, CKA.NEVER_EXTRACTABLE: attribute.TRUE}
+        self.private |= attribute.protection(self.private, was_sensitive=True, never_left=True)
         for one, given, other in ((self.public, public, private), (self.private, private, public)):
             if CKA.ID not in given and CKA.ID in other:
                 one[CKA.ID] = other[CKA.ID]

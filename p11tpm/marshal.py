@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from _p11tpm import ffi
 
+from p11tpm.attribute import TEMPLATES, pack, unpack
 from p11tpm.ck import CKA, CKR, UNAVAILABLE, name
 from p11tpm.error import Error, LengthOnly
 from p11tpm.parameter import Given
@@ -24,6 +25,7 @@ LONGEST = 1 << 30  # bytes: no host has a longer piece of data in memory and mea
 MOST_ATTRIBUTES = 1024
 LONGEST_POINTED = 1 << 26  # bytes that a parameter points to: associated data, labels, points
 Ptr = object
+_ATTRIBUTE = ffi.sizeof("CK_ATTRIBUTE")
 
 
 def required(*pointers: Any) -> None:
@@ -111,20 +113,32 @@ def zeroed(struct: Any) -> Any:
     return struct
 
 
-def read_template(attributes: Any, number: int) -> Template:
-    """Read a template: each attribute type once (CKR_TEMPLATE_INCONSISTENT), in any order."""
+def read_template(attributes: Any, number: int, *, nested: bool = False) -> Template:
+    """Read a template, in any order; CKR_TEMPLATE_INCONSISTENT for one attribute type with two values (clause 4.1.1).
+
+    The value of an attribute that is a template itself is as `pack` encodes it.
+    """
     if number > MOST_ATTRIBUTES or (number and attributes == NULL):
         raise Error(CKR.ARGUMENTS_BAD, "the template is NULL or its length can not be meant")
     template: Template = {}
     for index in range(number):
         entry = attributes[index]
-        if entry.type in template:
-            raise Error(CKR.TEMPLATE_INCONSISTENT, f"{name(CKA, entry.type)} stands twice in the template")
         try:
-            template[entry.type] = read_bytes(entry.pValue, entry.ulValueLen, LONGEST, CKR.ATTRIBUTE_VALUE_INVALID)
+            value = _read_value(entry, nested=nested)
         except Error as error:
             raise Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name(CKA, entry.type)}: {error.why}") from None
+        if template.setdefault(entry.type, value) != value:
+            raise Error(CKR.TEMPLATE_INCONSISTENT, f"{name(CKA, entry.type)} has two values in the template")
     return template
+
+
+def _read_value(entry: Any, *, nested: bool) -> bytes:
+    if entry.type not in TEMPLATES:
+        return read_bytes(entry.pValue, entry.ulValueLen)
+    number, rest = divmod(entry.ulValueLen, _ATTRIBUTE)
+    if nested or rest:
+        raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "the value must be an array of CK_ATTRIBUTE without further arrays")
+    return pack(read_template(ffi.cast("CK_ATTRIBUTE *", entry.pValue), number, nested=True))
 
 
 def write_template(attributes: Any, number: int, thing: Object) -> None:
@@ -147,7 +161,32 @@ def write_template(attributes: Any, number: int, thing: Object) -> None:
         raise failure
 
 
+def _write_array(entry: Any, template: Template) -> None:
+    """Answer an attribute that is a template: its size, or each of its attributes by the same rules."""
+    size = _ATTRIBUTE * len(template)
+    if entry.pValue == NULL:
+        entry.ulValueLen = size
+        return
+    if entry.ulValueLen < size:
+        raise Error(CKR.BUFFER_TOO_SMALL, f"{name(CKA, entry.type)} needs {size} bytes")
+    entry.ulValueLen = size
+    inner = ffi.cast("CK_ATTRIBUTE *", entry.pValue)
+    failure: Error | None = None
+    for index, (type_, value) in enumerate(template.items()):
+        inner[index].type = type_
+        try:
+            _write_attribute(inner[index], value)
+        except Error as error:
+            inner[index].ulValueLen = UNAVAILABLE
+            failure = error
+    if failure is not None:
+        raise failure
+
+
 def _write_attribute(entry: Any, value: bytes) -> None:
+    if entry.type in TEMPLATES:
+        _write_array(entry, unpack(value))
+        return
     if entry.pValue == NULL:
         entry.ulValueLen = len(value)
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p11tpm.attribute import TRUE, Template, kind, row_of, to_ulong
+from p11tpm.attribute import PAIR_TYPES, TRUE, Template, kind, row_of, to_ulong
 from p11tpm.ck import CKA, CKO, CKR, name
 from p11tpm.error import Error
 from p11tpm.late import loading
@@ -59,10 +59,23 @@ class Object:
         return self.is_set(CKA.EXTRACTABLE) and not self.is_set(CKA.SENSITIVE)
 
     def secret(self) -> bytes:
-        """Give the value of a secret key for use by the token; CKR_KEY_TYPE_INCONSISTENT for anything else."""
+        """Return the secret part of a key in software for use by the token.
+
+        A secret key: its value; RSA and EC: PKCS #8 DER; DSA and DH: the private number. CKR_KEY_TYPE_INCONSISTENT for
+        anything else.
+        """
         if self.record.secret is None or self.in_tpm:
-            raise Error(CKR.KEY_TYPE_INCONSISTENT, "this is no secret key, or one that the TPM alone can use")
+            raise Error(CKR.KEY_TYPE_INCONSISTENT, "the key has no secret part, or one that the TPM alone can use")
         return self.hidden()
+
+    def _part(self, type_: int) -> bytes:
+        """Return the value of an attribute that is the secret part of a key in software, or a number of it."""
+        if self.object_class != CKO.PRIVATE_KEY or self.key_type not in PAIR_TYPES:
+            return self.secret()
+        with loading:
+            from p11tpm import der
+
+        return der.private_numbers(self.secret())[type_]
 
     def hidden(self) -> bytes:
         """Give what the record keeps secret: the value of a key, or the check value of one in the TPM; else nothing."""
@@ -79,8 +92,8 @@ class Object:
             return value
         row = row_of(self.object_class, self.key_type, type_)
         if row is not None and row.sensitive:
-            if self.record.secret is not None and self.readable:
-                return self.secret()
+            if self.record.secret is not None and self.readable and not self.in_tpm:
+                return self._part(type_)
             raise Error(CKR.ATTRIBUTE_SENSITIVE, f"{name(CKA, type_)} never leaves the token")
         if type_ == CKA.CHECK_VALUE and self.object_class == CKO.SECRET_KEY and self.key_type is not None:
             if self.in_tpm:

@@ -1,8 +1,8 @@
-"""Where a secret key lives: in the TPM if that does all that the key is for, else in software.
+"""Where a key lives: in the TPM if that does all that the key is for, else in software.
 
-In the TPM are keys of the token that never leave it: AES keys, of which the TPM does the blocks in whatever mechanism,
-and keys for the HMACs of hashes that the TPM has. It is settled when a key is made, and a copy stays where its original
-is.
+In the TPM are all RSA and EC private keys, except session keys that are extractable; and those secret keys of the token
+that never leave it: AES keys, of which the TPM does the blocks in whatever mechanism, and keys for the HMACs of hashes
+that the TPM has. The place is settled when a key is made. A copy of a key in the TPM is in the TPM, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from p11tpm.store import Record
     from p11tpm.token import Token
 
-_STAYS = {CKA.TOKEN: TRUE, CKA.SENSITIVE: TRUE, CKA.EXTRACTABLE: FALSE, CKA.DERIVE: FALSE}
+_STAYS = {CKA.TOKEN: TRUE, CKA.EXTRACTABLE: FALSE, CKA.DERIVE: FALSE}
 # A TPM takes no longer HMAC keys than a block of the hash, or of SHA-256 if the key is for any (Part 1, clause 27.6.3)
 _LONGEST = {"sha1": 64, "sha256": 64, "sha384": 128, "sha512": 128}
 
@@ -46,6 +46,11 @@ def _only_hmac(allowed: bytes, capabilities: tuple[str, ...]) -> bool:
     """Say whether CKA_ALLOWED_MECHANISMS has nothing but HMACs that the TPM does; without it a key is for all."""
     rows = [MECHANISMS.get(to_ulong(allowed[at : at + 8])) for at in range(0, len(allowed), 8)]
     return bool(rows) and all(row is not None and row.form == HMAC and row.digest in capabilities for row in rows)
+
+
+def in_software(attributes: Template) -> bool:
+    """Say whether an RSA or EC private key with these attributes lives in software: it may leave, and soon ends."""
+    return attributes.get(CKA.TOKEN) != TRUE and attributes.get(CKA.EXTRACTABLE) == TRUE
 
 
 def made_by_tpm(token: Token, attributes: Template, length: int) -> bool:

@@ -8,15 +8,17 @@ from asn1crypto import core
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from p11tpm import attribute, der
+from p11tpm import attribute, der, place
 from p11tpm.attribute import FALSE, Template, row_of, to_ulong
 from p11tpm.ck import CKA, CKK, CKO, CKR, name
 from p11tpm.error import Error
+from p11tpm.extractable import pkcs8
 from p11tpm.mechanism import CURVES, RSA_SIZES, curve_of
 from p11tpm.public import ec_curve
 from p11tpm.tpm import template as tpm_template
 
 if TYPE_CHECKING:
+    from p11tpm.record import Record
     from p11tpm.token import Token
 
 # What a template may say of the public key, although the private one's numbers say it too; empty ones are none
@@ -24,7 +26,7 @@ _OF_PUBLIC = (CKA.EC_POINT, CKA.PUBLIC_KEY_INFO)
 
 
 class PrivateKey:
-    """A private key that a host describes by its numbers, which are checked here and go to the TPM alone."""
+    """A private key that a host describes by its numbers, which are checked here."""
 
     def __init__(self, template: Template, how: str) -> None:
         """Check the template, which has the numbers.
@@ -43,6 +45,7 @@ class PrivateKey:
         others = {type_: value for type_, value in template.items() if type_ not in _OF_PUBLIC}
         self.attributes = attribute.complete(others, CKO.PRIVATE_KEY, self.key_type, how)
         self._points: set[bytes] = set()
+        self._key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
         parts = self._take_parts()
         numbers = self._rsa(parts) if self.key_type == CKK.RSA else self._ec(parts)
         for type_, value in said.items():
@@ -71,7 +74,7 @@ class PrivateKey:
         modulus = int.from_bytes(self.attributes.get(CKA.MODULUS, b""), "big")
         if max(modulus, *parts.values(), 0).bit_length() > max(RSA_SIZES):
             raise Error(CKR.KEY_SIZE_RANGE, f"an RSA key has {max(RSA_SIZES)} bits at the most")
-        key = _rsa_key(modulus, exponent, parts)
+        self._key = key = _rsa_key(modulus, exponent, parts)
         bits = key.key_size
         self._word = f"rsa{bits}"
         self._too_big = Error(CKR.KEY_SIZE_RANGE, f"this TPM has no RSA keys of {bits} bits")
@@ -92,11 +95,12 @@ class PrivateKey:
         self._too_big = Error(CKR.CURVE_NOT_SUPPORTED, f"this TPM does not have the curve {curve}")
         bits = CURVES[curve][0]
         try:
-            point = ec.derive_private_key(parts[CKA.VALUE], ec_curve(curve)).public_key().public_numbers()
+            self._key = ec.derive_private_key(parts[CKA.VALUE], ec_curve(curve))
         except UnsupportedAlgorithm:
             raise Error(CKR.CURVE_NOT_SUPPORTED, f"libcrypto does not have the curve {curve}") from None
         except ValueError:
             raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "CKA_VALUE is no private key on this curve") from None
+        point = self._key.public_key().public_numbers()
         size = (bits + 7) // 8
         numbers = der.ec_public(curve, point.x, point.y, bits)
         x, y, self._number = (number.to_bytes(size, "big") for number in (point.x, point.y, parts[CKA.VALUE]))
@@ -106,7 +110,7 @@ class PrivateKey:
         return numbers
 
     def add(self, token: Token, session: int) -> int:
-        """Bring the key into the TPM, add it to the token and give its identifier.
+        """Add the key to the token and give its identifier.
 
         CKR_KEY_SIZE_RANGE or CKR_CURVE_NOT_SUPPORTED for what this TPM does not have, CKR_ATTRIBUTE_VALUE_INVALID for
         what it does not take.
@@ -116,9 +120,16 @@ class PrivateKey:
             if self._word not in token.capabilities:
                 raise self._too_big
             record = token.new_record(self.attributes)
-            blob = token.vault.import_key(self._public, token.new_auth(record), self._number)
-            record.tpm_public, record.tpm_private = blob.public, blob.private
+            self.settle(token, record)
             return token.add([record], session)[0]
+
+    def settle(self, token: Token, record: Record) -> None:
+        """Bring the key of a new record to where it lives: into the TPM, or into the record, see `place`."""
+        if place.in_software(record.attributes):
+            record.secret = pkcs8(self._key)
+            return
+        blob = token.vault.import_key(self._public, token.new_auth(record), self._number)
+        record.tpm_public, record.tpm_private, record.secret = blob.public, blob.private, None
 
 
 def _rsa_key(modulus: int, exponent: int, parts: dict[int, int]) -> rsa.RSAPrivateKey:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.dsa import DSAPublicKey
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurve, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
     from p11tpm.object import Object
 
@@ -74,6 +75,16 @@ def ec_curve(name: str) -> EllipticCurve:
     curves: dict[str, type[EllipticCurve]] = {"p192": ec.SECP192R1, "p224": ec.SECP224R1, "p256": ec.SECP256R1}
     curves |= {"p384": ec.SECP384R1, "p521": ec.SECP521R1}
     return curves[name]()
+
+
+def prehashed(hashed: bytes) -> Prehashed:
+    """Return the hash of 32, 48 or 64 bytes that stands for the length of `hashed` alone."""
+    with loading:
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+
+    sizes: dict[int, hashes.HashAlgorithm] = {32: hashes.SHA256(), 48: hashes.SHA384(), 64: hashes.SHA512()}
+    return Prehashed(sizes[len(hashed)])
 
 
 def rsa_numbers(key: Object) -> tuple[int, int]:

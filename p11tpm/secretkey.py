@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from p11tpm import attribute, place
-from p11tpm.attribute import FALSE, TRUE, Template, to_ulong, ulong
+from p11tpm.attribute import Template, to_ulong, ulong
 from p11tpm.checkvalue import check_value
 from p11tpm.ck import CKA, CKK, CKO, CKR
 from p11tpm.error import Error
@@ -81,9 +81,8 @@ class SecretKey:
         attributes = {**self.attributes, **origin}
         if self.key_type not in DES_SIZES:
             attributes[CKA.VALUE_LEN] = ulong(length)
-        attributes[CKA.ALWAYS_SENSITIVE] = attributes[CKA.SENSITIVE] if was_secret else FALSE
         kept = was_secret if never_left is None else never_left
-        attributes[CKA.NEVER_EXTRACTABLE] = TRUE if kept and attributes[CKA.EXTRACTABLE] != TRUE else FALSE
+        attributes |= attribute.protection(attributes, was_sensitive=was_secret, never_left=kept)
         with token.lock:
             token.require_writer(attributes)
             record = token.new_record(attributes, value)

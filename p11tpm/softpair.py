@@ -23,7 +23,7 @@ _LEAST_BITS = 160  # of a private value of DH: fewer are found by trying
 class SoftPair(KeyPair):
     """A key pair of DSA or DH."""
 
-    def __init__(self, row: Mechanism, public: Template, private: Template, _capabilities: tuple[str, ...]) -> None:
+    def __init__(self, row: Mechanism, public: Template, private: Template) -> None:
         """Check both templates.
 
         Raises the codes of `attribute.complete`, CKR_KEY_SIZE_RANGE and CKR_DOMAIN_PARAMS_INVALID for the numbers of

@@ -18,6 +18,7 @@ from p11tpm.store import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.config import Config
+    from p11tpm.extractable import InSoftware
     from p11tpm.profile import Profiles
     from p11tpm.store import Store, TokenRow
     from p11tpm.vault import Vault
@@ -327,6 +328,15 @@ class Token:
     @staticmethod
     def _is_encrypted(attributes: Template) -> bool:
         return attributes[CKA.PRIVATE] == TRUE and to_ulong(attributes[CKA.CLASS]) == CKO.DATA
+
+    def user_of(self, key: Object) -> Vault | InSoftware:
+        """Return what does the private operations of an RSA or EC key: the TPM, or software for one that may leave."""
+        if key.in_tpm or key.record.secret is None:
+            return self.vault
+        with loading:
+            from p11tpm.extractable import InSoftware
+
+        return InSoftware(self.vault.spend)
 
     def require_writer(self, attributes: Template) -> None:
         """Refuse to write private objects and keys of the token without a login, and to a store that is read-only."""

@@ -49,10 +49,16 @@ class TpmPair(KeyPair):
         """Let the TPM make the pair; the record gets its blob."""
         blob = token.vault.create(self._template, token.new_auth(record))
         record.tpm_public, record.tpm_private = blob.public, blob.private
+        find = template.rsa_numbers if self.key_type == CKK.RSA else template.ec_point
+        self._describe_pair(*find(blob.public))
+
+    def _describe_pair(self, *numbers: int) -> None:
+        """Add the numbers of the public key: modulus and exponent, or the coordinates of the point."""
         if self.key_type == CKK.RSA:
-            numbers = der.rsa_public(*template.rsa_numbers(blob.public))
-            self._describe(numbers, CKA.MODULUS, CKA.MODULUS, CKA.PUBLIC_EXPONENT, CKA.PUBLIC_KEY_INFO)
+            public = der.rsa_public(*numbers)
+            self._describe(public, CKA.MODULUS, CKA.MODULUS, CKA.PUBLIC_EXPONENT, CKA.PUBLIC_KEY_INFO)
         else:
             curve = curve_of(self.public[CKA.EC_PARAMS])
-            numbers = der.ec_public(curve, *template.ec_point(blob.public), CURVES[curve][0])
-            self._describe(numbers, CKA.EC_POINT, CKA.EC_PARAMS, CKA.PUBLIC_KEY_INFO)
+            x, y = numbers
+            public = der.ec_public(curve, x, y, CURVES[curve][0])
+            self._describe(public, CKA.EC_POINT, CKA.EC_PARAMS, CKA.PUBLIC_KEY_INFO)

@@ -181,14 +181,15 @@ def mechanisms():
 # token object and of a session object
 OPEN = ("store", "memory")
 IN_TPM = ("store, encrypted by the TPM", "memory, encrypted by the TPM")
+OF_PAIRS = (IN_TPM[0], f"{IN_TPM[1]}; as it is if it is extractable")
 IN_SOFTWARE = ("store, encrypted under the token's secret", "memory, as it is")
 _SECRET = CKF.GENERATE | CKF.DERIVE | CKF.UNWRAP
 KINDS = (
     (CKO.DATA, "data: the value of a private one", CKF.DERIVE, IN_SOFTWARE[0], "memory, encrypted in the same way"),
     (CKO.CERTIFICATE, "X.509 certificate", 0, *OPEN),
     (CKO.PUBLIC_KEY, "public key", CKF.GENERATE_KEY_PAIR, *OPEN),
-    (CKO.PRIVATE_KEY, "private key: RSA, EC", CKF.GENERATE_KEY_PAIR | CKF.UNWRAP, *IN_TPM),
-    (CKO.PRIVATE_KEY, "private key: DSA, DH", CKF.GENERATE_KEY_PAIR, *IN_SOFTWARE),
+    (CKO.PRIVATE_KEY, "private key: RSA, EC", CKF.GENERATE_KEY_PAIR | CKF.UNWRAP, *OF_PAIRS),
+    (CKO.PRIVATE_KEY, "private key: DSA, DH", CKF.GENERATE_KEY_PAIR | CKF.UNWRAP, *IN_SOFTWARE),
     (CKO.SECRET_KEY, "secret key in the TPM: AES, HMAC", _SECRET, IN_TPM[0], f"{IN_TPM[1]}, if it is a copy"),
     (CKO.SECRET_KEY, "any other secret key", _SECRET, *IN_SOFTWARE),
     (CKO.DOMAIN_PARAMETERS, "domain parameters", CKF.GENERATE, *OPEN),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from _p11tpm import ffi
 
-from p11tpm.ck import CKR
+from p11tpm.attribute import with_template
+from p11tpm.ck import CKA, CKR
 from p11tpm.entry.attach import entry
 from p11tpm.entry.run import module
 from p11tpm.error import Error
@@ -70,14 +71,13 @@ def C_DeriveKey(session: int, mechanism: Ptr, base: int, template: Ptr, count: i
     current = run.session(session)
     required(handle)
     given = read_mechanism(mechanism)
-    wanted = read_template(template, count)
+    key = run.key(current, base)
+    wanted = with_template(read_template(template, count), key.attributes, CKA.DERIVE_TEMPLATE)
     current.require_write(wanted)
     with loading:
         from p11tpm.operation.derive import derive_key
 
-    id_ = derive_key(
-        current.token, lambda other: run.key(current, other), run.key(current, base), given, wanted, session
-    )
+    id_ = derive_key(current.token, lambda other: run.key(current, other), key, given, wanted, session)
     handle[0] = run.handle_of(current.token, id_)
 
 
@@ -112,12 +112,12 @@ def C_UnwrapKey(
     required(handle)
     given = read_mechanism(mechanism)
     data = read_bytes(wrapped, wrapped_length, LONGEST_WRAPPED, CKR.WRAPPED_KEY_LEN_RANGE)
-    wanted = read_template(template, count)
+    by = run.key(current, unwrapping, CKR.UNWRAPPING_KEY_HANDLE_INVALID)
+    wanted = with_template(read_template(template, count), by.attributes, CKA.UNWRAP_TEMPLATE)
     current.require_write(wanted)
     with loading:
         from p11tpm.operation.wrap import unwrap_key
 
-    by = run.key(current, unwrapping, CKR.UNWRAPPING_KEY_HANDLE_INVALID)
     handle[0] = run.handle_of(current.token, unwrap_key(current.token, by, given, data, wanted, session))
 
 

@@ -10,14 +10,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.attribute import Template
     from p11tpm.object import Object
+    from p11tpm.record import Record
     from p11tpm.token import Token
 
 
 def copy_object(token: Token, original: Object, changes: Template, session: int) -> int:
     """Make a copy of an object that has these attributes instead of its own, and give its identifier.
 
-    A key in the TPM is the same key, under an authorisation value of the copy's. Raises the codes of
-    `attribute.check_copy`, CKR_USER_NOT_LOGGED_IN, CKR_TOKEN_WRITE_PROTECTED.
+    A key in the TPM is the same key, under an authorisation value of the copy's; one in software goes into the TPM if a
+    new key with the copy's attributes does. Raises the codes of `attribute.check_copy`, CKR_USER_NOT_LOGGED_IN,
+    CKR_TOKEN_WRITE_PROTECTED.
     """
     attribute.check_copy(original.attributes, changes)
     original.check_stays(changes)
@@ -31,9 +33,19 @@ def copy_object(token: Token, original: Object, changes: Template, session: int)
         if original.in_tpm:
             blob = token.vault.change_auth(original.record, token.new_auth(record))
             record.tpm_public, record.tpm_private = blob.public, blob.private
-        elif secret is not None and original.object_class == CKO.SECRET_KEY:
-            with loading:
-                from p11tpm import place
-
-            place.settle(token, record, len(secret))
+        elif secret is not None:
+            _settle(token, record, secret)
         return token.add([record], session)[0]
+
+
+def _settle(token: Token, record: Record, secret: bytes) -> None:
+    """Bring the copy of a key in software to where it lives."""
+    object_class, key_type = attribute.kind(record.attributes)
+    with loading:
+        from p11tpm import der, place
+        from p11tpm.privatekey import PrivateKey
+
+    if object_class == CKO.SECRET_KEY:
+        place.settle(token, record, len(secret))
+    elif key_type in attribute.PAIR_TYPES:
+        PrivateKey(der.private_numbers(secret), attribute.CREATE).settle(token, record)

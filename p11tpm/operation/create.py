@@ -10,6 +10,8 @@ from p11tpm.late import loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from p11tpm.privatekey import PrivateKey
+    from p11tpm.softkey import SoftKey
     from p11tpm.token import Token
 
 
@@ -64,12 +66,17 @@ def _public_key(token: Token, template: Template, session: int) -> int:
 
 
 def _private_key(token: Token, template: Template, session: int) -> int:
+    return private_key(template).add(token, session)
+
+
+def private_key(template: Template) -> PrivateKey | SoftKey:
+    """Return a private key from outside, of which the template has the numbers; see the two classes for the errors."""
     with loading:
         from p11tpm.privatekey import PrivateKey
         from p11tpm.softkey import SoftKey
 
-    in_software = to_ulong(template.get(CKA.KEY_TYPE, b"\xff")) in attribute.DOMAINS
-    return (SoftKey if in_software else PrivateKey)(template, attribute.CREATE).add(token, session)
+    of_domain = to_ulong(template.get(CKA.KEY_TYPE, b"\xff")) in attribute.DOMAINS
+    return (SoftKey if of_domain else PrivateKey)(template, attribute.CREATE)
 
 
 def _domain(token: Token, template: Template, session: int) -> int:

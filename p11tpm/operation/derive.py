@@ -58,6 +58,7 @@ def derive_key(
     a longer key than there are bytes or for one that is less protected than what it holds.
     """
     derivation = Derivation(token, find, base, given)
+    derivation.check_template(template)
     if given.type == CKM.HKDF_DATA:
         return _add_data(token, derivation, template, session)
     key = SecretKey(template, attribute.GENERATE, to_ulong(template.get(CKA.KEY_TYPE, ulong(CKK.GENERIC_SECRET))))
@@ -99,7 +100,7 @@ class Derivation:
         self._params: Any = row.params(given)
         check_use(base, row, CKA.DERIVE, CKO.PRIVATE_KEY, CKO.SECRET_KEY)
         self._base = base
-        self._bases = [base]
+        self._bases, self._keys = [base], [base]
         self._salt_key: Object | None = None
         if row.form == JOIN_KEY:
             self._bases.append(self._other(find(self._params.handle)))
@@ -108,9 +109,19 @@ class Derivation:
 
     def _other(self, key: Object) -> Object:
         check_use(key, self._row, CKA.DERIVE, CKO.SECRET_KEY)
+        self._keys.append(key)
         return key
 
     # -- what becomes of the attributes
+
+    def check_template(self, template: Template) -> None:
+        """Refuse a template without what a key's CKA_DERIVE_TEMPLATE demands: CKR_TEMPLATE_INCONSISTENT (clause 4.10).
+
+        The template of the base key itself has been added to it before.
+        """
+        for key in self._keys:
+            if not attribute.unpack(key.attributes.get(CKA.DERIVE_TEMPLATE, b"")).items() <= template.items():
+                raise Error(CKR.TEMPLATE_INCONSISTENT, "the template is not as a key's CKA_DERIVE_TEMPLATE demands")
 
     def protect(self, attributes: Template, template: Template) -> None:
         """Make a key that holds others as protected as they are; CKR_TEMPLATE_INCONSISTENT if it was to be less.
@@ -141,7 +152,7 @@ class Derivation:
             public = point.coordinates(curve_of(self._base.get(CKA.EC_PARAMS)), params.point)
         except ValueError:
             raise refused("the other side's public key is no uncompressed point of the curve") from None
-        shared = self._token.vault.ecdh(self._base, public)
+        shared = self._token.user_of(self._base).ecdh(self._base, public)
         if params.digest is None:
             _require(length, len(shared))
             return shared if length is None else shared[-length:]  # the leading bytes go (clause 2.3.17)

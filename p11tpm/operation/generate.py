@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from p11tpm import attribute, place
-from p11tpm.attribute import TRUE, to_ulong
-from p11tpm.ck import CKA, CKF, CKK, CKO, CKR
+from p11tpm.attribute import DOMAINS, TRUE, to_ulong
+from p11tpm.ck import CKA, CKF, CKO, CKR
 from p11tpm.error import Error
 from p11tpm.late import loading
 from p11tpm.mechanism import DOMAIN
@@ -13,8 +13,6 @@ from p11tpm.secretkey import SecretKey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from p11tpm.attribute import Template
     from p11tpm.keypair import KeyPair
     from p11tpm.mechanism import Mechanism
@@ -71,8 +69,14 @@ def generate_pair(token: Token, given: Given, public: Template, private: Templat
 
 def _pair(row: Mechanism, public: Template, private: Template, token: Token) -> KeyPair:
     with loading:
-        from p11tpm.softpair import SoftPair
+        if row.keys[0] in DOMAINS:
+            from p11tpm.softpair import SoftPair
+
+            return SoftPair(row, public, private)
+        if place.in_software(private):
+            from p11tpm.extractable import ExtractablePair
+
+            return ExtractablePair(row, public, private, token.capabilities)
         from p11tpm.tpmpair import TpmPair
 
-    pairs: dict[int, Callable[..., KeyPair]] = {CKK.RSA: TpmPair, CKK.EC: TpmPair, CKK.DSA: SoftPair, CKK.DH: SoftPair}
-    return pairs[row.keys[0]](row, public, private, token.capabilities)
+    return TpmPair(row, public, private, token.capabilities)

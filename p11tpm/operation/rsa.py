@@ -1,4 +1,4 @@
-"""RSA encryption with a public key, in software, and decryption by the TPM (Current Mechanisms 3.0, clause 2.1).
+"""RSA encryption, in software, and decryption (Current Mechanisms 3.0, clause 2.1).
 
 The public operation is Python's own: libcrypto might be the host's, where an engine may have taken RSA over and come
 back to this module.
@@ -81,7 +81,7 @@ class RsaEncrypt(Rsa):
 
 
 class RsaDecrypt(Rsa):
-    """Decryption with a private key, which the TPM does; the padding is removed here."""
+    """Decryption with a private key; the padding is removed here."""
 
     def __init__(self, token: Token, key: Object, form: str, params: Any) -> None:
         super().__init__(key, form, params)
@@ -89,7 +89,7 @@ class RsaDecrypt(Rsa):
         self._key = key
 
     def whole(self, data: bytes) -> bytes:
-        """Decrypt by one TPM command.
+        """Decrypt, with one TPM command if the key is there.
 
         Raises CKR_ENCRYPTED_DATA_LEN_RANGE for data that have not the length of the modulus, and
         CKR_ENCRYPTED_DATA_INVALID whatever else is wrong with them.
@@ -98,7 +98,7 @@ class RsaDecrypt(Rsa):
             raise Error(CKR.ENCRYPTED_DATA_LEN_RANGE, f"a key of this size decrypts {self.size} bytes")
         if int.from_bytes(data, "big") >= self._modulus:
             raise Error(CKR.ENCRYPTED_DATA_INVALID, "as a number, the data are greater than the modulus")
-        block = self._token.vault.rsa(self._key, data)
+        block = self._token.user_of(self._key).rsa(self._key, data)
         if self._form == PKCS1:
             return padding.pkcs1_plain(block)
         if self._form == OAEP:

@@ -1,4 +1,4 @@
-"""Signatures (clause 5.13), by keys in the TPM and by secret keys in software."""
+"""Signatures (clause 5.13), by private and by secret keys."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class SignRecover(Sign):
 
 
 class Rsa:
-    """Signs with an RSA key in the TPM."""
+    """Signs with an RSA key."""
 
     __slots__ = ("_key", "_modulus", "_params", "_row", "_token", "message", "size")
 
@@ -77,18 +77,18 @@ class Rsa:
         self.size = len(self._modulus)
 
     def sign(self, data: bytes) -> bytes:
-        """Bring hash or data into the mechanism's form and let the TPM sign it."""
+        """Bring hash or data into the mechanism's form and sign it."""
         params = self._params
         if self._row.form == PSS:
             bits = int.from_bytes(self._modulus, "big").bit_length()
             block = padding.pss(data, bits, params.digest, params.mask, params.salt_length)
         else:
             block = padding.signed_block(self._row.form, self._row.digest, data, self._modulus)
-        return self._token.vault.rsa(self._key, block.rjust(self.size, b"\x00"))
+        return self._token.user_of(self._key).rsa(self._key, block.rjust(self.size, b"\x00"))
 
 
 class Ecdsa:
-    """Signs with an EC key in the TPM."""
+    """Signs with an EC key."""
 
     __slots__ = ("_bits", "_key", "_token", "message", "size")
 
@@ -100,16 +100,16 @@ class Ecdsa:
         self.size = 2 * ((self._bits + 7) // 8)
 
     def sign(self, data: bytes) -> bytes:
-        """Let the TPM sign a hash: r and s, each as long as the curve's order."""
-        pair = self._token.vault.ecdsa(self._key, padding.ecdsa(data, self._bits))
+        """Sign a hash: r and s, each as long as the curve's order."""
+        pair = self._token.user_of(self._key).ecdsa(self._key, padding.ecdsa(data, self._bits))
         return b"".join(number.to_bytes(self.size // 2, "big") for number in pair)
 
 
-_IN_TPM: dict[str, Any] = {PKCS1: Rsa, RAW: Rsa, PSS: Rsa, ECDSA: Ecdsa}
+_SIGNERS: dict[str, Any] = {PKCS1: Rsa, RAW: Rsa, PSS: Rsa, ECDSA: Ecdsa}
 
 
 def _signer_of(row: Mechanism) -> Any:
-    signer = _IN_TPM.get(row.form)
+    signer = _SIGNERS.get(row.form)
     if signer is None:
         with loading:
             from p11tpm.operation.dsa import Signer

@@ -11,7 +11,7 @@ from p11tpm.operation.dsa import Verifier as Dsa
 from p11tpm.operation.mac import Mac
 from p11tpm.operation.message import Message
 from p11tpm.operation.use import check_use
-from p11tpm.public import ec_key, rsa_key, rsa_raw
+from p11tpm.public import ec_key, prehashed, rsa_key, rsa_raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,13 +143,12 @@ class Ecdsa:
         with loading:
             from cryptography.exceptions import InvalidSignature
             from cryptography.hazmat.primitives.asymmetric.ec import ECDSA as SCHEME
-            from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
+            from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
         hashed, half = padding.ecdsa(data, self._bits), self.size // 2
-        digest = _hash({32: "sha256", 48: "sha384", 64: "sha512"}[len(hashed)])  # it stands for the length alone
         r, s = (int.from_bytes(number, "big") for number in (signature[:half], signature[half:]))
         try:
-            self._key.verify(encode_dss_signature(r, s), hashed, SCHEME(Prehashed(digest)))
+            self._key.verify(encode_dss_signature(r, s), hashed, SCHEME(prehashed(hashed)))
         except InvalidSignature:
             return False
         return True

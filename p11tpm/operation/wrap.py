@@ -57,7 +57,9 @@ class _Saying:
 
 
 class Wrapping:
-    """The value of a secret key, to be encrypted by another secret key or an RSA public key; the TPM is not asked.
+    """The value of a key in software, to be encrypted by a secret key or an RSA public key.
+
+    A private key is wrapped as PKCS #8 DER (Current Mechanisms 3.0, clauses 2.1.4, 2.2.4, 2.3.5 and 2.4.5).
 
     `size` is the greatest length of the result in bytes.
     """
@@ -65,16 +67,16 @@ class Wrapping:
     def __init__(self, token: Token, by: Object, key: Object, given: Given) -> None:
         """Check both keys.
 
-        Raises CKR_KEY_UNEXTRACTABLE and CKR_KEY_NOT_WRAPPABLE for a key that has to stay, which private keys always
-        do, CKR_WRAPPING_KEY_TYPE_INCONSISTENT and CKR_WRAPPING_KEY_SIZE_RANGE for the key that wraps, and what else
-        `check_use` raises.
+        Raises CKR_KEY_UNEXTRACTABLE and CKR_KEY_NOT_WRAPPABLE for a key that has to stay, which keys in the TPM always
+        do, CKR_KEY_HANDLE_INVALID for one that is not as CKA_WRAP_TEMPLATE demands, CKR_WRAPPING_KEY_TYPE_INCONSISTENT
+        and CKR_WRAPPING_KEY_SIZE_RANGE for the key that wraps, and what else `check_use` raises.
         """
         row = token.mechanism(given.type, CKF.WRAP)
         params = row.params(given)
         with _Saying(_WRAPPING):
             check_use(by, row, CKA.WRAP, CKO.PUBLIC_KEY, CKO.SECRET_KEY)
         _check_leaves(by, key)
-        self._value = key.secret()
+        self._value = _value_of(key, row)
         if row.form in {ECB, CBC}:
             self._value += bytes(-len(self._value) % _block(row))  # clauses 2.9.4 and 2.9.5
         with _Saying(_WRAPPING):
@@ -96,19 +98,38 @@ def _check_leaves(by: Object, key: Object) -> None:
     """Refuse a key that may not leave the token, or not in the hands of this one."""
     if key.object_class not in {CKO.PRIVATE_KEY, CKO.SECRET_KEY}:
         raise Error(CKR.KEY_NOT_WRAPPABLE, "only private and secret keys are wrapped")
-    if key.object_class == CKO.PRIVATE_KEY or not key.is_set(CKA.EXTRACTABLE):
-        raise Error(CKR.KEY_UNEXTRACTABLE, "the key's CKA_EXTRACTABLE is false, as that of every private key is")
+    if not key.is_set(CKA.EXTRACTABLE):
+        raise Error(CKR.KEY_UNEXTRACTABLE, "the key's CKA_EXTRACTABLE is false")
+    if key.in_tpm:
+        raise Error(CKR.KEY_NOT_WRAPPABLE, "the key is in the TPM, which does not let it out")
     if key.is_set(CKA.WRAP_WITH_TRUSTED) and not by.is_set(CKA.TRUSTED):
         raise Error(CKR.KEY_NOT_WRAPPABLE, "the key is wrapped by a key with CKA_TRUSTED only")
+    wanted = attribute.unpack(by.attributes.get(CKA.WRAP_TEMPLATE, b""))
+    if not wanted.items() <= key.attributes.items():
+        raise Error(CKR.KEY_HANDLE_INVALID, "the key is not as the wrapping key's CKA_WRAP_TEMPLATE demands")
+
+
+def _value_of(key: Object, row: Mechanism) -> bytes:
+    """Return the bytes of a key that are encrypted."""
+    if key.object_class == CKO.SECRET_KEY:
+        return key.secret()
+    if row.form in {ECB, CBC}:
+        raise Error(CKR.KEY_NOT_WRAPPABLE, f"{row.name} wraps secret keys only: use one with padding")
+    if key.key_type in attribute.PAIR_TYPES:
+        return key.secret()
+    with loading:
+        from p11tpm import der
+
+    return der.domain_private(key.attributes, key.secret())
 
 
 def unwrap_key(token: Token, by: Object, given: Given, wrapped: bytes, template: Template, session: int = 0) -> int:
     """Make a key of a wrapped one and give its identifier: by a secret key, or by an RSA private key in the TPM.
 
-    A private key comes as PKCS #8 DER and goes into the TPM. What is wrong with the wrapped key is one error whatever
-    it is, CKR_WRAPPED_KEY_INVALID, but for its length: CKR_WRAPPED_KEY_LEN_RANGE. Raises the codes of the template,
-    CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT and CKR_UNWRAPPING_KEY_SIZE_RANGE for the key that unwraps, and what else
-    `check_use` raises.
+    A private key comes as PKCS #8 DER. Without CKA_EXTRACTABLE the new key is extractable. What is wrong with the
+    wrapped key is one error whatever it is, CKR_WRAPPED_KEY_INVALID, but for its length: CKR_WRAPPED_KEY_LEN_RANGE.
+    Raises the codes of the template, CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT and CKR_UNWRAPPING_KEY_SIZE_RANGE for the key
+    that unwraps, and what else `check_use` raises.
     """
     row = token.mechanism(given.type, CKF.UNWRAP)
     params = row.params(given)
@@ -116,6 +137,7 @@ def unwrap_key(token: Token, by: Object, given: Given, wrapped: bytes, template:
         check_use(by, row, CKA.UNWRAP, CKO.PRIVATE_KEY, CKO.SECRET_KEY)
     if not {CKA.CLASS, CKA.KEY_TYPE} <= template.keys():
         raise Error(CKR.TEMPLATE_INCOMPLETE, "the template lacks CKA_CLASS or CKA_KEY_TYPE")
+    template = {CKA.EXTRACTABLE: attribute.TRUE, **template}
     unwrap = {CKO.SECRET_KEY: _secret, CKO.PRIVATE_KEY: _private}.get(to_ulong(template[CKA.CLASS]))
     if unwrap is None:
         raise Error(CKR.TEMPLATE_INCONSISTENT, "only private and secret keys are unwrapped")
@@ -136,10 +158,10 @@ def _secret(token: Token, row: Mechanism, template: Template, value: Callable[[]
 
 
 def _private(token: Token, _row: Mechanism, template: Template, value: Callable[[], bytes], session: int) -> int:
-    """Bring a private key into the TPM, from PKCS #8 DER (Current Mechanisms 3.0, clause 2.1.4 and 2.3.5)."""
+    """Make a private key of PKCS #8 DER (Current Mechanisms 3.0, clauses 2.1.4, 2.2.4, 2.3.5 and 2.4.5)."""
     with loading:
         from p11tpm import der
-        from p11tpm.privatekey import PrivateKey
+        from p11tpm.operation.create import private_key
 
     # Only then is it the wrapped key that a later refusal is about
     attributes = attribute.complete(template, CKO.PRIVATE_KEY, to_ulong(template[CKA.KEY_TYPE]), attribute.GENERATE)
@@ -148,7 +170,7 @@ def _private(token: Token, _row: Mechanism, template: Template, value: Callable[
     with _Saying(_NUMBERS):
         if numbers[CKA.KEY_TYPE] != template[CKA.KEY_TYPE]:
             raise Error(CKR.WRAPPED_KEY_INVALID, "the wrapped key is of another type")
-        return PrivateKey({**template, **numbers}, attribute.CREATE).add(token, session)
+        return private_key({**template, **numbers}).add(token, session)
 
 
 def _check_length(row: Mechanism, key: SecretKey) -> None:

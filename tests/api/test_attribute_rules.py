@@ -78,7 +78,7 @@ DEFAULTS = {
     },
     "secret": {
         CKA.PRIVATE: TRUE,
-        CKA.SENSITIVE: TRUE,
+        CKA.SENSITIVE: FALSE,
         CKA.EXTRACTABLE: FALSE,
         CKA.ALWAYS_SENSITIVE: FALSE,
         CKA.NEVER_EXTRACTABLE: FALSE,
@@ -94,7 +94,6 @@ REFUSED = [
     *(("all", {type_: value}, READ_ONLY) for type_, value in {CKA.UNIQUE_ID: b"me"}.items()),
     ("all", {CKA.TOKEN: b"\x02"}, VALUE),
     ("all", {CKA.TOKEN: b""}, VALUE),
-    ("all", {CKA.LABEL: b"\xff\xfe"}, VALUE),
     ("all", {0x80000123: b"x"}, TYPE),
     ("data", {CKA.ID: b"1"}, TYPE),
     ("data", {CKA.SENSITIVE: TRUE}, TYPE),
@@ -120,6 +119,9 @@ REFUSED = [
     ("public", {CKA.TRUSTED: TRUE}, READ_ONLY),
     ("public", {CKA.PUBLIC_KEY_INFO: b"0"}, VALUE),
     ("public", {CKA.EC_POINT: b"\x04\x01\x04"}, VALUE),
+    ("public", {CKA.WRAP_TEMPLATE: b"x"}, VALUE),
+    ("public", {CKA.UNWRAP_TEMPLATE: b""}, TYPE),
+    ("private", {CKA.WRAP_TEMPLATE: b""}, TYPE),
     ("public", {CKA.CHECK_VALUE: b"123"}, TYPE),
     ("private", {CKA.VERIFY: TRUE}, TYPE),
     ("private", {CKA.TRUSTED: FALSE}, TYPE),
@@ -140,7 +142,7 @@ REFUSED = [
 
 # what C_SetAttributeValue does, one after the other: class, attribute, values and their codes
 CHANGES = [
-    ("all", CKA.LABEL, [(b"new", 0), ("Grüße".encode(), 0), (b"\xff", VALUE)]),
+    ("all", CKA.LABEL, [(b"new", 0), ("Grüße".encode(), 0), (b"\xff\xfe\0", 0)]),
     ("all", CKA.COPYABLE, [(TRUE, 0), (FALSE, 0), (FALSE, 0), (TRUE, READ_ONLY)]),
     *(
         ("all", type_, [(value, READ_ONLY)])

@@ -285,22 +285,25 @@ def protection(run, session, key):
 @pytest.mark.parametrize("mechanism", JOINED)
 def test_a_joined_key_is_as_protected_as_its_base(token, session, mechanism):
     parameter = string(DATA)
-    hidden = generated(token, session)
+    hidden = generated(token, session, template={CKA.SENSITIVE: TRUE})
     key = token.derive(session, hidden, mechanism, {}, parameter)
     assert protection(token, session, key) == (True, False, True, True)
     refused(CKR.ATTRIBUTE_SENSITIVE, token.get, session, key, CKA.VALUE)
     for template in (OPEN, {CKA.SENSITIVE: FALSE}, {CKA.EXTRACTABLE: TRUE}):
         refused(CKR.TEMPLATE_INCONSISTENT, token.derive, session, hidden, mechanism, template, parameter)
-    wrappable = generated(token, session, template={CKA.EXTRACTABLE: TRUE})
+    kept = token.derive(session, generated(token, session), mechanism, {}, parameter)
+    assert protection(token, session, kept) == (False, False, False, True)
+    refused(CKR.ATTRIBUTE_SENSITIVE, token.get, session, kept, CKA.VALUE)
+    wrappable = generated(token, session, template={CKA.SENSITIVE: TRUE, CKA.EXTRACTABLE: TRUE})
     key = token.derive(session, wrappable, mechanism, {CKA.EXTRACTABLE: TRUE}, parameter)
     assert protection(token, session, key) == (True, True, True, False)
     refused(CKR.TEMPLATE_INCONSISTENT, token.derive, session, wrappable, mechanism, OPEN, parameter)
     key = token.derive(session, created(token, session), mechanism, {}, parameter)
-    assert protection(token, session, key) == (True, False, False, False)
+    assert protection(token, session, key) == (False, False, False, False)
 
 
 def test_a_key_of_two_keys_is_as_protected_as_either(token, session):
-    hidden, opened = generated(token, session), created(token, session)
+    hidden, opened = generated(token, session, template={CKA.SENSITIVE: TRUE}), created(token, session)
     mechanism = CKM.CONCATENATE_BASE_AND_KEY
     for base, other in ((hidden, opened), (opened, hidden)):
         refused(CKR.TEMPLATE_INCONSISTENT, token.derive, session, base, mechanism, OPEN, ulongs(other))

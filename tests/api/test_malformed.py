@@ -90,7 +90,7 @@ CALLS = {
     "PIN huge": (lambda r, s, k, n: r.raw.C_SetPIN(s, b"1234", HUGE, b"12345", 5), CKR.PIN_LEN_RANGE),
     # wrong templates and parameters
     "type twice": (
-        lambda r, s, k, n: r.raw.C_FindObjectsInit(s, *r.template([(CKA.ID, b"1"), (CKA.ID, b"1")])),
+        lambda r, s, k, n: r.raw.C_FindObjectsInit(s, *r.template([(CKA.ID, b"1"), (CKA.ID, b"2")])),
         CKR.TEMPLATE_INCONSISTENT,
     ),
     "no class": (

@@ -268,7 +268,6 @@ def test_an_identifier_is_made_when_none_is_given(token, session):
     [
         (CKM.EC_KEY_PAIR_GEN, {}, {}, CKR.TEMPLATE_INCOMPLETE),
         (CKM.EC_KEY_PAIR_GEN, {CKA.EC_PARAMS: b"\x06\x05\x2b\x81\x04\x00\x0a"}, {}, CKR.CURVE_NOT_SUPPORTED),
-        (CKM.EC_KEY_PAIR_GEN, {CKA.EC_PARAMS: CURVES["p256"][0]}, {CKA.SENSITIVE: FALSE}, CKR.ATTRIBUTE_VALUE_INVALID),
         (CKM.RSA_PKCS_KEY_PAIR_GEN, {CKA.MODULUS_BITS: ulong(1000)}, {}, CKR.KEY_SIZE_RANGE),
         (
             CKM.RSA_PKCS_KEY_PAIR_GEN,

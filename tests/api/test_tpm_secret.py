@@ -180,7 +180,7 @@ def test_keys_are_wrapped_by_a_key_in_the_tpm(token, session, known):
     other = secret_key(token, session, bytes(range(32)), CKK.AES, EXTRACTABLE=TRUE)
     wrapped = token.wrap(session, key, other, CKM.AES_KEY_WRAP)
     assert keywrap.aes_key_unwrap(value, wrapped) == bytes(range(32))
-    template = {CKA.CLASS: ulong(CKO.SECRET_KEY), CKA.KEY_TYPE: ulong(CKK.AES), **KEPT}
+    template = {CKA.CLASS: ulong(CKO.SECRET_KEY), CKA.KEY_TYPE: ulong(CKK.AES), CKA.EXTRACTABLE: FALSE, **KEPT}
     back = token.unwrap(session, key, CKM.AES_KEY_WRAP, wrapped, template)
     assert places() == [True, True]
     encrypted = token.crypt("Encrypt", session, back, CKM.AES_ECB, bytes(16))
@@ -244,7 +244,8 @@ def test_a_sequence_that_the_tpm_loses_begins_again(token, session, swtpm, proxy
         ({}, True),
         ({"LABEL": b"named", "SIGN": FALSE}, True),
         ({"TOKEN": FALSE}, False),
-        ({"SENSITIVE": FALSE}, False),
+        ({"SENSITIVE": TRUE}, True),
+        ({"SENSITIVE": FALSE}, True),
         ({"EXTRACTABLE": TRUE}, False),
         ({"DERIVE": TRUE}, False),
     ],
@@ -355,7 +356,7 @@ def test_the_tpm_makes_the_key(token, session, proxy):
     key = generate(token, session, CKM.AES_KEY_GEN, 32)
     assert proxy.names == ["Create", "Load", "EncryptDecrypt2"]
     assert token.get(session, key, CKA.CHECK_VALUE) == token.crypt("Encrypt", session, key, CKM.AES_ECB, bytes(16))[:3]
-    for type_ in (CKA.LOCAL, CKA.ALWAYS_SENSITIVE, CKA.NEVER_EXTRACTABLE):
+    for type_ in (CKA.LOCAL, CKA.NEVER_EXTRACTABLE):
         assert token.get(session, key, type_) == TRUE
     assert token.get(session, key, CKA.VALUE_LEN) == ulong(32)
     assert token.get(session, key, CKA.KEY_GEN_MECHANISM) == ulong(CKM.AES_KEY_GEN)
@@ -428,6 +429,7 @@ def test_nothing_gets_it_out(token, session, known):
     fails(CKR.ATTRIBUTE_SENSITIVE, token.get, session, key, CKA.VALUE)
     other = aes(token, session, bytes(16))
     fails(CKR.KEY_UNEXTRACTABLE, token.wrap, session, other, key, CKM.AES_KEY_WRAP)
+    token.set(session, key, {CKA.SENSITIVE: TRUE})
     for change in ({CKA.EXTRACTABLE: TRUE}, {CKA.SENSITIVE: FALSE}, {CKA.DERIVE: TRUE}):
         fails(CKR.ATTRIBUTE_READ_ONLY, token.set, session, key, change)
         fails(CKR.ATTRIBUTE_READ_ONLY, token.C_CopyObject, session, key, *token.template(change), token.ulong())

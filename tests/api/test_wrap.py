@@ -226,7 +226,7 @@ def test_private_keys_by_aes(token, session, name):
     for type_, value in (
         (CKA.LOCAL, FALSE),
         (CKA.SENSITIVE, TRUE),
-        (CKA.EXTRACTABLE, FALSE),
+        (CKA.EXTRACTABLE, TRUE),
         (CKA.ALWAYS_SENSITIVE, FALSE),
         (CKA.NEVER_EXTRACTABLE, FALSE),
         (CKA.LABEL, b"unwrapped"),
@@ -268,7 +268,7 @@ def test_private_keys_that_are_none(token, session):
         (good + b"\0", wanted, CKR.WRAPPED_KEY_INVALID),
         (zero, wanted, CKR.WRAPPED_KEY_INVALID),
         (good, {**PRIVATE, CKA.KEY_TYPE: ulong(CKK.RSA)}, CKR.WRAPPED_KEY_INVALID),
-        (good, {**wanted, CKA.EXTRACTABLE: TRUE}, CKR.ATTRIBUTE_VALUE_INVALID),
+        (good, {**wanted, CKA.EXTRACTABLE: b"\2"}, CKR.ATTRIBUTE_VALUE_INVALID),
         (good, {**wanted, CKA.VALUE: bytes(32)}, CKR.ATTRIBUTE_READ_ONLY),
         (good, {**wanted, CKA.CLASS: ulong(CKO.DATA)}, CKR.TEMPLATE_INCONSISTENT),
         (good, PRIVATE, CKR.TEMPLATE_INCOMPLETE),
@@ -351,14 +351,16 @@ def test_attributes_of_an_unwrapped_key(token, session):
     for type_, value in (
         (CKA.LOCAL, FALSE),
         (CKA.KEY_GEN_MECHANISM, b"\xff" * 8),
-        (CKA.SENSITIVE, TRUE),
-        (CKA.EXTRACTABLE, FALSE),
+        (CKA.SENSITIVE, FALSE),
+        (CKA.EXTRACTABLE, TRUE),
         (CKA.ALWAYS_SENSITIVE, FALSE),
         (CKA.NEVER_EXTRACTABLE, FALSE),
         (CKA.VALUE_LEN, ulong(32)),
     ):
         assert token.get(session, again, type_) == value
-    refused(CKR.ATTRIBUTE_SENSITIVE, token.get, session, again, CKA.VALUE)
+    assert token.get(session, again, CKA.VALUE) == VALUE
+    stays = token.unwrap(session, by, CKM.AES_KEY_WRAP, wrapped, {**template, CKA.EXTRACTABLE: FALSE})
+    refused(CKR.ATTRIBUTE_SENSITIVE, token.get, session, stays, CKA.VALUE)
 
 
 def test_templates_and_data_that_do_not_fit(token, session):
@@ -372,7 +374,7 @@ def test_templates_and_data_that_do_not_fit(token, session):
         ({**AES, CKA.VALUE: VALUE}, CKR.ATTRIBUTE_READ_ONLY),
         ({**AES, CKA.VALUE_LEN: ulong(5)}, CKR.KEY_SIZE_RANGE),
         ({**AES, CKA.VALUE_LEN: ulong(16)}, CKR.WRAPPED_KEY_INVALID),
-        ({**AES, CKA.UNWRAP_TEMPLATE: b""}, CKR.ATTRIBUTE_TYPE_INVALID),
+        ({**AES, CKA.SUBJECT: b""}, CKR.ATTRIBUTE_TYPE_INVALID),
     ):
         refused(rv, unwrap, session, by, CKM.AES_KEY_WRAP, wrapped, template)
     for data, rv in (

@@ -20,24 +20,18 @@ from typing import ClassVar
 from cryptography.hazmat.primitives import hmac
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptoki import USER, Rv
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import precondition, rule
 
-from api.conftest import PIN
-from fuzz.effort import rounds
+from fuzz.machine import BOOLS, Host, explore
 from p11tpm.attribute import FALSE, TRUE, ulong
-from p11tpm.ck import CKA, CKK, CKM, CKO, CKR
+from p11tpm.ck import CKA, CKK, CKM, CKO
 
-STEPS = rounds(4_000, 200_000)
-LENGTH = 50  # steps in one sequence
 MOST_KEYS = 12
 
 USAGES = (CKA.ENCRYPT, CKA.DECRYPT, CKA.SIGN, CKA.WRAP, CKA.UNWRAP, CKA.DERIVE)
 ALL_USAGES = dict.fromkeys(USAGES, TRUE)
 BLOCK = bytes(16)
-OURS_TO_MEND = {CKR.GENERAL_ERROR, CKR.DEVICE_ERROR, CKR.HOST_MEMORY, CKR.FUNCTION_NOT_SUPPORTED, CKR.FUNCTION_FAILED}
 WRAPS = {  # mechanism: parameter
     CKM.AES_ECB: b"",
     CKM.AES_CBC: bytes(16),
@@ -53,14 +47,13 @@ JOINED = {  # what holds the base key, or a part of it
 }
 OTHERS = {CKM.SHA256_KEY_DERIVATION, CKM.AES_ECB_ENCRYPT_DATA}
 
-bools = st.sampled_from([TRUE, FALSE])
 types = st.sampled_from([CKK.AES, CKK.GENERIC_SECRET])
 protection = st.fixed_dictionaries(
     {},
     optional={
-        CKA.SENSITIVE: bools,
+        CKA.SENSITIVE: BOOLS,
         CKA.EXTRACTABLE: st.sampled_from([TRUE, TRUE, FALSE]),
-        CKA.PRIVATE: bools,
+        CKA.PRIVATE: BOOLS,
         CKA.COPYABLE: st.sampled_from([TRUE, TRUE, TRUE, FALSE]),
         CKA.MODIFIABLE: st.sampled_from([TRUE, TRUE, TRUE, FALSE]),
         CKA.WRAP_WITH_TRUSTED: st.sampled_from([TRUE, FALSE, FALSE]),
@@ -71,14 +64,14 @@ protection = st.fixed_dictionaries(
 changes = st.fixed_dictionaries(
     {},
     optional={
-        CKA.SENSITIVE: bools,
-        CKA.EXTRACTABLE: bools,
-        CKA.WRAP_WITH_TRUSTED: bools,
-        CKA.TRUSTED: bools,
-        CKA.ALWAYS_SENSITIVE: bools,
-        CKA.NEVER_EXTRACTABLE: bools,
-        CKA.COPYABLE: bools,
-        CKA.MODIFIABLE: bools,
+        CKA.SENSITIVE: BOOLS,
+        CKA.EXTRACTABLE: BOOLS,
+        CKA.WRAP_WITH_TRUSTED: BOOLS,
+        CKA.TRUSTED: BOOLS,
+        CKA.ALWAYS_SENSITIVE: BOOLS,
+        CKA.NEVER_EXTRACTABLE: BOOLS,
+        CKA.COPYABLE: BOOLS,
+        CKA.MODIFIABLE: BOOLS,
         CKA.VALUE: st.binary(min_size=16, max_size=16),
         CKA.LABEL: st.just(b"y"),
     },
@@ -120,47 +113,19 @@ class Key:
         self.value: bytes | None = None
 
 
-class Secrecy(RuleBasedStateMachine):
-    """The host: it knows what the standard lets it know."""
+class Secrecy(Host):
+    """A host with secret keys."""
 
     done: ClassVar[Counter[str]] = Counter()
     numbers = count()
 
     def __init__(self, desk) -> None:
-        super().__init__()
-        self._run = desk.run
-        self._slot = desk.slot
-        self._session = 0
+        super().__init__(desk)
         self._keys: list[Key] = []
         self._wrapped: list[tuple[int, int, bytes, Key]] = []
         self._secret: set[bytes] = set()  # marks of roots that must not be seen
 
-    @initialize()
-    def open(self) -> None:
-        self._session = self._run.open(self._slot)
-
-    def teardown(self) -> None:
-        if self._session:
-            for handle in self._run.find(self._session, {CKA.TOKEN: TRUE, CKA.CLASS: ulong(CKO.SECRET_KEY)}):
-                self._run.C_DestroyObject(self._session, handle)
-            self._run.close(self._session)
-
     # -- what the host can do
-
-    def _try(self, what: str, call, *args):
-        """Call; None if the token refused, for a reason that a host may hear."""
-        try:
-            result = call(self._session, *args)
-        except Rv as refusal:
-            if refusal.rv in OURS_TO_MEND:
-                raise
-            self.done[f"{what} refused"] += 1
-            return None
-        self.done[what] += 1
-        return result
-
-    def _flag(self, key: Key, type_: int) -> bool:
-        return self._run.get(self._session, key.handle, type_) == TRUE
 
     def _new_root(self, key: Key, *, again: bool = False) -> None:
         """Find out what is known of a new key without reading it: what it makes of a block of zeros."""
@@ -168,14 +133,14 @@ class Secrecy(RuleBasedStateMachine):
             mark = self._run.crypt("Encrypt", self._session, key.handle, CKM.AES_ECB, BLOCK)
         else:
             mark = self._run.sign(self._session, key.handle, CKM.SHA256_HMAC, BLOCK)
-        root = Root(mark, exportable=again or self._flag(key, CKA.EXTRACTABLE))
+        root = Root(mark, exportable=again or self._flag(key.handle, CKA.EXTRACTABLE))
         key.roots = frozenset({root})
         if not root.exportable:
             self._secret.add(mark)
 
     def _add(self, key: Key) -> None:
         self._keys.append(key)
-        key.sensitive, key.extractable = self._flag(key, CKA.SENSITIVE), self._flag(key, CKA.EXTRACTABLE)
+        key.sensitive, key.extractable = self._flag(key.handle, CKA.SENSITIVE), self._flag(key.handle, CKA.EXTRACTABLE)
         if not key.roots:
             self._new_root(key)
         self._look(key)
@@ -184,27 +149,19 @@ class Secrecy(RuleBasedStateMachine):
 
     def _look(self, key: Key) -> None:
         """Look at a key as a host can, and see that it shows no more than it may."""
-        sensitive, extractable = self._flag(key, CKA.SENSITIVE), self._flag(key, CKA.EXTRACTABLE)
+        sensitive, extractable = self._flag(key.handle, CKA.SENSITIVE), self._flag(key.handle, CKA.EXTRACTABLE)
         assert sensitive or not key.sensitive, "a sensitive key is no longer sensitive"
         assert key.extractable or not extractable, "a key has become extractable"
         key.sensitive, key.extractable = sensitive, extractable
         key.always_sensitive &= sensitive
         key.never_extractable &= not extractable
-        assert key.always_sensitive or not self._flag(key, CKA.ALWAYS_SENSITIVE)
-        assert key.never_extractable or not self._flag(key, CKA.NEVER_EXTRACTABLE)
-        value = self._value(key)
+        assert key.always_sensitive or not self._flag(key.handle, CKA.ALWAYS_SENSITIVE)
+        assert key.never_extractable or not self._flag(key.handle, CKA.NEVER_EXTRACTABLE)
+        value = self._value(key.handle)
         assert (value is not None) == (extractable and not sensitive)
         if value is not None:
             assert all(root.exportable for root in key.roots)
             self._seen(value)
-
-    def _value(self, key: Key) -> bytes | None:
-        try:
-            return self._run.get(self._session, key.handle, CKA.VALUE)
-        except Rv as refusal:
-            if refusal.rv != CKR.ATTRIBUTE_SENSITIVE:
-                raise
-            return None
 
     def _seen(self, value: bytes) -> None:
         assert not self._secret & marks(value), "the value of a key that was never extractable is seen"
@@ -222,11 +179,6 @@ class Secrecy(RuleBasedStateMachine):
     def _generate(self, session: int, mechanism: int, template: dict[int, bytes]) -> int:
         handle = self._run.ulong()
         self._run.C_GenerateKey(session, self._run.mechanism(mechanism), *self._run.template(template), handle)
-        return handle[0]
-
-    def _copy(self, session: int, key: int, template: dict[int, bytes]) -> int:
-        handle = self._run.ulong()
-        self._run.C_CopyObject(session, key, *self._run.template(template), handle)
         return handle[0]
 
     @rule(key_type=types, size=st.sampled_from([16, 32]), template=protection)
@@ -289,7 +241,7 @@ class Secrecy(RuleBasedStateMachine):
     @rule(data=st.data(), mechanism=st.sampled_from(sorted(WRAPS)))
     def wrap(self, data, mechanism) -> None:
         by, key = (data.draw(st.sampled_from(self._keys)) for _ in range(2))
-        wanted_trust = self._flag(key, CKA.WRAP_WITH_TRUSTED)
+        wanted_trust = self._flag(key.handle, CKA.WRAP_WITH_TRUSTED)
         blob = self._try("wrap", self._run.wrap, by.handle, key.handle, mechanism, WRAPS[mechanism])
         if blob is None:
             return
@@ -305,11 +257,12 @@ class Secrecy(RuleBasedStateMachine):
         return self._run.crypt("Decrypt", session, by, mechanism, blob, WRAPS[mechanism])
 
     @precondition(lambda self: self._wrapped)
-    @rule(data=st.data(), key_type=types, template=protection)
-    def unwrap(self, data, key_type, template) -> None:
+    @rule(data=st.data(), key_type=types, length=st.sampled_from([None, None, 7]), template=protection)
+    def unwrap(self, data, key_type, length, template) -> None:
         by, mechanism, blob, key = data.draw(st.sampled_from(self._wrapped))
         is_key = {CKA.CLASS: ulong(CKO.SECRET_KEY), CKA.KEY_TYPE: ulong(key_type)}
-        template = {**is_key, **ALL_USAGES, **template}
+        wanted = {} if length is None else {CKA.VALUE_LEN: ulong(length)}
+        template = {**is_key, **wanted, **ALL_USAGES, **template}
         handle = self._try("unwrap", self._run.unwrap, by, mechanism, blob, template, WRAPS[mechanism])
         if handle:
             self._add(Key(handle, key_type, key.roots))
@@ -340,20 +293,5 @@ class Secrecy(RuleBasedStateMachine):
 
 
 def test_no_secret_gets_out(desk):
-    Secrecy.done.clear()
-    desk.run.login(desk.session, USER, PIN)
-    run_state_machine_as_test(
-        lambda: Secrecy(desk),
-        settings=settings(
-            max_examples=max(1, STEPS // LENGTH),
-            stateful_step_count=LENGTH,
-            deadline=None,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-    if STEPS >= 1_000:
-        for kind in ("generate", "create", "copy", "derive", "wrap", "decrypt", "unwrap", "change"):
-            assert Secrecy.done[kind], f"no {kind} was good: the test says little: {Secrecy.done}"
-        for kind in ("copy", "derive", "wrap", "unwrap", "change"):
-            assert Secrecy.done[f"{kind} refused"], f"no {kind} was refused: {Secrecy.done}"
+    good = ("generate", "create", "copy", "derive", "wrap", "decrypt", "unwrap", "change")
+    explore(Secrecy, desk, good, ("copy", "derive", "wrap", "unwrap", "change"))

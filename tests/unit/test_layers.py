@@ -20,6 +20,7 @@ LAYERS = (
     (
         {
             "checkvalue",
+            "extractable",
             "operation",
             "object",
             "keypair",
@@ -56,7 +57,7 @@ HEAVY = {
 }
 LOADED_WHEN_NEEDED = {
     *("cli", "tpm.password", "tpm.provision", "tpm.reclaim", "tpm.resident", "tpm.symmetric"),
-    *("der", "keypair", "residents", "secretkey", "softkey", "softpair", "tpmpair"),
+    *("der", "extractable", "keypair", "residents", "secretkey", "softkey", "softpair", "tpmpair"),
     *(
         "operation.aes",
         "operation.block",
