@@ -52,15 +52,17 @@ def plausible(length: int) -> int:
     return length
 
 
-def write_bytes(out: Any, length: Any, size: int, produce: Callable[[], bytes]) -> None:
+def write_bytes(out: Any, length: Any, size: int, produce: Callable[[], bytes], part: int = 0) -> None:
     """Answer a call that gives bytes back: the rule of two calls (clause 5.2).
 
     `size` is the greatest length that the result may have. Without a buffer, or with one that is too small, only
-    the length is answered; `produce` runs when there is room for its result.
+    the length is answered; `produce` runs when there is room for its result. `part` is the length of what an operation
+    of several parts is given: for its buffer as many bytes are asked for, since many a host makes a buffer of no bytes
+    that is NULL, whose call would be a question again, and take nothing.
     """
     required(length)
     if out == NULL:
-        length[0] = size
+        length[0] = max(size, part)
         raise LengthOnly
     if length[0] < size:
         length[0] = size

@@ -40,7 +40,7 @@ def C_EncryptUpdate(session: int, part: Ptr, part_length: int, out: Ptr, out_len
     """Encrypt the next part."""
     with module().session(session).going_on(ENCRYPT) as crypt:
         size = crypt.step(plausible(part_length))
-        write_bytes(out, out_length, size, lambda: crypt.update(read_bytes(part, part_length)))
+        write_bytes(out, out_length, size, lambda: crypt.update(read_bytes(part, part_length)), part_length)
 
 
 @entry

@@ -8,9 +8,8 @@ from p11tpm.attribute import with_template
 from p11tpm.ck import CKA, CKR
 from p11tpm.entry.attach import entry
 from p11tpm.entry.run import module
-from p11tpm.error import Error
 from p11tpm.late import loading
-from p11tpm.marshal import read_bytes, read_mechanism, read_template, required, write_bytes
+from p11tpm.marshal import plausible, read_bytes, read_mechanism, read_template, required, write_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     Ptr = Any
 
-MOST_RANDOM = 1 << 20  # bytes in one call; a TPM gives some 30 a command
+RANDOM_PIECE = 1 << 12  # bytes: a TPM gives some 30 a command, and others wait for it meanwhile
 LONGEST_SEED = 1 << 16  # bytes in one call; a TPM takes 128 a command
 LONGEST_WRAPPED = 1 << 16
 
@@ -135,6 +134,6 @@ def C_GenerateRandom(session: int, out: Ptr, length: int) -> None:
     """Give random bytes of the TPM."""
     current = module().session(session)
     required(out)
-    if length > MOST_RANDOM:
-        raise Error(CKR.ARGUMENTS_BAD, f"at most {MOST_RANDOM} random bytes in one call")
-    ffi.memmove(out, current.token.vault.random(length), length)
+    for at in range(0, plausible(length), RANDOM_PIECE):
+        piece = min(length - at, RANDOM_PIECE)
+        ffi.memmove(out + at, current.token.vault.random(piece), piece)

@@ -110,21 +110,16 @@ class Mode(Cipher):
 
 
 class Counter(Cipher):
-    """CTR: a counter of some bits at the end of the block, which begins again at 0 when it is at its end.
+    """CTR: a counter of some bits at the end of the block, and as much data as it counts until it overflows.
 
-    After as many blocks as it has values the next one would be encrypted as the first was: no more than these.
+    More are CKR_DATA_LEN_RANGE in both directions (clause 2.10).
     """
 
     def __init__(self, cipher: BlockCipher, params: Any, encrypt: bool) -> None:
         super().__init__()
-        self._encrypt = encrypt
         values: int = 1 << params.bits
-        block = int.from_bytes(params.block, "big")
-        self._room = (values - block % values) * AES_BLOCK  # bytes until the counter begins again
-        self._all = values * AES_BLOCK
+        self._room = (values - int.from_bytes(params.block, "big") % values) * AES_BLOCK  # bytes
         self._context = cipher.context(CTR, params.block, encrypt=encrypt)
-        again = (block - block % values).to_bytes(AES_BLOCK, "big")
-        self._again = partial(cipher.context, CTR, again, encrypt=encrypt)
 
     def _given(self, taken: int) -> int:
         return taken
@@ -132,14 +127,9 @@ class Counter(Cipher):
     _most = _given
 
     def _update(self, part: bytes) -> bytes:
-        if self.taken + len(part) > self._all:
-            raise length_error(self._encrypt)
-        left = self._room - self.taken
-        if not 0 <= left < len(part):
-            return self._context.update(part)
-        before = self._context.update(part[:left])
-        self._context = self._again()
-        return before + self._context.update(part[left:])
+        if self.taken + len(part) > self._room:
+            raise length_error(encrypt=True)
+        return self._context.update(part)
 
     def finish(self) -> bytes:
         """Give what is left."""
@@ -202,7 +192,8 @@ class _GcmInMemory(GcmEncrypt):
 class Collected(Cipher):
     """What needs the whole message before it gives anything: `convert` turns it into the result.
 
-    `length` says how long that is at most for a message of a length.
+    `length` says how long that is at most for a message of a length. A buffer of one byte is asked for if it is empty:
+    one of no bytes may be NULL, and the host would take the answer to that for its message's being authentic.
     """
 
     def __init__(self, encrypt: bool, length: Callable[[int], int], convert: Callable[[bytes], bytes]) -> None:
@@ -216,7 +207,7 @@ class Collected(Cipher):
         return 0
 
     def _most(self, taken: int) -> int:
-        return self._length(taken)
+        return max(1, self._length(taken))
 
     def _update(self, part: bytes) -> bytes:
         if self.taken + len(part) > _MOST_COLLECTED:

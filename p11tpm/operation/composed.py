@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from p11tpm.hashes import compare_digest
 from p11tpm.mechanism import CBC, CCM, CTR, ECB, GCM
-from p11tpm.operation.aes import Collected, Counter, GcmEncrypt, ccm, check_gcm, invalid, length_error
+from p11tpm.operation.aes import Collected, GcmEncrypt, ccm, check_gcm, invalid, length_error
 from p11tpm.operation.gcm import Ghash
 from p11tpm.parameter import AES_BLOCK
 
@@ -17,14 +19,24 @@ if TYPE_CHECKING:
     from p11tpm.operation.cipher import Cipher
 
 
-class _CounterBlock:
-    """A counter block of GCM, of which the last 32 bits count (SP 800-38D, clause 6.2), as `Counter` wants it."""
+class _Stream:
+    """CTR from the block after `first` on, whose last 32 bits count, and begin again at 0 (SP 800-38D, clause 6.2)."""
 
-    bits = 32
+    def __init__(self, cipher: BlockCipher, first: bytes, encrypt: bool) -> None:
+        self._begin = partial(cipher.context, CTR, encrypt=encrypt)
+        self._nonce = first[:12]
+        count = (int.from_bytes(first[12:], "big") + 1) % (1 << 32)
+        self._left = ((1 << 32) - count) * AES_BLOCK  # bytes until the counter begins again
+        self._context = self._begin(self._nonce + count.to_bytes(4, "big"))
 
-    def __init__(self, before: bytes) -> None:
-        count = (int.from_bytes(before[12:], "big") + 1) % (1 << self.bits)
-        self.block = before[:12] + count.to_bytes(4, "big")
+    def update(self, part: bytes) -> bytes:
+        """Encrypt or decrypt the next bytes."""
+        left, self._left = self._left, self._left - len(part)
+        if not 0 <= left < len(part):
+            return self._context.update(part)
+        before = self._context.update(part[:left])
+        self._context = self._begin(self._nonce + bytes(4))
+        return before + self._context.update(part[left:])
 
 
 class _Gcm:
@@ -37,7 +49,7 @@ class _Gcm:
         self._first = params.nonce + b"\0\0\0\1"
         if len(params.nonce) != 12:
             self._first = Ghash(self._subkey).update(params.nonce).finish(0, len(params.nonce))
-        self.stream = Counter(cipher, _CounterBlock(self._first), encrypt)
+        self.stream = _Stream(cipher, self._first, encrypt)
         self._associated: bytes = params.associated
         self._hash = Ghash(self._subkey).update(self._associated).pad()
         self._tag_length: int = params.tag_length

@@ -208,7 +208,7 @@ def counter_stream(value, block, bits, length):
 
 @pytest.mark.parametrize(
     ("bits", "block"),
-    [(8, IV), (8, b"\xff" * 16), (32, b"\xff" * 16), (32, bytes(12) + b"\xff\xff\xff\xfe"), (64, b"\xff" * 16)],
+    [(8, IV), (7, bytes(15) + b"\x2e"), (32, b"\xff" * 14 + b"\0\xfe"), (64, b"\xff" * 8 + bytes(6) + b"\xff\xfe")],
 )
 @pytest.mark.parametrize("size", [1300, 16, 33])
 def test_the_counter_alone_is_counted(token, session, bits, block, size):
@@ -222,13 +222,19 @@ def test_the_counter_alone_is_counted(token, session, bits, block, size):
 
 
 def test_a_counter_that_is_used_up(token, session):
-    key, most, parameter = aes(token, session), 256 * 16, ctr(8, b"\xf0" * 16)
-    expected = counter_stream(bytes(range(16)), b"\xf0" * 16, 8, most)
-    assert expected == token.crypt("Encrypt", session, key, CKM.AES_CTR, bytes(most), parameter)
-    fails(CKR.DATA_LEN_RANGE, token.crypt, "Encrypt", session, key, CKM.AES_CTR, bytes(most + 1), parameter)
-    fails(CKR.ENCRYPTED_DATA_LEN_RANGE, token.crypt, "Decrypt", session, key, CKM.AES_CTR, bytes(most + 1), parameter)
-    parts = [bytes(most), b"", b"1"]
-    fails(CKR.DATA_LEN_RANGE, token.crypt_parts, "Encrypt", session, key, CKM.AES_CTR, parts, parameter)
+    """The last value may be used, and nothing after it (Current Mechanisms 3.0, clause 2.10)."""
+    key = aes(token, session)
+    block = b"\xf0" * 15
+    for bits, start, blocks in ((2, 1, 3), (8, 0xF0, 16), (8, 0xFF, 1), (8, 0, 256), (1, 0xFF, 1), (128, 0xF0, None)):
+        begin = block + bytes((start,)) if blocks else b"\xff" * 16
+        most, parameter = 16 * (blocks or 1), ctr(bits, begin)
+        expected = counter_stream(bytes(range(16)), begin, bits, most)
+        for way in ("Encrypt", "Decrypt"):
+            assert expected == token.crypt(way, session, key, CKM.AES_CTR, bytes(most), parameter)
+            fails(CKR.DATA_LEN_RANGE, token.crypt, way, session, key, CKM.AES_CTR, bytes(most + 1), parameter)
+            parts = [bytes(most - 1), b"1", b""]
+            token.crypt_parts(way, session, key, CKM.AES_CTR, parts, parameter)
+            fails(CKR.DATA_LEN_RANGE, token.crypt_parts, way, session, key, CKM.AES_CTR, [*parts, b"1"], parameter)
 
 
 # -- GCM and CCM

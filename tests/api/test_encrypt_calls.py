@@ -7,9 +7,9 @@ import pytest
 from ciphers import IV, aes, fails, pad, room, software
 from cryptography.hazmat.primitives.ciphers import modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from parameters import ctr, gcm
+from parameters import ccm, ctr, gcm
 
-from p11tpm.attribute import FALSE, ulong
+from p11tpm.attribute import FALSE, TRUE, ulong
 from p11tpm.ck import CKA, CKK, CKM, CKO, CKR
 
 
@@ -79,6 +79,55 @@ def test_the_last_block_waits_for_the_end(token, session):
     key = aes(token, session)
     encrypted = token.crypt("Encrypt", session, key, CKM.AES_CBC_PAD, b"8 bytes.", IV)
     assert token.crypt_parts("Decrypt", session, key, CKM.AES_CBC_PAD, [encrypted], IV) == [b"", b"8 bytes."]
+
+
+KEPT = {  # what keeps data until there are more, or until the end
+    "GCM": (CKM.AES_GCM, gcm(bytes(12))),
+    "CCM": (CKM.AES_CCM, ccm(1 << 10, bytes(12))),
+    "KEY_WRAP_PAD": (CKM.AES_KEY_WRAP_PAD, b""),
+    "CBC_PAD": (CKM.AES_CBC_PAD, IV),
+    "CBC": (CKM.AES_CBC, IV),
+    "CTR": (CKM.AES_CTR, ctr(128, IV)),
+}
+AUTHENTIC = {"GCM": (CKM.AES_GCM, gcm(bytes(12))), "CCM": (CKM.AES_CCM, ccm(0, bytes(12)))}
+
+
+@pytest.mark.parametrize("way", ["Encrypt", "Decrypt"])
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 40])
+@pytest.mark.parametrize(("mechanism", "parameter"), KEPT.values(), ids=KEPT)
+def test_a_length_is_enough_and_is_not_none(token, session, mechanism, parameter, length, way):
+    """A host that asks for 0 bytes may get NULL from its system, whose call would ask for the length again."""
+    key = aes(token, session)
+    getattr(token, f"C_{way}Init")(session, token.mechanism(mechanism, parameter), key)
+    update, asked = getattr(token, f"C_{way}Update"), token.ulong()
+    for _ in range(3):
+        update(session, bytes(length), length, token.ffi.NULL, asked)
+        out, given = room(token, asked[0])
+        update(session, bytes(length), length, out, given)
+        assert 0 < asked[0] <= length + 16
+        assert given[0] <= asked[0]
+
+
+@pytest.mark.parametrize("stays", [False, True])
+@pytest.mark.parametrize(("mechanism", "parameter"), AUTHENTIC.values(), ids=AUTHENTIC)
+@pytest.mark.parametrize("final", [False, True])
+def test_an_empty_message_that_is_not_authentic(token, session, mechanism, parameter, stays, final):
+    """Who asks how long it is hears of one byte, so that the call with a buffer of that length is made, and fails."""
+    key = aes(token, session, with_={CKA.TOKEN: TRUE, CKA.PRIVATE: TRUE} if stays else {})
+    token.C_DecryptInit(session, token.mechanism(mechanism, parameter), key)
+    if final:
+        token.C_DecryptUpdate(session, bytes(16), 16, *room(token, 16))
+
+    def decrypt(*out):
+        if final:
+            token.C_DecryptFinal(session, *out)
+        else:
+            token.C_Decrypt(session, bytes(16), 16, *out)
+
+    asked = token.ulong()
+    decrypt(token.ffi.NULL, asked)
+    assert asked[0] == 1
+    fails(CKR.ENCRYPTED_DATA_INVALID, decrypt, *room(token, 1))
 
 
 def test_a_second_init_and_a_cancelled_one(token, session):

@@ -26,6 +26,17 @@ def test_seeds_that_are_none(token, session):
     assert token.raw.C_SeedRandom(session + 1, b"x", 1) == CKR.SESSION_HANDLE_INVALID
 
 
+def test_more_than_a_mebibyte_in_one_call(token, session):
+    length = (1 << 20) + 4097
+    out = token.ffi.new("CK_BYTE[]", length + 1)
+    token.C_GenerateRandom(session, out, length)
+    given = bytes(token.ffi.buffer(out))
+    pieces = {given[at : at + 16] for at in range(0, length - 15, 16)}
+    assert len(pieces) == length // 16
+    assert given[length - 16 : length] != bytes(16)
+    assert given[length] == 0
+
+
 def test_the_tpm_has_its_share_in_keys_that_are_kept(token, session, proxy):
     token.random(session, 1)
     values, handle = set(), token.ulong()

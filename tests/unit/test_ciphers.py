@@ -42,7 +42,10 @@ def test_the_counter_of_composed_gcm_begins_again(left):
     nonce = product(product(counter, inverse) ^ 128, inverse).to_bytes(16, "big")
     params, message = SimpleNamespace(nonce=nonce, associated=b"aad", tag_length=16), bytes(100)
     encrypted = AESGCM(KEY).encrypt(nonce, message, b"aad")
-    assert composed.FORMS[mechanism.GCM](cipher, params, True).whole(message) == encrypted
+    for size in (1, 16, 100):
+        encryption = composed.FORMS[mechanism.GCM](cipher, params, True)
+        parts = [encryption.update(message[at : at + size]) for at in range(0, len(message), size)]
+        assert b"".join([*parts, encryption.finish()]) == encrypted
     assert composed.FORMS[mechanism.GCM](cipher, params, False).whole(encrypted) == message
 
 
