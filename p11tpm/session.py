@@ -35,6 +35,7 @@ VERIFY = "verification"
 VERIFY_RECOVER = "verification with recovery"
 
 _KEYLESS = {FIND, DIGEST}
+_ALWAYS, _WITH_AN_ERROR, _NEVER = "always", "with an error", "never"  # when a call ends the operation that it uses
 _KINDS = {  # flag of C_SessionCancel: what it ends (clause 5.6.5); messages (CKF_MESSAGE_...) are never active here
     CKF.FIND_OBJECTS: FIND,
     CKF.DIGEST: DIGEST,
@@ -126,11 +127,15 @@ class Session:
 
     def using(self, kind: str) -> _Use:
         """Use an operation for the last time; it goes on if only a length was asked for or the buffer was too small."""
-        return _Use(self._lock, self._operations, kind, goes_on=False)
+        return _Use(self._lock, self._operations, kind, ends=_ALWAYS)
 
     def going_on(self, kind: str) -> _Use:
         """Use an operation that goes on after this call, unless it fails."""
-        return _Use(self._lock, self._operations, kind, goes_on=True)
+        return _Use(self._lock, self._operations, kind, ends=_WITH_AN_ERROR)
+
+    def keeping(self, kind: str) -> _Use:
+        """Use an operation that goes on, as it was before the call if that fails (clauses 5.7.9, 5.12.4 and 5.16)."""
+        return _Use(self._lock, self._operations, kind, ends=_NEVER)
 
     def require_write(self, attributes: Template) -> None:
         """Refuse to change token objects in a read-only session: CKR_SESSION_READ_ONLY (clause 4.4).
@@ -147,13 +152,13 @@ class Session:
 class _Use:
     """An active operation for the length of one call, with the session's lock."""
 
-    __slots__ = ("_goes_on", "_kind", "_lock", "_operations")
+    __slots__ = ("_ends", "_kind", "_lock", "_operations")
 
-    def __init__(self, lock: _thread.RLock, operations: dict[str, Any], kind: str, *, goes_on: bool) -> None:
+    def __init__(self, lock: _thread.RLock, operations: dict[str, Any], kind: str, *, ends: str) -> None:
         self._lock = lock
         self._operations = operations
         self._kind = kind
-        self._goes_on = goes_on
+        self._ends = ends
 
     def __enter__(self) -> Any:
         self._lock.acquire()
@@ -164,9 +169,9 @@ class _Use:
         return operation
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: TracebackType | None) -> None:
-        goes_on = self._goes_on
-        if error is not None:
-            goes_on = isinstance(error, LengthOnly) or getattr(error, "rv", None) == CKR.BUFFER_TOO_SMALL
-        if not goes_on:
+        ends = self._ends == _ALWAYS
+        if error is not None and self._ends != _NEVER:
+            ends = not isinstance(error, LengthOnly) and getattr(error, "rv", None) != CKR.BUFFER_TOO_SMALL
+        if ends:
             self._operations.pop(self._kind, None)
         self._lock.release()

@@ -46,7 +46,7 @@ def C_DigestKey(session: int, key: int) -> None:
     """Take the value of a secret key."""
     run = module()
     current = run.session(session)
-    with current.going_on(DIGEST) as digesting:
+    with current.keeping(DIGEST) as digesting:
         digesting.add_key(run.key(current, key))
 
 

@@ -15,29 +15,30 @@ if TYPE_CHECKING:
 
 
 def _encrypt(session: int, kind: str, part: Ptr, part_length: int, out: Ptr, out_length: Ptr) -> None:
-    """Encrypt a part, which another operation takes as well. A failure of one ends both."""
+    """Encrypt a part, which another operation takes as well; a failure ends the encryption and leaves the other."""
     current = module().session(session)
-    with current.going_on(ENCRYPT) as crypt, current.going_on(kind) as other:
+    with current.going_on(ENCRYPT) as crypt, current.keeping(kind) as other:
 
         def produce() -> bytes:
             plain = read_bytes(part, part_length)
+            encrypted = bytes(crypt.update(plain))
             other.update(plain)
-            return bytes(crypt.update(plain))
+            return encrypted
 
-        write_bytes(out, out_length, crypt.step(plausible(part_length)), produce)
+        write_bytes(out, out_length, crypt.step(plausible(part_length)), produce, part_length)
 
 
 def _decrypt(session: int, kind: str, part: Ptr, part_length: int, out: Ptr, out_length: Ptr) -> None:
-    """Decrypt a part, and give what comes of it to another operation as well. A failure of one ends both."""
+    """Decrypt a part, whose plaintext another operation takes; a failure ends the decryption and leaves the other."""
     current = module().session(session)
-    with current.going_on(DECRYPT) as crypt, current.going_on(kind) as other:
+    with current.going_on(DECRYPT) as crypt, current.keeping(kind) as other:
 
         def produce() -> bytes:
             plain = bytes(crypt.update(read_bytes(part, part_length)))
             other.update(plain)
             return plain
 
-        write_bytes(out, out_length, crypt.step(plausible(part_length)), produce)
+        write_bytes(out, out_length, crypt.step(plausible(part_length)), produce, part_length)
 
 
 @entry

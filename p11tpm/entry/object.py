@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from p11tpm.ck import CKR
 from p11tpm.entry.attach import entry
 from p11tpm.entry.run import module
+from p11tpm.error import Error
 from p11tpm.late import loading
 from p11tpm.marshal import read_template, required, write_handles, write_template
 from p11tpm.operation.find import Find
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     Ptr = Any
+
+_SEARCHING = {CKR.TEMPLATE_INCONSISTENT: CKR.ATTRIBUTE_VALUE_INVALID}  # codes of a template: those of a search
 
 
 @entry
@@ -82,10 +86,14 @@ def C_SetAttributeValue(session: int, handle: int, template: Ptr, count: int) ->
 
 @entry
 def C_FindObjectsInit(session: int, template: Ptr, count: int) -> None:
-    """Begin a search."""
+    """Begin a search; two values for one attribute are CKR_ATTRIBUTE_VALUE_INVALID here (clause 5.7.8)."""
     current = module().session(session)
     current.require_none(FIND)
-    current.begin(FIND, Find(current.token.find(read_template(template, count))))
+    try:
+        wanted = read_template(template, count)
+    except Error as error:
+        raise Error(_SEARCHING.get(error.rv, error.rv), error.why) from None
+    current.begin(FIND, Find(current.token.find(wanted)))
 
 
 @entry
@@ -93,9 +101,11 @@ def C_FindObjects(session: int, objects: Ptr, most: int, count: Ptr) -> None:
     """Give the next objects that were found."""
     run = module()
     current = run.session(session)
-    with current.going_on(FIND) as search:
+    with current.keeping(FIND) as search:
         required(objects, count)
-        write_handles(objects, count, (run.handle_of(current.token, id_) for id_ in search.take(most)))
+        handles = [run.handle_of(current.token, id_) for id_ in search.next(most)]
+        write_handles(objects, count, handles)
+        search.skip(len(handles))
 
 
 @entry

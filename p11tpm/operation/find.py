@@ -9,7 +9,10 @@ class Find:
     def __init__(self, handles: list[int]) -> None:
         self._handles = handles
 
-    def take(self, most: int) -> list[int]:
-        """Give the next handles, `most` at the most."""
-        taken, self._handles = self._handles[:most], self._handles[most:]
-        return taken
+    def next(self, most: int) -> list[int]:
+        """Give the next handles, `most` at the most; they are next until `skip`."""
+        return self._handles[:most]
+
+    def skip(self, count: int) -> None:
+        """Go on behind the next handles, which the host has."""
+        del self._handles[:count]

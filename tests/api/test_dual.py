@@ -8,6 +8,7 @@ import pytest
 from ciphers import fails, room
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from keys import ec_pair, public_key, verify_ecdsa
+from parameters import ctr
 
 from p11tpm.attribute import FALSE, ulong
 from p11tpm.ck import CKA, CKK, CKM, CKO, CKR
@@ -152,5 +153,15 @@ def test_both_have_to_be_there(token, dual, function, way, other):
     fails(CKR.ARGUMENTS_BAD, call, token.ffi.NULL, 16)
     fails(CKR.OPERATION_NOT_INITIALIZED, call, DATA, 16)
     begin_it()
-    begin_other()
+    fails(CKR.OPERATION_ACTIVE, begin_other)  # what was to take the plaintext has taken nothing, and goes on
     call(DATA, 16)
+
+
+def test_what_is_not_encrypted_is_not_digested(token, dual):
+    """No plaintext is passed to the active digest if an error occurs (clause 5.16.1)."""
+    token.C_DigestInit(dual.session, token.mechanism(CKM.SHA256))
+    token.C_EncryptInit(dual.session, token.mechanism(CKM.AES_CTR, ctr(1, IV)), dual.key)
+    token.C_DigestEncryptUpdate(dual.session, DATA, 16, *room(token, 16))
+    fails(CKR.DATA_LEN_RANGE, token.C_DigestEncryptUpdate, dual.session, DATA, 17, *room(token, 17))
+    fails(CKR.OPERATION_NOT_INITIALIZED, token.C_EncryptFinal, dual.session, *room(token, 17))
+    assert hashlib.sha256(DATA[:16]).digest() == dual.final("C_DigestFinal")

@@ -91,7 +91,7 @@ CALLS = {
     # wrong templates and parameters
     "type twice": (
         lambda r, s, k, n: r.raw.C_FindObjectsInit(s, *r.template([(CKA.ID, b"1"), (CKA.ID, b"2")])),
-        CKR.TEMPLATE_INCONSISTENT,
+        CKR.ATTRIBUTE_VALUE_INVALID,
     ),
     "no class": (
         lambda r, s, k, n: r.raw.C_CreateObject(s, *r.template({CKA.LABEL: b"x"}), r.ulong()),

@@ -293,3 +293,16 @@ def test_a_changed_store_is_noticed(token, session, tmp_path):
     db.close()
     assert token.raw.C_SignInit(session, token.mechanism(CKM.ECDSA), private) == CKR.DEVICE_ERROR
     assert token.get(session, public, CKA.LABEL) == b"key"
+
+
+def test_an_error_leaves_the_search_as_it_was(token, session):
+    made = {token.create(session, {CKA.CLASS: ulong(CKO.DATA), CKA.LABEL: bytes((number,))}) for number in range(3)}
+    token.C_FindObjectsInit(session, token.ffi.NULL, 0)
+    out, count, found = token.ffi.new("CK_ULONG[2]"), token.ulong(), set()
+    for _ in range(2):
+        assert token.raw.C_FindObjects(session, token.ffi.NULL, 2, count) == CKR.ARGUMENTS_BAD
+        assert token.raw.C_FindObjects(session, out, 2, token.ffi.NULL) == CKR.ARGUMENTS_BAD
+        token.C_FindObjects(session, out, 2, count)
+        found |= set(out[0 : count[0]])
+    assert found == made
+    token.C_FindObjectsFinal(session)
