@@ -33,12 +33,15 @@ endif
 
 DEBIAN_BUILD := gcc libc6-dev pkg-config libp11-kit-dev libtss2-dev libssl-dev
 DEBIAN_DEMO := swtpm openssh-server openssh-client
+# Node.js that is not Debian's brings npm along, and cannot be together with Debian's
+NODE := $(if $(shell command -v npm 2>&1),,nodejs npm)
 DEBIAN_TEST := $(DEBIAN_DEMO) tpm2-tools tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon dbus-bin softhsm2 opensc libtpm2-pkcs11-1 \
 	openssh-sftp-server git libengine-pkcs11-openssl openssl curl gnutls-bin libnss3-tools openjdk-17-jdk-headless \
 	p11-kit p11-kit-modules nginx-light hostapd wpasupplicant eapoltest iproute2 systemd libseccomp2 \
 	openvpn strongswan-pki strongswan-swanctl charon-systemd libstrongswan-standard-plugins \
 	libstrongswan-extra-plugins libcharon-extra-plugins cryptsetup-bin osslsigncode gnupg-pkcs11-scd gpg gpg-agent gpgsm \
-	golang-go golang-github-smallstep-certificates-dev dehydrated pdns-server pdns-backend-sqlite3 sqlite3 bind9-dnsutils
+	golang-go golang-github-smallstep-certificates-dev dehydrated pdns-server pdns-backend-sqlite3 sqlite3 bind9-dnsutils \
+	golang-github-miekg-pkcs11-dev golang-github-thalesignite-crypto11-dev g++ $(NODE)
 DEBIAN_NEWCOMER := mmdebstrap git
 DEBIAN_BENCH := swtpm tpm2-tools libtpm2-pkcs11-1 libsofthsm2
 
