@@ -148,7 +148,7 @@ class Module:
             token = session.token
             token.end_session(handle)
             if token.logged_in is not None and not self.sessions_of(token.id):
-                token.logout()
+                self._end_login(token)
 
     def close_all(self, slot: int) -> None:
         """Close every session with the token of a slot (clause 5.6.3)."""
@@ -175,14 +175,25 @@ class Module:
     def logout(self, session: Session) -> None:
         """Log out; what the sessions had begun ends (clause 5.6.9)."""
         with self._lock:
-            session.token.logout()
+            self._end_login(session.token)
             for other in self.sessions_of(session.token.id):
                 other.cancel_all()
+
+    def _end_login(self, token: Token) -> None:
+        """Log out; handles of private objects end with the login, whoever logs in next (clause 5.6.9)."""
+        known = [id_ for token_id, id_ in self._object_handles if token_id == token.id]
+        try:
+            private = token.private_objects()
+        except Error:  # the store cannot be read, and nothing of it is sure to be public
+            private = set(known)
+        token.logout()
+        for id_ in private.intersection(known):
+            self._objects.pop(self._object_handles.pop((token.id, id_)))
 
     # -- objects
 
     def handle_of(self, token: Token, id_: int) -> int:
-        """Give the handle of an object: the same one for the whole run."""
+        """Give the handle of an object: the same one for the whole run, that of a private object until a logout."""
         with self._lock:
             handle = self._object_handles.get((token.id, id_))
             if handle is None:

@@ -278,6 +278,11 @@ class Token:
             found += self.profiles.find(template)
         return found
 
+    def private_objects(self) -> set[int]:
+        """Return the identifiers of all private objects, visible or not."""
+        private = {CKA.PRIVATE: TRUE}
+        return {*self._store.find(self.id, private, {}), *self.memory.find(private, {})}
+
     def _find_encrypted(self, template: Template) -> list[int]:
         """Find private data objects by value: they are stored encrypted, so the store can not compare."""
         private_data = {CKA.CLASS: attribute.ulong(CKO.DATA), CKA.PRIVATE: TRUE}

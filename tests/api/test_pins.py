@@ -8,9 +8,10 @@ from cryptoki import RO, SO, USER, Cryptoki, Rv
 from keys import ec_pair
 
 from conftest import CLI
-from p11tpm.ck import CKA, CKF, CKM, CKR, CKS, CKU
+from p11tpm.ck import CKA, CKF, CKM, CKO, CKR, CKS, CKU
 
 PIN, SO_PIN = b"123456", b"so-secret"
+PRIVATE_KEY = CKO.PRIVATE_KEY.to_bytes(8, "little")
 
 
 def refused(rv, call, *args):
@@ -73,6 +74,7 @@ def test_the_user_changes_the_pin(token, slot, anonymous):
     token.logout(anonymous)
     refused(CKR.PIN_INCORRECT, token.login, anonymous, USER, PIN)
     token.login(anonymous, USER, b"new pin")
+    (key,) = token.find(anonymous, {CKA.CLASS: PRIVATE_KEY})
     token.sign(anonymous, key, CKM.ECDSA, bytes(32))
     token.set_pin(anonymous, b"new pin", PIN)
     token.logout(anonymous)
@@ -109,13 +111,14 @@ def test_the_so_resets_the_pin_and_can_not_use_keys(token, anonymous):
     token.logout(anonymous)
     refused(CKR.USER_NOT_LOGGED_IN, token.init_pin, anonymous, b"by nobody")
     token.login(anonymous, SO, SO_PIN)
-    assert token.find(anonymous, {CKA.CLASS: (3).to_bytes(8, "little")}) == []
+    assert token.find(anonymous, {CKA.CLASS: PRIVATE_KEY}) == []
     assert token.raw.C_SignInit(anonymous, token.mechanism(CKM.ECDSA), key) == CKR.KEY_HANDLE_INVALID
     token.init_pin(anonymous, b"by the SO")
     token.set_pin(anonymous, SO_PIN, b"SO's new one")
     token.init_pin(anonymous, b"by the SO 2")
     token.logout(anonymous)
     token.login(anonymous, USER, b"by the SO 2")
+    (key,) = token.find(anonymous, {CKA.CLASS: PRIVATE_KEY})
     token.sign(anonymous, key, CKM.ECDSA, bytes(32))
     token.logout(anonymous)
     refused(CKR.PIN_INCORRECT, token.login, anonymous, SO, SO_PIN)

@@ -7,12 +7,12 @@ import subprocess
 
 import pytest
 from cryptoki import SO, USER, Rv
-from keys import ec_pair, public_key, rsa_pair, verify_ecdsa, verify_pkcs1
+from keys import ec_pair, public_key, rsa_pair, ulong, verify_ecdsa, verify_pkcs1
 
 import rig
 from command import failed, good
 from conftest import CLI
-from p11tpm.ck import CKM, CKR
+from p11tpm.ck import CKA, CKM, CKO, CKR
 from p11tpm.tpm import resident as module
 
 PIN, SO_PIN = b"123456", b"so-secret"
@@ -21,19 +21,25 @@ OWNER = "owner secret"
 
 
 class Ground:
-    """A token with a P-256 key `key` and an RSA key `rsa`, its TPM, and the command on the same store."""
+    """A token with a P-256 key "key" and an RSA key "rsa", its TPM, and the command on the same store."""
 
     def __init__(self, run, proxy, swtpm, tmp_path):
         self.run, self.proxy, self.swtpm, self.tmp_path = run, proxy, swtpm, tmp_path
         self.database = tmp_path / "store" / "p11tpm.db"
         self.pin_file = rig.write_secret(tmp_path / "pin", "123456\n")
         self.open()
-        self.keys = {"key": ec_pair(run, self.session), "rsa": rsa_pair(run, self.session)}
+        ec_pair(run, self.session)
+        rsa_pair(run, self.session)
         self.tpm_left_alone()
 
     def open(self):
         self.session = self.run.open(self.run.slots()[0])
         self.run.login(self.session, USER, PIN)
+
+    def pair(self, label):
+        """Find a public and a private key; handles of private keys end with each login."""
+        classes = (CKO.PUBLIC_KEY, CKO.PRIVATE_KEY)
+        return [self.run.find(self.session, {CKA.CLASS: ulong(one), CKA.LABEL: label.encode()})[0] for one in classes]
 
     def tpm_left_alone(self):
         """End the login: there is no resource manager, so somebody else's sessions would be in the way."""
@@ -55,7 +61,7 @@ class Ground:
     def sign(self, label="key"):
         """Sign in a new login, have the signature verified, and give the commands after the login."""
         self.open()
-        public, private = self.keys[label]
+        public, private = self.pair(label)
         self.proxy.clear()
         try:
             if label == "rsa":
@@ -93,7 +99,7 @@ def test_a_resident_key_is_used_where_it_is(ground, swtpm):
     assert ground.sign("rsa") == ["RSA_Decrypt"]
     ground.open()
     for _ in range(3):
-        ground.run.sign(ground.session, ground.keys["key"][1], CKM.ECDSA, bytes(32))
+        ground.run.sign(ground.session, ground.pair("key")[1], CKM.ECDSA, bytes(32))
     assert len(swtpm.loaded()) == 1, "a session, no key"
     ground.tpm_left_alone()
     good(ground.key("resident", "key", "--undo"))
@@ -105,7 +111,7 @@ def test_a_resident_key_is_used_where_it_is(ground, swtpm):
 def test_a_running_program_notices(ground):
     """It goes from a loaded key to a resident one and back, with one flush of what it had loaded."""
     ground.open()
-    private = ground.keys["key"][1]
+    private = ground.pair("key")[1]
     ground.run.sign(ground.session, private, CKM.ECDSA, bytes(32))
     for words in ((), ("--undo",)):
         good(ground.key("resident", "key", *words))
@@ -182,7 +188,7 @@ def test_a_cleared_tpm(ground, swtpm):
 def test_a_reset_of_the_tpm(ground, swtpm):
     good(ground.key("resident", "key"))
     ground.open()
-    private = ground.keys["key"][1]
+    private = ground.pair("key")[1]
     ground.run.sign(ground.session, private, CKM.ECDSA, bytes(32))
     swtpm.restart()
     ground.proxy.clear()
@@ -246,7 +252,7 @@ def test_a_key_that_the_owner_keeps_is_not_deleted(ground):
     good(ground.key("resident", "key", "--owner-auth-file", file))
     ground.open()
     with pytest.raises(Rv) as error:
-        ground.run.C_DestroyObject(ground.session, ground.keys["key"][1])
+        ground.run.C_DestroyObject(ground.session, ground.pair("key")[1])
     assert error.value == CKR.ACTION_PROHIBITED
     ground.tpm_left_alone()
     failed(ground.key("delete", "key", "--yes"), "--owner-auth-file FILE")
@@ -268,7 +274,7 @@ def test_deleting_a_key_evicts_it(ground):
     good(ground.key("delete", "rsa", "--yes"))
     assert ground.handles() == [f"{FIRST:#x}"]
     ground.open()
-    ground.run.C_DestroyObject(ground.session, ground.keys["key"][1])
+    ground.run.C_DestroyObject(ground.session, ground.pair("key")[1])
     ground.tpm_left_alone()
     assert ground.handles() == []
 
@@ -307,6 +313,6 @@ def test_a_full_tpm(ground, swtpm):
 
 def test_a_public_key_alone_can_not_be_resident(ground):
     ground.open()
-    ground.run.C_DestroyObject(ground.session, ground.keys["key"][1])
+    ground.run.C_DestroyObject(ground.session, ground.pair("key")[1])
     ground.tpm_left_alone()
     failed(ground.key("resident", "key"), "'key' is no key of the TPM")

@@ -443,6 +443,8 @@ def test_a_key_for_trusted_keys_is_wrapped_by_what_the_so_trusts(token, session)
     token.set(session, by, {CKA.TRUSTED: TRUE})
     token.logout(session)
     token.login(session, USER, b"123456")
+    (key,) = token.find(session, {CKA.CLASS: ulong(CKO.SECRET_KEY)})
+    (private,) = token.find(session, {CKA.CLASS: ulong(CKO.PRIVATE_KEY)})
     wrapped = token.wrap(session, by, key, CKM.RSA_PKCS)
     again = token.unwrap(session, private, CKM.RSA_PKCS, wrapped, {**AES, **OPEN})
     assert token.get(session, again, CKA.VALUE) == VALUE

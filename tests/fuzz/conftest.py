@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cryptoki import SO, USER, Cryptoki
-from keys import ec_pair, public_key
+from keys import ec_pair, public_key, ulong
 
 from api.conftest import PIN, SO_PIN, settings
 from fuzz.tamper import Tamperer
+from p11tpm.ck import CKA, CKO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,9 +31,14 @@ class Desk:
         run.init_pin(self.session, PIN)
         run.logout(self.session)
         run.login(self.session, USER, PIN)
-        public, self.key = ec_pair(run, self.session)
+        public, _ = ec_pair(run, self.session)
         self.public = public_key(run, self.session, public)
         run.logout(self.session)
+
+    @property
+    def key(self) -> int:
+        """The private key's handle in the login of now, 0 without one."""
+        return next(iter(self.run.find(self.session, {CKA.CLASS: ulong(CKO.PRIVATE_KEY)})), 0)
 
 
 @pytest.fixture

@@ -65,16 +65,20 @@ class Life:
         run.set_pin(self.session, PINS[0], PINS[1])
         run.logout(self.session)
         run.login(self.session, USER, PINS[1])
-        run.sign(self.session, signer, CKM.ECDSA, os.urandom(32))
+        run.sign(self.session, self._signer(), CKM.ECDSA, os.urandom(32))
         run.logout(self.session)
         run.login(self.session, SO, SO_PIN)
         run.set_pin(self.session, SO_PIN, NEW_SO_PIN)
         run.init_pin(self.session, PINS[2])
         run.logout(self.session)
         run.login(self.session, USER, PINS[2])
-        run.sign(self.session, signer, CKM.ECDSA, os.urandom(32))
+        run.sign(self.session, self._signer(), CKM.ECDSA, os.urandom(32))
         run.close(self.session)
         self._use_keys()
+
+    def _signer(self) -> int:
+        """Find the key that was made first; handles of private keys end with each login."""
+        return self.run.find(self.session, {CKA.CLASS: ulong(CKO.PRIVATE_KEY), CKA.KEY_TYPE: ulong(CKK.EC)})[0]
 
     def _import_keys(self) -> None:
         numbers = rsa.generate_private_key(65537, 2048).private_numbers()
