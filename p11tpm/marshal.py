@@ -102,10 +102,15 @@ def write_list(out: Any, length: Any, values: list[int]) -> None:
 
 
 def write_text(field: Any, text: str) -> None:
-    """Fill a text field of a structure: UTF-8, cut at a character, padded with blanks, no NUL (clause 3.1)."""
+    """Fill a text field of a structure: UTF-8, cut at a character, padded with blanks, not ended by NUL (clause 3.1).
+
+    Bytes of a label that is not UTF-8 are in `text` as surrogateescape has them.
+    """
     size = ffi.sizeof(field)
-    cut = text.encode()[:size].decode(errors="ignore").encode()
-    ffi.memmove(field, cut.ljust(size), size)
+    value = text.encode(errors="surrogateescape")
+    if len(value) > size:
+        value = value[:size].decode(errors="ignore").encode()
+    ffi.memmove(field, value.ljust(size), size)
 
 
 def zeroed(struct: Any) -> Any:

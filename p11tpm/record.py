@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 class TokenRow:
     """A token: its names, its PINs' salt and its objects in the TPM; `public` and `private` are wrapped blobs.
 
-    `uuid` and `salt` are 16 bytes, `srk_handle` is 0 for a storage root key that is made anew each time, `tpm` is
-    ``manufacturer|model|firmware``, `capabilities` are words such as ``rsa2048`` between spaces, `created` is a Unix
-    time in seconds. `failed` is no column: whether a PIN of the token was wrong and counts.
+    `label` has bytes that are not UTF-8 as surrogateescape has them. `uuid` and `salt` are 16 bytes, `srk_handle` is
+    0 for a storage root key that is made anew each time, `tpm` is ``manufacturer|model|firmware``, `capabilities` are
+    words such as ``rsa2048`` between spaces, `created` is a Unix time in seconds. `failed` is no column: whether a
+    PIN of the token was wrong and counts.
     """
 
     __slots__ = (
@@ -61,7 +62,13 @@ class TokenRow:
 
     def values(self) -> list[Any]:
         """Give the values of `COLUMNS`, in their order."""
-        return [getattr(self, name) for name in COLUMNS]
+        return [_label_column(self.label) if name == "label" else getattr(self, name) for name in COLUMNS]
+
+
+def _label_column(label: str) -> str | bytes:
+    """Return a label as SQLite takes it: text, or bytes if it is not UTF-8."""
+    raw = label.encode(errors="surrogateescape")
+    return label if raw.decode(errors="replace") == label else raw
 
 
 _EMPTY: dict[str, Any] = {

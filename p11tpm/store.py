@@ -213,6 +213,8 @@ class Store:
 
 def _token(row: tuple[Any, ...]) -> TokenRow:
     token = TokenRow(**dict(zip(("id", *COLUMNS, "failed"), row, strict=True)))
+    if isinstance(token.label, bytes):
+        token.label = token.label.decode(errors="surrogateescape")
     token.no_pin, token.user_pin_set, token.failed = bool(token.no_pin), bool(token.user_pin_set), bool(token.failed)
     return token
 

@@ -86,13 +86,18 @@ class Machine:
         """Find the token with this label; without one, the first that programs are shown."""
         if not self.tokens:
             raise Error(CKR.TOKEN_NOT_PRESENT, f"there is no token in {self.config.store}: make one with 'p11tpm init'")
-        found = [token for token in self.tokens if (token.label == label if label else self.is_shown(token))]
+        found = self._named(label) if label else [token for token in self.tokens if self.is_shown(token)]
         if found:
             return found[0]
         there = ", ".join(printable(token.label) for token in self.tokens)
         raise Error(
             CKR.TOKEN_NOT_PRESENT, f"there is no token '{printable(label or self.config.token or '')}', only: {there}"
         )
+
+    def _named(self, label: str) -> list[Token]:
+        """Return the tokens with this label, or else the only one whose label is printed so."""
+        shown = [token for token in self.tokens if printable(token.label) == label]
+        return [token for token in self.tokens if token.label == label] or (shown if len(shown) == 1 else [])
 
     def log_in(self, token: Token, pin_file: Path | None) -> None:
         """Log the user in; a token without PIN needs none.

@@ -78,7 +78,7 @@ def recipe(name: str | None, token_label: str | None, pin_file: Path | None, *, 
             name,
             {
                 "MODULE": module.path(),
-                "TOKEN": quote(machine.token(token_label).label, safe=""),
+                "TOKEN": quote(machine.token(token_label).label, safe="", errors="surrogateescape"),
                 "PIN_FILE": str(pin_file or machine.config.pin_file or PIN_FILE),
             },
         )

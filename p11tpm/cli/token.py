@@ -68,7 +68,7 @@ def _line(machine: Machine, one: Token) -> tuple[tuple[str, ...], tuple[str, ...
 def _described(machine: Machine, one: Token) -> dict[str, object]:
     row = one.row
     return {
-        "label": row.label,
+        "label": row.label.encode(errors="surrogateescape").decode(errors="replace"),
         "serial": row.serial,
         "pin": _pin_state(one),
         "keys": len(pairs(machine, one)),

@@ -15,7 +15,7 @@ PUBLIC = "public"
 
 def _text(value: str) -> str:
     """Percent-encode all but the unreserved characters (clause 2.3), so that no shell or file format minds."""
-    return quote(value, safe="")
+    return quote(value, safe="", errors="surrogateescape")
 
 
 def token_uri(row: TokenRow) -> str:
@@ -29,7 +29,8 @@ def token_uri(row: TokenRow) -> str:
 
 def _field(value: str, size: int) -> str:
     """Give what is left of a text in a field of CK_TOKEN_INFO: so many bytes, without the blanks at their end."""
-    return value.encode()[:size].decode(errors="ignore").rstrip(" ")
+    raw = value.encode(errors="surrogateescape")
+    return (raw[:size].decode(errors="ignore") if len(raw) > size else value).rstrip(" ")
 
 
 def object_uri(token: str, id_: bytes, label: bytes, type_: str) -> str:

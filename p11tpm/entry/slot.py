@@ -99,15 +99,13 @@ def C_GetMechanismInfo(slot: int, type_: int, info: Ptr) -> None:
 
 @entry
 def C_InitToken(slot: int, pin: Ptr, pin_length: int, label: Ptr) -> None:
-    """Initialise a token; `label` is 32 bytes, padded with blanks."""
+    """Initialise a token; `label` is 32 bytes, padded with blanks, in any encoding."""
     run = module()
     run.slot(slot)
+    required(label)
     so_pin = _read_pin(pin, pin_length)
-    text = read_bytes(label, 32).rstrip(b" \0") if label != NULL else b""
-    try:
-        run.init_token(slot, text.decode(), so_pin)
-    except UnicodeDecodeError:
-        raise Error(CKR.ARGUMENTS_BAD, "the label is not UTF-8") from None
+    text = read_bytes(label, 32).rstrip(b"\0").rstrip(b" ")  # some programs pad with NUL; one inside is the label's own
+    run.init_token(slot, text.decode(errors="surrogateescape"), so_pin)
 
 
 def _read_pin(pin: Ptr, length: int) -> bytes:
