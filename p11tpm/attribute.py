@@ -196,7 +196,7 @@ ATTRIBUTES = (
     Attribute(CKA.DERIVE, BOOL, KEYS, default=FALSE, change=FREELY),
     Attribute(CKA.LOCAL, BOOL, (*KEYS, DOMAIN), create=NEVER, generate=NEVER),
     Attribute(CKA.KEY_GEN_MECHANISM, ULONG, KEYS, create=NEVER, generate=NEVER),
-    Attribute(CKA.ALLOWED_MECHANISMS, ULONGS, KEYS, default=b""),
+    Attribute(CKA.ALLOWED_MECHANISMS, ULONGS, KEYS),
     Attribute(CKA.SUBJECT, BYTES, PAIR, default=b"", change=FREELY),
     Attribute(CKA.WRAP_TEMPLATE, BYTES, (PUBLIC, SECRET)),
     Attribute(CKA.UNWRAP_TEMPLATE, BYTES, (PRIVATE, SECRET)),

@@ -25,6 +25,10 @@ LONGEST = 1 << 30  # bytes: no host has a longer piece of data in memory and mea
 MOST_ATTRIBUTES = 1024
 LONGEST_POINTED = 1 << 26  # bytes that a parameter points to: associated data, labels, points
 Ptr = object
+
+# An empty CKA_ALLOWED_MECHANISMS allows none (clause 4.7), and is kept as a list with the number of none: the value of
+# a key that was made without this attribute by an older version is empty.
+_NONE_ALLOWED = UNAVAILABLE.to_bytes(8, "little")
 _ATTRIBUTE = ffi.sizeof("CK_ATTRIBUTE")
 
 
@@ -141,7 +145,8 @@ def read_template(attributes: Any, number: int, *, nested: bool = False) -> Temp
 
 def _read_value(entry: Any, *, nested: bool) -> bytes:
     if entry.type not in TEMPLATES:
-        return read_bytes(entry.pValue, entry.ulValueLen)
+        value = read_bytes(entry.pValue, entry.ulValueLen)
+        return _NONE_ALLOWED if entry.type == CKA.ALLOWED_MECHANISMS and not value else value
     number, rest = divmod(entry.ulValueLen, _ATTRIBUTE)
     if nested or rest:
         raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "the value must be an array of CK_ATTRIBUTE without further arrays")
@@ -194,6 +199,8 @@ def _write_attribute(entry: Any, value: bytes) -> None:
     if entry.type in TEMPLATES:
         _write_array(entry, unpack(value))
         return
+    if entry.type == CKA.ALLOWED_MECHANISMS:
+        value = _allowed(value)
     if entry.pValue == NULL:
         entry.ulValueLen = len(value)
         return
@@ -201,6 +208,12 @@ def _write_attribute(entry: Any, value: bytes) -> None:
         raise Error(CKR.BUFFER_TOO_SMALL, f"{name(CKA, entry.type)} needs {len(value)} bytes")
     ffi.memmove(entry.pValue, value, len(value))
     entry.ulValueLen = len(value)
+
+
+def _allowed(value: bytes) -> bytes:
+    if not value:
+        raise Error(CKR.ATTRIBUTE_TYPE_INVALID, "the key has no CKA_ALLOWED_MECHANISMS, which allows all of them")
+    return b"" if value == _NONE_ALLOWED else value
 
 
 def read_mechanism(mechanism: Any) -> Given:

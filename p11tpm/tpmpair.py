@@ -26,7 +26,7 @@ class TpmPair(KeyPair):
         """Check both templates.
 
         Raises the codes of `attribute.complete`, CKR_KEY_SIZE_RANGE or CKR_CURVE_NOT_SUPPORTED for what the TPM does
-        not have, and CKR_ATTRIBUTE_VALUE_INVALID for a public exponent other than 65537.
+        not have, and CKR_TEMPLATE_INCONSISTENT for a public exponent other than 65537 (Current Mechanisms 3.0, 2.1.4).
         """
         super().__init__(row, public, private)
         self._template = self._rsa(capabilities) if self.key_type == CKK.RSA else self._ec(capabilities)
@@ -36,7 +36,7 @@ class TpmPair(KeyPair):
         if f"rsa{bits}" not in capabilities:
             raise Error(CKR.KEY_SIZE_RANGE, f"this TPM makes no RSA keys of {bits} bits")
         if self.public[CKA.PUBLIC_EXPONENT].lstrip(b"\x00") != _EXPONENT:
-            raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "the public exponent of a TPM's keys is 65537")
+            raise Error(CKR.TEMPLATE_INCONSISTENT, "the public exponent of a TPM's keys is 65537")
         return template.rsa(bits)
 
     def _ec(self, capabilities: tuple[str, ...]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _p11tpm import ffi
 
+from p11tpm import __version__
 from p11tpm.ck import CKR
 from p11tpm.entry.attach import entry
 from p11tpm.entry.run import begin, end, module
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 MANUFACTURER = "p11tpm"
 DESCRIPTION = "PKCS#11 on a TPM 2.0"
 CRYPTOKI_VERSION = (3, 0)
-LIBRARY_VERSION = (0, 1)
+LIBRARY_VERSION = [int(number) for number in __version__.split(".")[:2]]
 
 
 @entry

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from p11tpm.token import Token
 
 
+_HASHES = {20, 28, 32, 48, 64}  # bytes of what CKM_DSA takes: SHA-1, and SHA-224 to SHA-512
+
+
 class _Dsa:
     """What signing and verifying have in common. `size`: bytes of a signature, r and s side by side."""
 
@@ -35,10 +38,10 @@ class _Dsa:
     def _fit(self, data: bytes) -> bytes:
         """Bring a hash to the length of the subprime: its leftmost bytes, or as the number that it is.
 
-        Raises CKR_DATA_LEN_RANGE where the host gives the hash and it is too long, or none.
+        Raises CKR_DATA_LEN_RANGE where the host gives what can be no hash (clause 2.2).
         """
-        if self._row.digest is None and not 0 < len(data) <= self._half:
-            raise Error(CKR.DATA_LEN_RANGE, f"this key signs at most {self._half} bytes")
+        if self._row.digest is None and len(data) not in _HASHES:
+            raise Error(CKR.DATA_LEN_RANGE, "CKM_DSA signs a hash of 20, 28, 32, 48 or 64 bytes")
         return data[: self._half].rjust(self._half, b"\x00")
 
     def _length(self) -> Prehashed:

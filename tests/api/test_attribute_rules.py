@@ -62,7 +62,6 @@ DEFAULTS = {
         CKA.DERIVE: FALSE,
         CKA.LOCAL: FALSE,
         CKA.KEY_GEN_MECHANISM: b"\xff" * 8,
-        CKA.ALLOWED_MECHANISMS: b"",
     },
     "public": {CKA.PRIVATE: FALSE, CKA.SUBJECT: b"", CKA.VERIFY: TRUE, CKA.TRUSTED: FALSE},
     "private": {
@@ -346,6 +345,19 @@ def test_allowed_mechanisms(token, session):
     assert allowed[CKA.ALLOWED_MECHANISMS] == token.get(session, private, CKA.ALLOWED_MECHANISMS)
     assert token.raw.C_SignInit(session, token.mechanism(CKM.ECDSA_SHA384), private) == CKR.MECHANISM_INVALID
     token.sign(session, private, CKM.ECDSA_SHA256, b"data")
+
+
+def test_an_empty_list_allows_no_mechanism(token, session):
+    """A key without a list may be used with all of them, and says that it has none."""
+    public, private = ec_pair(token, session, private={CKA.ALLOWED_MECHANISMS: b""})
+    copy = token.ulong()
+    token.C_CopyObject(session, private, *token.template({}), copy)
+    for key in (private, copy[0]):
+        assert token.get(session, key, CKA.ALLOWED_MECHANISMS) == b""
+        for mechanism in (CKM.ECDSA, CKM.ECDSA_SHA256):
+            assert token.raw.C_SignInit(session, token.mechanism(mechanism), key) == CKR.MECHANISM_INVALID
+    assert token.find(session, {CKA.ALLOWED_MECHANISMS: b""}) == [private, copy[0]]
+    assert code(token.get, session, public, CKA.ALLOWED_MECHANISMS) == CKR.ATTRIBUTE_TYPE_INVALID
 
 
 def test_identifiers_are_unique(token, session):

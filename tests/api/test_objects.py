@@ -274,7 +274,7 @@ def test_an_identifier_is_made_when_none_is_given(token, session):
             CKM.RSA_PKCS_KEY_PAIR_GEN,
             {CKA.MODULUS_BITS: ulong(2048), CKA.PUBLIC_EXPONENT: b"\x03"},
             {},
-            CKR.ATTRIBUTE_VALUE_INVALID,
+            CKR.TEMPLATE_INCONSISTENT,
         ),
         (CKM.RSA_PKCS_KEY_PAIR_GEN, {CKA.EC_PARAMS: CURVES["p256"][0]}, {}, CKR.ATTRIBUTE_TYPE_INVALID),
         (CKM.ECDSA, {}, {}, CKR.MECHANISM_INVALID),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 
 import pytest
 from ciphers import fails
@@ -117,7 +118,7 @@ def test_published_dsa_signatures(token, session, hash_):
     hashed, mechanism = hashlib.new(hash_, b"sample").digest(), getattr(CKM, f"DSA_{hash_}")
     token.verify(session, public, mechanism, b"sample", signature)
     token.verify_parts(session, public, mechanism, [b"sam", b"", b"ple"], signature)
-    token.verify(session, public, CKM.DSA, hashed[:20], signature)
+    token.verify(session, public, CKM.DSA, hashed, signature)  # a longer hash by its first 160 bits
     for wrong in (bytes(40), signature[:-1] + b"\0", b"\xff" * 40):
         fails(CKR.SIGNATURE_INVALID, token.verify, session, public, mechanism, b"sample", wrong)
     fails(CKR.SIGNATURE_LEN_RANGE, token.verify, session, public, mechanism, b"sample", signature[:-1])
@@ -128,6 +129,7 @@ def test_dsa_keys(token, session, bits):
     domain = parameters(token, session, CKM.DSA_PARAMETER_GEN, bits)
     kept = {CKA.TOKEN: TRUE, CKA.LABEL: b"dsa"}
     public, private = token.generate_pair(session, CKM.DSA_KEY_PAIR_GEN, {**domain, **kept}, kept)
+    half = len(domain[CKA.SUBPRIME])
     key = serialization.load_der_public_key(token.get(session, public, CKA.PUBLIC_KEY_INFO))
     assert key.public_numbers().y == number(token.get(session, public, CKA.VALUE))
     assert token.get(session, private, CKA.PRIME) == domain[CKA.PRIME]
@@ -137,8 +139,12 @@ def test_dsa_keys(token, session, bits):
         key.verify(der_signature(signature), MESSAGE, hash_)
         token.verify(session, public, mechanism, MESSAGE, signature)
     key.verify(der_signature(token.sign(session, private, CKM.DSA, b"x" * 20)), b"x" * 20, Prehashed(hashes.SHA1()))
-    for data in (b"", bytes(33)):
-        fails(CKR.DATA_LEN_RANGE, token.sign, session, private, CKM.DSA, data)
+    for length in (20, 28, 32, 48, 64):  # Current Mechanisms 3.0, clause 2.2: what CKM_DSA takes
+        data = os.urandom(length)
+        token.verify(session, public, CKM.DSA, data, token.sign(session, private, CKM.DSA, data))
+    for length in (0, 1, 19, 21, 31, 33, 63, 65):
+        fails(CKR.DATA_LEN_RANGE, token.sign, session, private, CKM.DSA, bytes(length))
+        fails(CKR.DATA_LEN_RANGE, token.verify, session, public, CKM.DSA, bytes(length), bytes(2 * half))
 
 
 def test_a_dsa_key_after_another_login(token, session):

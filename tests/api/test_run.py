@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from contextlib import closing
+from importlib import metadata
 
 import pytest
 from ciphers import fails
@@ -64,6 +65,7 @@ def test_info(run):
     info = run.ffi.new("CK_INFO *")
     run.C_GetInfo(info)
     assert (info.cryptokiVersion.major, info.cryptokiVersion.minor) == (3, 0)
+    assert metadata.version("p11tpm").startswith(f"{info.libraryVersion.major}.{info.libraryVersion.minor}.")
     assert "p11tpm".ljust(32) == text_of(run, info.manufacturerID)
     assert info.flags == 0
 
