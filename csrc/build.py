@@ -74,6 +74,15 @@ INCLUDES = """
 """
 
 
+# Another copy of the module in the process has a _p11tpm of its own, and instances of the modules that import that.
+LOAD_ENTRY = """
+import sys
+for name in [name for name in sys.modules if name == "p11tpm.marshal" or name.startswith("p11tpm.entry")]:
+    del sys.modules[name]
+import p11tpm.entry
+"""
+
+
 class BuildError(Exception):
     """Something is missing; the text says what to do about it."""
 
@@ -238,9 +247,9 @@ def build_module(package: Path, directory: Path) -> Path:
     ffi = FFI()
     ffi.cdef(abi.cdef)
     ffi.embedding_api("")
-    ffi.embedding_init_code("from p11tpm import entry")
+    ffi.embedding_init_code(LOAD_ENTRY)
     code = first_code() + finder_code()
-    by_hand = "\n".join(f'#include "{name}.c"' for name in ("start", "fork", "interface"))
+    by_hand = "\n".join(f'#include "{name}.c"' for name in ("complain", "copies", "start", "fork", "interface"))
     ffi.set_source(
         "_p11tpm",
         "\n".join([INCLUDES.format(headers=header), python_paths(package), code, abi.prototypes, by_hand, abi.stubs]),

@@ -20,33 +20,18 @@ static CK_RV result(uint64_t answer)
     return (answer & FINISHED_MASK) == FINISHED ? (CK_RV)(answer & ~FINISHED_MASK) : CKR_GENERAL_ERROR;
 }
 
-/* For errors of the set-up only: nothing else may write to the host's stderr unasked. */
-static void complain(const char *format, ...)
-{
-    char text[1024];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    syslog(LOG_AUTHPRIV | LOG_ERR, "p11tpm: %s", text);
-    dprintf(STDERR_FILENO, "p11tpm: %s\n", text);
-}
-
 /* Whether the Python that the linker bound us to is of the version that this module was built for. In a Python program it is
  * the program's; one of another version would hang, so nothing else of it may be called. */
 static bool is_our_python(void)
 {
-    Dl_info module = { 0 };
-    char wanted[16];
+    char wanted[16], what[200];
     const char *version = Py_GetVersion();
     int length = snprintf(wanted, sizeof wanted, "%d.%d.", PY_MAJOR_VERSION, PY_MINOR_VERSION);
     if (strncmp(version, wanted, (size_t)length) == 0)
         return true;
-    dladdr((void *)is_our_python, &module);
-    complain("this program is Python %.*s, but the module was built for Python %d.%d; "
-             "let p11-kit run it in a process of its own (pkcs11.conf(5)): \"remote: |p11-kit remote '%s'\"",
-             (int)strcspn(version, " "), version, PY_MAJOR_VERSION, PY_MINOR_VERSION,
-             module.dli_fname ? module.dli_fname : "MODULE");
+    snprintf(what, sizeof what, "this program is Python %.*s, but the module was built for Python %d.%d",
+             (int)strcspn(version, " "), version, PY_MAJOR_VERSION, PY_MINOR_VERSION);
+    complain_and_advise(what);
     return false;
 }
 
@@ -110,30 +95,32 @@ static PyStatus set_paths(PyConfig *config)
 }
 
 /* What Python imports before use_bundle() can help, as frozen modules: the search for them takes a millisecond. */
-static void lend_first_modules(void)
+static const struct _frozen first_modules[] = {
+    { .name = "encodings", .code = ENCODINGS, .size = sizeof ENCODINGS - 1, .is_package = 1 },
+    { .name = "encodings.aliases", .code = ENCODINGS_ALIASES, .size = sizeof ENCODINGS_ALIASES - 1 },
+    { .name = "encodings.utf_8", .code = ENCODINGS_UTF_8, .size = sizeof ENCODINGS_UTF_8 - 1 },
+    { 0 },
+};
+
+static bool lend_first_modules(void)
 {
-    static const struct _frozen modules[] = {
-        { .name = "encodings", .code = ENCODINGS, .size = sizeof ENCODINGS - 1, .is_package = 1 },
-        { .name = "encodings.aliases", .code = ENCODINGS_ALIASES, .size = sizeof ENCODINGS_ALIASES - 1 },
-        { .name = "encodings.utf_8", .code = ENCODINGS_UTF_8, .size = sizeof ENCODINGS_UTF_8 - 1 },
-        { 0 },
-    };
+    static const struct _frozen none[] = { { 0 } };
     const char *version = Py_GetVersion();
     size_t length = strlen(PY_VERSION);
-    if (strncmp(version, PY_VERSION, length) == 0 && version[length] == ' ') /* no other release has quite this code */
-        PyImport_FrozenModules = modules;
+    bool fits = strncmp(version, PY_VERSION, length) == 0 && version[length] == ' '; /* no other release has quite this code */
+    return take_turn(fits ? first_modules : none);
 }
 
 /* A frozen package has no directory, but most of this one's modules are in one. */
 static void end_lending(void)
 {
-    PyObject *encodings = PyImport_FrozenModules ? PyImport_ImportModule("encodings") : NULL;
+    PyObject *encodings = PyImport_FrozenModules == first_modules ? PyImport_ImportModule("encodings") : NULL;
     PyObject *path = encodings ? Py_BuildValue("[s]", STDLIB "/encodings") : NULL;
     if (path && PyObject_SetAttrString(encodings, "__path__", path) != 0)
         PyErr_Clear();
     Py_XDECREF(path);
     Py_XDECREF(encodings);
-    PyImport_FrozenModules = NULL;
+    end_turn();
 }
 
 static PyStatus initialize(void)
@@ -151,10 +138,8 @@ static PyStatus initialize(void)
     config.write_bytecode = 0;
     config.configure_c_stdio = 0;
     status = set_paths(&config);
-    if (!PyStatus_Exception(status)) {
-        lend_first_modules();
+    if (!PyStatus_Exception(status))
         status = Py_InitializeFromConfig(&config);
-    }
     PyConfig_Clear(&config);
     return status;
 }
@@ -196,6 +181,7 @@ static bool start_python(void)
     PyStatus status = initialize();
     if (PyStatus_Exception(status)) {
         complain("Python does not start: %s", status.err_msg ? status.err_msg : "no reason given");
+        end_turn();
         return false;
     }
     take_streams_away();
@@ -245,6 +231,32 @@ static void python_ends(void)
     state = FAILED;
 }
 
+/* Makes Python run; `ours`: this copy of the module started it. */
+static bool ensure_python(bool *ours)
+{
+    *ours = false;
+    if (!Py_IsInitialized()) {
+        if (!lend_first_modules())
+            return false;
+        *ours = !Py_IsInitialized(); /* another copy may have started it meanwhile */
+        if (*ours)
+            return start_python();
+        end_turn();
+    }
+    return extend_search_path();
+}
+
+static bool load_code(void)
+{
+    if (!begin_loading())
+        return false;
+    bool loaded = cffi_start_python() == 0 && py_attached() == (FINISHED | FUNCTIONS);
+    if (!loaded)
+        complain("the Python code of the module does not load; is the installation complete? (%s)", PATH[PACKAGES]);
+    end_loading();
+    return loaded;
+}
+
 /* Once a process: neither Python nor cffi can be started again when they have failed. */
 static CK_RV start(void)
 {
@@ -256,11 +268,8 @@ static CK_RV start(void)
         return CKR_HOST_MEMORY;
     state = STARTING;
     promote_libpython();
-    bool ours = !Py_IsInitialized();
-    if (!(ours ? start_python() : extend_search_path())) {
-        state = FAILED;
-    } else if (cffi_start_python() != 0 || py_attached() != (FINISHED | FUNCTIONS)) {
-        complain("the Python code of the module does not load; is the installation complete? (%s)", PATH[PACKAGES]);
+    bool ours;
+    if (!ensure_python(&ours) || !load_code()) {
         state = FAILED;
     } else {
         if (ours)

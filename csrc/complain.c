@@ -1,0 +1,26 @@
+/* What goes wrong before there is a log. */
+
+/* For errors of the set-up only: nothing else may write to the host's stderr unasked. */
+static void complain(const char *format, ...)
+{
+    char text[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    syslog(LOG_AUTHPRIV | LOG_ERR, "p11tpm: %s", text);
+    dprintf(STDERR_FILENO, "p11tpm: %s\n", text);
+}
+
+/* Where this copy of the module is: there may be others in the process. */
+static const char *own_path(void)
+{
+    Dl_info module = { 0 };
+    return dladdr((void *)own_path, &module) && module.dli_fname ? module.dli_fname : "MODULE";
+}
+
+static void complain_and_advise(const char *what)
+{
+    complain("%s; let p11-kit run it in a process of its own (pkcs11.conf(5)): \"remote: |p11-kit remote '%s'\"", what,
+             own_path());
+}
