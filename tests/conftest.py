@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,18 @@ if TYPE_CHECKING:
 USER_PIN = "123456"
 SO_PIN = "so-secret"
 CLI = Path(sys.prefix) / "bin" / "p11tpm"
+
+
+def pytest_configure() -> None:
+    """What tests start gets what a login shell gives, however this was started.
+
+    A signal that is ignored here, as SIGINT is after `make test &` in a script and SIGHUP after nohup, is ignored by
+    all programs that are started here; one that is caught is not (execve(2)). So it is caught, and nothing is done.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+    socket.setdefaulttimeout(60)  # no socket of a test waits longer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -71,7 +85,7 @@ def host_env(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., di
 @pytest.fixture(scope="session")
 def module_path() -> str:
     """Absolute path of the PKCS#11 module, as `make build` made it."""
-    done = subprocess.run([CLI, "module"], env=rig.clean_env(), capture_output=True, text=True, check=True)
+    done = subprocess.run([CLI, "module"], env=rig.clean_env(), capture_output=True, text=True, timeout=60, check=True)
     path = done.stdout.strip()
     assert Path(path).is_absolute(), path
     return path

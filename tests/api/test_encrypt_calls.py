@@ -11,6 +11,7 @@ from parameters import ccm, ctr, gcm
 
 from p11tpm.attribute import FALSE, TRUE, ulong
 from p11tpm.ck import CKA, CKK, CKM, CKO, CKR
+from rig.deadline import exit_code, join
 
 
 def test_a_buffer_that_is_just_large_enough(token, session):
@@ -204,11 +205,10 @@ def test_four_mebibytes_in_one_call_by_several_threads(token):
             plain = token.crypt("Decrypt", own, key, mechanism, encrypted, parameter)
             results[number, mechanism] = len(encrypted), plain == data
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(4)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join(*threads)
     assert set(results.values()) == {(len(data) + 16, True)}
     assert len(results) == 8
 
@@ -233,7 +233,7 @@ def test_a_fork_while_others_encrypt(token, session):
             token.crypt("Encrypt", own, key, CKM.AES_GCM, bytes(1 << 20), gcm(bytes(12)))
             token.crypt("Encrypt", own, key, CKM.AES_CBC, bytes(64), IV)
 
-    threads = [threading.Thread(target=work) for _ in range(2)]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
     try:
@@ -245,8 +245,7 @@ def test_a_fork_while_others_encrypt(token, session):
                     status = in_child(token)
                 finally:
                     os._exit(status)
-            assert os.waitpid(pid, 0)[1] == 0
+            assert exit_code(pid) == 0
     finally:
         ended.set()
-        for thread in threads:
-            thread.join()
+        join(*threads)

@@ -140,7 +140,7 @@ def test_a_pin_for_each_use(token, anonymous, pin_file, swtpm):
 
 
 def test_a_token_without_pin(bare, pin_file):
-    subprocess.run([CLI, "init", "--no-pin"], env=dict(os.environ), capture_output=True, check=True)
+    subprocess.run([CLI, "init", "--no-pin"], env=dict(os.environ), capture_output=True, timeout=60, check=True)
     pin_file.unlink()
     session = bare.open(bare.slots()[0])
     assert not is_offered(bare)

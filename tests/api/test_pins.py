@@ -127,7 +127,7 @@ def test_the_so_resets_the_pin_and_can_not_use_keys(token, anonymous):
 
 def test_a_token_without_pin_needs_no_login(bare):
     """Programs that log in whatever the token says take CKR_USER_ALREADY_LOGGED_IN for a success."""
-    subprocess.run([CLI, "init", "--no-pin"], env=dict(os.environ), capture_output=True, check=True)
+    subprocess.run([CLI, "init", "--no-pin"], env=dict(os.environ), capture_output=True, timeout=60, check=True)
     session = bare.open(bare.slots()[0])
     assert not bare.token_info(bare.slots()[0]).flags & CKF.LOGIN_REQUIRED
     refused(CKR.USER_ALREADY_LOGGED_IN, bare.login, session, USER, PIN)
@@ -153,7 +153,7 @@ def test_wrong_pins_stop_before_the_tpm_is_locked(token, slot, anonymous, swtpm)
     token.finalize()
     environment = {**os.environ, "TPM2TOOLS_TCTI": swtpm.tcti}
     command = ["tpm2_getcap", "properties-variable"]
-    state = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    state = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
     assert "inLockout:                 0" in state
     assert "TPM2_PT_LOCKOUT_COUNTER: 0x2" in state
 

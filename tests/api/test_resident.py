@@ -50,7 +50,7 @@ class Ground:
     def cli(self, *words, pin=True):
         more = ("--pin-file", str(self.pin_file)) if pin else ()
         command = [CLI, *words, *more]
-        return subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=False)
+        return subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, timeout=60, check=False)
 
     def key(self, *words, pin=True):
         return self.cli("key", *words, pin=pin)

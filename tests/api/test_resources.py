@@ -119,7 +119,7 @@ def test_what_is_imported_up_to_the_first_signature(token, module_path):
     ec_pair(token, session)
     token.finalize()
     command = [sys.executable, "-I", "-S", "-c", HOST, module_path, PIN.decode()]
-    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     listing, imported = (set(line.split()) for line in done.stdout.splitlines())
     assert not {name for name in listing if name.startswith("p11tpm.tpm") or "hash" in name}, "for a list of keys"

@@ -171,7 +171,7 @@ def test_oaep_with_sha3_as_openssl_does_it(token, session, pair, tmp_path, diges
     options = "rsa_padding_mode:oaep", f"rsa_oaep_md:{digest}", f"rsa_mgf1_md:{digest}"
     command = ["openssl", "pkeyutl", "-encrypt", "-pubin", "-inkey", tmp_path / "key.pem"]
     command += [word for option in options for word in ("-pkeyopt", option)]
-    done = subprocess.run(command, input=b"data", capture_output=True, check=True)
+    done = subprocess.run(command, input=b"data", capture_output=True, timeout=60, check=True)
     parameter = oaep(hash_, mask)
     assert token.crypt("Decrypt", session, private, CKM.RSA_PKCS_OAEP, done.stdout, parameter) == b"data"
     encrypted = token.crypt("Encrypt", session, public, CKM.RSA_PKCS_OAEP, b"more data", parameter)

@@ -5,6 +5,7 @@ import threading
 import time
 
 from p11tpm.ck import CKF, CKR
+from rig.deadline import exit_code
 
 
 class Waiter(threading.Thread):
@@ -67,7 +68,7 @@ def test_a_child_is_not_disturbed_by_a_wait_of_its_parent(token):
         os._exit(
             0 if (rv, waited, mine.rv) == (CKR.CRYPTOKI_NOT_INITIALIZED, True, CKR.CRYPTOKI_NOT_INITIALIZED) else 1
         )
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert exit_code(child) == 0
     assert waiter.rv is None
     token.finalize()
     waiter.join(5)

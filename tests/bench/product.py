@@ -110,7 +110,7 @@ class P11tpm(Product):
         # an edited checkout has no byte code yet; the module, which never writes any, would compile it at each start
         compileall.compile_dir(Path(p11tpm.__file__).parent, quiet=1)
         command = [Path(sys.prefix) / "bin" / "p11tpm", "module"]
-        told = subprocess.run(command, capture_output=True, text=True, check=True)
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         self.module = told.stdout.strip()
         self._conf = rig.write_secret(directory / "p11tpm.conf", "")
 

@@ -8,11 +8,14 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from rig.deadline import killed_after
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HERE = Path(__file__).resolve().parent
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers", "-Wno-unused-function")
+SECONDS = 120  # for one command of a host; a module may hang
 STEPS = ("load", "initialize", "slots", "session", "login")
 
 
@@ -25,9 +28,11 @@ class Program:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "host"
-        told = subprocess.run(["pkg-config", "--cflags", "p11-kit-1"], capture_output=True, text=True, check=True)
+        told = subprocess.run(
+            ["pkg-config", "--cflags", "p11-kit-1"], capture_output=True, text=True, timeout=60, check=True
+        )
         source = [*shlex.split(told.stdout), str(HERE / "host.c"), "-o", str(self.path)]
-        subprocess.run(["gcc", "-std=gnu11", "-O1", *WARNINGS, *source, "-pthread", "-ldl"], check=True)
+        subprocess.run(["gcc", "-std=gnu11", "-O1", *WARNINGS, *source, "-pthread", "-ldl"], timeout=60, check=True)
 
     def first(self, module: str, env: Mapping[str, str], kind: str = "p256", name: str = "k00000") -> dict[str, float]:
         """Times (us) of the steps from the start of a process to its first signature, and its memory (KiB)."""
@@ -60,7 +65,8 @@ class Host:
         process = self._process
         process.stdin.write(command + "\n")
         process.stdin.flush()
-        line = process.stdout.readline()
+        with killed_after(process.pid, SECONDS):
+            line = process.stdout.readline()
         if not line:
             raise BenchError(f"{self._module}: {command}: {process.stderr.read().strip()}")
         return json.loads(line)
@@ -80,6 +86,6 @@ class Host:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            self._process.wait(10)
         self._process.stdout.close()
         self._process.stderr.close()

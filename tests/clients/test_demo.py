@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import rig
+from rig.deadline import killed_after
 
 DEMO = Path(__file__).resolve().parents[1] / "demo.py"
 
@@ -46,9 +47,8 @@ def test_ended_halfway(tmp_path: Path) -> None:
     """Somebody loses patience: all that was started ends too."""
     demo = start(tmp_path)
     assert demo.stdout
-    for line in demo.stdout:
-        if "SSH server" in line:
-            break
+    with killed_after(demo.pid):
+        assert any("SSH server" in line for line in demo.stdout)
     demo.send_signal(signal.SIGTERM)
     demo.communicate(timeout=30)
     assert demo.returncode == 128 + signal.SIGTERM

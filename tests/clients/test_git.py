@@ -68,8 +68,8 @@ def test_signed_file(user: rig.User, tmp_path: Path, label: str) -> None:
     assert (made.returncode, made.stderr) == (0, b"")
     signature.write_bytes(made.stdout)
     verify = [KEYGEN, "-q", "-Y", "verify", "-n", "file", "-f", str(signers), "-I", "me@here", "-s", str(signature)]
-    assert subprocess.run(verify, input=b"data", check=False).returncode == 0
-    assert subprocess.run(verify, input=b"Data", check=False, capture_output=True).returncode != 0
+    assert subprocess.run(verify, input=b"data", timeout=60, check=False).returncode == 0
+    assert subprocess.run(verify, input=b"Data", check=False, capture_output=True, timeout=60).returncode != 0
 
 
 def test_recipe(user: rig.User, work: Path) -> None:

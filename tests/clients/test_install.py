@@ -23,7 +23,7 @@ P11_KIT = Path("/etc/pkcs11")
 def make(*arguments: str) -> None:
     command: list[str | Path] = ["/usr/bin/make", "--no-print-directory", "-C", CHECKOUT, *arguments]
     env = {**rig.clean_env(), **{name: os.environ[name] for name in os.environ if name.startswith("PIP_")}}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -101,7 +101,7 @@ def test_copy_is_self_contained(elsewhere: Path) -> None:
             assert bytes(CHECKOUT) not in path.read_bytes(), path
     where = "import p11tpm; print(p11tpm.__file__)"
     python = elsewhere / "lib" / "p11tpm" / "bin" / "python"
-    done = subprocess.run([python, "-c", where], cwd="/", capture_output=True, text=True, check=True)
+    done = subprocess.run([python, "-c", where], cwd="/", capture_output=True, text=True, timeout=60, check=True)
     assert Path(done.stdout.strip()).is_relative_to(elsewhere)
 
 

@@ -54,7 +54,7 @@ class Tool:
 
 
 def openssl(*arguments: str | Path) -> str:
-    done = subprocess.run(["/usr/bin/openssl", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(["/usr/bin/openssl", *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -267,7 +267,7 @@ def test_behind_the_spy(tool: Tool) -> None:
     spy = next(Path("/usr/lib").glob("*/pkcs11-spy.so"))
     env = {**tool.user.env, "PKCS11SPY": tool.module, "PKCS11SPY_OUTPUT": str(tool.file("spy.log"))}
     command = ["/usr/bin/pkcs11-tool", "--module", str(spy), "-O"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, tool("-O"))
 
 

@@ -196,7 +196,11 @@ def test_token_without_pin(tabrmd: rig.Tabrmd, tmp_path: Path, service: Callable
     agent = service(user)
     assert agent.start() == ""
     listed = subprocess.run(
-        ["/usr/bin/ssh-add", "-L"], env=rig.clean_env(SSH_AUTH_SOCK=str(agent.socket)), capture_output=True, check=True
+        ["/usr/bin/ssh-add", "-L"],
+        env=rig.clean_env(SSH_AUTH_SOCK=str(agent.socket)),
+        capture_output=True,
+        timeout=60,
+        check=True,
     )
     assert listed.stdout.decode().split()[:2] == user.public_key("host").split()[:2]
 
@@ -204,10 +208,16 @@ def test_token_without_pin(tabrmd: rig.Tabrmd, tmp_path: Path, service: Callable
 def test_unit() -> None:
     """Systemd accepts it, and finds it well shut off: 10 is a service without any restriction."""
     analyze = "/usr/bin/systemd-analyze"
-    verified = subprocess.run([analyze, "verify", "--man=no", UNIT], capture_output=True, text=True, check=False)
+    verified = subprocess.run(
+        [analyze, "verify", "--man=no", UNIT], capture_output=True, text=True, timeout=60, check=False
+    )
     assert [line for line in verified.stderr.splitlines() if UNIT.name in line] == []
     assert verified.returncode == 0
     judged = subprocess.run(
-        [analyze, "security", "--offline=yes", "--threshold=15", UNIT], capture_output=True, text=True, check=False
+        [analyze, "security", "--offline=yes", "--threshold=15", UNIT],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert judged.returncode == 0, judged.stdout

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rig
+from rig.deadline import killed_after
 from rig.p11_kit import P11Kit
 from rig.process import answers, wait_until
 from rig.program import openssl, ours, said
@@ -108,7 +109,8 @@ def next_from(signer: subprocess.Popen[str]) -> str:
     assert signer.stdout is not None
     signer.stdin.write("\n")
     signer.stdin.flush()
-    return signer.stdout.readline().strip()
+    with killed_after(signer.pid):
+        return signer.stdout.readline().strip()
 
 
 def end(signer: subprocess.Popen[str]) -> None:

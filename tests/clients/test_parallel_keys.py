@@ -43,10 +43,10 @@ class Keymaker:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.wait(10)
         self.killed = True
 
-    def wait(self) -> None:
+    def end(self) -> None:
         self._process.wait(60)
 
     @property
@@ -77,7 +77,7 @@ class Crew:
             time.sleep(max(0, start + second - time.monotonic()))
             self._replace(place)
         for one in self._at_work:
-            one.wait()
+            one.end()
         self.done += self._at_work
 
     def _another(self) -> Keymaker:
@@ -96,7 +96,7 @@ class Crew:
     def keys(self) -> dict[str, str]:
         """What the C interface says of each key that is left."""
         surveyor = Keymaker(self.user, self._module, 0)
-        surveyor.wait()
+        surveyor.end()
         assert surveyor.complaint == ""
         return surveyor.said
 

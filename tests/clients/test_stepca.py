@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.timeout(600)  # the first of them may have to make step-ca
+
 OFFICE = Provisioner()
 UNIT = ROOT / "systemd" / "step-ca.service"
 

@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import rig
-from rig.proxy import HEADER, NAMES, _read_message
+from rig.proxy import HEADER, NAMES, TPM_SECONDS, _read_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,7 +130,7 @@ class Tamperer(rig.CountingProxy):
 
     def ask_tpm(self, request: bytes) -> bytes:
         """Ask the TPM itself, unnoticed and unchanged."""
-        with socket.create_connection(("127.0.0.1", self.swtpm.port)) as tpm:
+        with socket.create_connection(("127.0.0.1", self.swtpm.port), timeout=TPM_SECONDS) as tpm:
             tpm.sendall(request)
             return _read_message(tpm)
 

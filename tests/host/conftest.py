@@ -29,7 +29,9 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Core:
 @pytest.fixture(scope="session")
 def exported(module_path: str) -> list[str]:
     """The names of all functions of the module."""
-    done = subprocess.run(["nm", "-D", "--defined-only", module_path], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["nm", "-D", "--defined-only", module_path], capture_output=True, text=True, timeout=60, check=True
+    )
     return [line.split()[2] for line in done.stdout.splitlines()]
 
 

@@ -27,7 +27,9 @@ ffi.def_extern(name="py_attached")(lambda: lib.FINISHED | len(STUBS))
 def build(module: Path, package: Path, env: Mapping[str, str] | None = None) -> None:
     """Build a module that finds its Python code in `package`."""
     command = [sys.executable, str(BUILD), "--module", str(module), "--package", str(package)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, errors="surrogateescape", check=False)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, errors="surrogateescape", timeout=60, check=False
+    )
     assert (done.returncode, done.stdout) == (0, f"Built {module}\n"), done
 
 

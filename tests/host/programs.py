@@ -21,7 +21,7 @@ WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers", "-
 def pkcs11_flags() -> list[str]:
     """Give what the compiler needs to find the header of PKCS#11."""
     command = ["pkg-config", "--cflags", "p11-kit-1"]
-    return shlex.split(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return shlex.split(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
 
 
 class Hosts:
@@ -36,7 +36,11 @@ class Hosts:
         if not target.exists():
             source = ["-std=gnu11", "-O1", *WARNINGS, *pkcs11_flags(), str(HERE / f"{name}.c"), "-o", str(target)]
             done = subprocess.run(
-                ["gcc", *source, *flags, "-pthread", "-ldl", "-lm"], capture_output=True, text=True, check=False
+                ["gcc", *source, *flags, "-pthread", "-ldl", "-lm"],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
             )
             assert done.returncode == 0, done.stderr
         return target

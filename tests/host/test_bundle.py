@@ -216,7 +216,7 @@ assert sys.meta_path == before and "_p11tpm_finder" not in sys.modules and gc.is
 print(type(sys.modules["p11tpm.token"].__loader__).__name__)
 """
     command = [sys.executable, "-I", "-c", program, user.module]
-    done = subprocess.run(command, env=user.env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=user.env, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "SourceFileLoader\n", "")
 
 

@@ -25,7 +25,9 @@ ADDED_BY_3_0 = [
 
 
 def readelf(option, file):
-    return subprocess.run(["readelf", "-W", option, file], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        ["readelf", "-W", option, file], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
 
 
 def test_exports_the_functions_of_the_standard_and_nothing_else(exported):
@@ -86,7 +88,9 @@ def test_functions_of_the_same_names_in_the_program_do_not_get_into_the_list(hos
 
 def header_with_3_0(directory):
     """Make a system whose header of PKCS#11 has everything of 3.0; give the environment that finds it."""
-    flags = subprocess.run(["pkg-config", "--cflags", "p11-kit-1"], capture_output=True, text=True, check=True).stdout
+    flags = subprocess.run(
+        ["pkg-config", "--cflags", "p11-kit-1"], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
     include = next(Path(flag[2:]) for flag in flags.split() if (Path(flag[2:]) / "p11-kit/pkcs11.h").exists())
     old = (include / "p11-kit/pkcs11.h").read_text()
     if "C_GetInterfaceList" in old:
@@ -111,7 +115,7 @@ def header_with_3_0(directory):
 
 def build_py(*arguments, env=None):
     command = [sys.executable, str(CHECKOUT / "csrc" / "build.py"), *map(str, arguments)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_a_system_header_of_version_3_0(hosts, core, tmp_path):
@@ -156,7 +160,7 @@ del sys.argv[1]
 runpy.run_path(sys.path[0] + "/build.py", run_name="__main__")
 """
     command = [sys.executable, "-c", program, str(CHECKOUT / "csrc"), "--module", str(tmp_path / "new.so")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch("build.py: .* has no shared libpython.*--enable-shared.*\n", done.stderr)
     assert not list(tmp_path.iterdir())

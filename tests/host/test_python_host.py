@@ -26,7 +26,7 @@ def pythons():
     every = {}
     for program in filter(None, found):
         ask = "import ctypes, sys; print('%d.%d' % sys.version_info[:2], sys.prefix)"
-        done = subprocess.run([program, "-c", ask], capture_output=True, text=True, check=False)
+        done = subprocess.run([program, "-c", ask], capture_output=True, text=True, timeout=60, check=False)
         if done.returncode == 0:
             version, _, prefix = done.stdout.strip().partition(" ")
             every.setdefault(prefix, (version, str(program)))
@@ -94,7 +94,11 @@ def test_another_version_is_refused(user, python):
     assert told["initialize"] == GENERAL_ERROR
     assert told["path before"] == told["path after"]
     version = subprocess.run(
-        [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, check=True
+        [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     ).stdout.strip()
     is_refused(stderr, version, user.module)
 
@@ -103,7 +107,7 @@ def test_another_version_is_refused(user, python):
 def test_a_program_that_says_it_is_another_version(hosts, module_path, version):
     """Nothing but Py_GetVersion may be called in it: the other functions of this one abort."""
     host = hosts.program("impostor", "-rdynamic", f'-DVERSION="{version}"')
-    done = subprocess.run([host, module_path], capture_output=True, text=True, check=True)
+    done = subprocess.run([host, module_path], capture_output=True, text=True, timeout=60, check=True)
     *_, said = done.stderr.splitlines()
     assert said == "> C_Initialize 0x5"
     is_refused("".join(line for line in done.stderr.splitlines() if line[0] != ">"), version.split()[0], module_path)

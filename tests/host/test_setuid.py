@@ -55,7 +55,7 @@ def planted(user, open_directory):
 
 
 def tokens(program, module, env, prefix=()):
-    done = subprocess.run([*prefix, program, module], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run([*prefix, program, module], env=env, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == ""
     return done.stderr.splitlines()
 

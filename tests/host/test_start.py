@@ -59,7 +59,9 @@ def usual(hosts):
 @pytest.mark.parametrize("way", WAYS)
 def test_planted_code_runs_in_a_usual_host(usual, tmp_path, way):
     plant = Plant(tmp_path).sow(way)
-    done = subprocess.run([usual], env=plant.env, cwd=plant.cwd, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [usual], env=plant.env, cwd=plant.cwd, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert plant.ran()
 
@@ -74,7 +76,7 @@ def test_planted_code_does_not_run(hosts, user, is_good, tmp_path, way):
 
 def test_a_bad_pythonhome_ends_a_usual_host_but_not_ours(hosts, usual, user, is_good):
     env = {**user.env, "PYTHONHOME": "/nowhere"}
-    assert subprocess.run([usual], env=env, capture_output=True, check=False).returncode != 0
+    assert subprocess.run([usual], env=env, capture_output=True, timeout=60, check=False).returncode != 0
     assert is_good(hosts("sign", user.module, env=env))
 
 

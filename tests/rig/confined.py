@@ -69,7 +69,9 @@ def setting(unit: Path, name: str) -> list[list[str]]:
 
 def expanded(group: str) -> set[str]:
     """The system calls of a group like @system-service."""
-    told = subprocess.run(["systemd-analyze", "syscall-filter", group], capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        ["systemd-analyze", "syscall-filter", group], capture_output=True, text=True, timeout=60, check=True
+    )
     words = [line.strip() for line in told.stdout.splitlines()[1:] if not line.strip().startswith("#")]
     return {call for word in words if word for call in (expanded(word) if word.startswith("@") else {word})}
 

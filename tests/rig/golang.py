@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rig.process import clean_env
+from rig.process import clean_env, wait_until
+
+if TYPE_CHECKING:
+    from typing import IO
 
 ROOT = Path(__file__).parents[2]
+SECONDS = 300  # for a build, with other programs at work beside it
 
 
 def go(*verb: str, name: str, what: str | Path, package: str) -> Path:
@@ -18,18 +24,27 @@ def go(*verb: str, name: str, what: str | Path, package: str) -> Path:
     `what` is a source file or an import path, `package` the Debian package that it needs: another version of either
     makes the program anew.
     """
-    version = subprocess.run(["dpkg-query", "-W", "-f=${Version}", package], capture_output=True, check=True).stdout
+    version = subprocess.run(
+        ["dpkg-query", "-W", "-f=${Version}", package], capture_output=True, timeout=60, check=True
+    ).stdout
     source = what.read_bytes() if isinstance(what, Path) else what.encode()
     made = ROOT / "build" / f"{name}-{hashlib.sha256(source + version).hexdigest()[:16]}"
     made.parent.mkdir(exist_ok=True)
     with (made.parent / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        wait_until(lambda: _locked(lock), f"another build of {name}", SECONDS)
         if not made.exists():
             new = made.with_suffix(".new")
             env = clean_env(GO111MODULE="off", GOPATH="/usr/share/gocode", CGO_ENABLED="1")
             command = ["/usr/bin/nice", "/usr/bin/go", *verb, "-p", "2", "-o", str(new), str(what)]
-            done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=SECONDS, check=False)
             if done.returncode:
                 raise ChildProcessError(f"go {verb[0]}: {done.stderr}")
             new.rename(made)
     return made
+
+
+def _locked(file: IO[str]) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False

@@ -39,7 +39,7 @@ class Network:
 
     def far_ip(self, *arguments: str) -> None:
         """Run ip(8) at the far end."""
-        subprocess.run(self.at_far_end("ip", *arguments), check=True)
+        subprocess.run(self.at_far_end("ip", *arguments), timeout=60, check=True)
 
     def reaches(self, address: str) -> bool:
         """Whether somebody answers at an address, if only that this port is closed."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def variable(name: str) -> str:
     """What p11-kit says of itself to programs that are built with it."""
     command = ["/usr/bin/pkg-config", f"--variable={name}", "p11-kit-1"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
 
 
 class P11Kit:

@@ -32,7 +32,7 @@ ENCODERS = {pkcs11.KeyType.RSA: encode_rsa_public_key, pkcs11.KeyType.EC: encode
 def tool(*arguments: str, **pins: str) -> str:
     env = {**os.environ, **pins}
     command = ["/usr/bin/pkcs11-tool", "--module", MODULE, *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 def pin_of(given: argparse.Namespace) -> str:

@@ -143,7 +143,7 @@ class Process:
     def kill(self) -> None:
         """End at once, as a power cut does."""
         self._popen.kill()
-        self._popen.wait()
+        self._popen.wait(10)
 
     def stop(self) -> None:
         """Ask the program to end; insist after 5 s."""

@@ -35,7 +35,9 @@ def ours(log: str) -> list[str]:
 
 def openssl(*arguments: str | Path, stdin: str = "") -> str:
     """Output of openssl, which knows of no token."""
-    done = subprocess.run(["/usr/bin/openssl", *arguments], input=stdin, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["/usr/bin/openssl", *arguments], input=stdin, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -52,6 +52,7 @@ NAMES = {
     0x193: "EncryptDecrypt2",
     0x191: "CreateLoaded",
 }
+TPM_SECONDS = 300  # for one command: an RSA key, on a busy machine
 HEADER = 10  # tag (2), size (4), command or response code (4): TPM 2.0 part 1, 18.2
 
 
@@ -115,12 +116,14 @@ class CountingProxy(Stoppable):
         return port
 
     def _accept(self, listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
+        listener.settimeout(None)
         while True:
             try:
                 client, _ = listener.accept()
             except OSError:  # closed by stop()
                 return
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.settimeout(None)  # it may be silent as long as it likes
             threading.Thread(target=self._guard, args=(client, serve), daemon=True).start()
 
     def _guard(self, client: socket.socket, serve: Callable[[socket.socket], None]) -> None:
@@ -137,7 +140,7 @@ class CountingProxy(Stoppable):
     def _ask(self, request: bytes) -> bytes:
         response = self.answer(request) if self.answer else None
         if response is None:
-            with socket.create_connection(("127.0.0.1", self.swtpm.port)) as tpm:
+            with socket.create_connection(("127.0.0.1", self.swtpm.port), timeout=TPM_SECONDS) as tpm:
                 tpm.sendall(request)
                 response = _read_message(tpm)
         if self.change:
@@ -147,11 +150,11 @@ class CountingProxy(Stoppable):
 
     def _serve_control(self, client: socket.socket) -> None:
         """Swtpm's control channel, passed on as it is."""
-        with socket.create_connection(("127.0.0.1", self.swtpm.port + 1)) as tpm:
+        with socket.create_connection(("127.0.0.1", self.swtpm.port + 1), timeout=TPM_SECONDS) as tpm:
             back = threading.Thread(target=_copy, args=(tpm, client), daemon=True)
             back.start()
             _copy(client, tpm)
-            back.join()
+            back.join(60)
 
     def stop(self) -> None:
         for listener in self._listeners:

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import pexpect
-
 from rig.process import write_secret
+from rig.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,15 +57,9 @@ class Recipe:
         assert block["language"] == "sh", block
         script = write_secret(self._user.directory / "typed.sh", block["text"])
         env = {**self._user.env, "PATH": f"{self._user.command.parent}:{self._user.env['PATH']}", "TERM": "dumb"}
-        said, status = pexpect.run(
-            f"/bin/sh -eu '{script}'",
-            events={r"PIN[^\r\n]*: ?$": f"{pin or self._user.pin}\n"},
-            withexitstatus=True,
-            cwd=str(where or self._user.directory),
-            env=env,
-            timeout=120,
-            encoding="utf-8",
-        )
-        told = said.replace("\r\n", "\n")
-        assert status == 0, f"{block['text']}\nended with {status}: {told}"
-        return told
+        terminal = Terminal(["/bin/sh", "-eu", script], env, where or self._user.directory)
+        while terminal.shows(r"PIN[^\r\n]*: ?\Z"):
+            terminal.type_secret(pin or self._user.pin)
+        status = terminal.end()
+        assert status == 0, f"{block['text']}\nended with {status}: {terminal.seen}"
+        return terminal.seen

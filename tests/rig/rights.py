@@ -15,7 +15,7 @@ NETWORKS = f"ip netns add {NAME} && {{ ip netns exec {NAME} true; result=$?; ip 
 
 @functools.cache
 def _works(command: str) -> bool:
-    return subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=False).returncode == 0
+    return subprocess.run(["/bin/sh", "-c", command], capture_output=True, timeout=60, check=False).returncode == 0
 
 
 def require_mounts() -> None:

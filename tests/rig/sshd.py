@@ -146,7 +146,9 @@ def _ended(command: list[str], env: Mapping[str, str] | None, typed: str = "") -
 
 def make_key(path: Path) -> Path:
     """A key in files, without a passphrase: the private half in `path`, the public one in `path`.pub."""
-    subprocess.run(["/usr/bin/ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path], check=True)
+    subprocess.run(
+        ["/usr/bin/ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path], timeout=60, check=True
+    )
     return path
 
 

@@ -40,7 +40,7 @@ class Supplicant(Stoppable):
         done = subprocess.run([*self._cli, *words], capture_output=True, text=True, timeout=30, check=True)
         return done.stdout.strip()
 
-    def wait(self, event: str = IN, count: int = 1, seconds: float = 10) -> None:
+    def until(self, event: str = IN, count: int = 1, seconds: float = 10) -> None:
         """Wait until something has happened so many times; from a start to the first authentication it takes 2 s."""
         wait_until(lambda: self.log.count(event) >= count, f"{count} x {event}", seconds)
 
@@ -53,7 +53,7 @@ class Supplicant(Stoppable):
         for _ in range(5):
             assert self.ask(command) == "OK"
             with contextlib.suppress(TimeoutError):
-                return self.wait(event, count, 4)
+                return self.until(event, count, 4)
         raise TimeoutError(f"{count} x {event}")
 
     def status(self) -> dict[str, str]:

@@ -73,7 +73,7 @@ class Tabrmd(Stoppable):
         address = self.env["DBUS_SESSION_BUS_ADDRESS"]
         ask = ["--print-reply", "--dest=org.freedesktop.DBus", "/", "org.freedesktop.DBus.GetNameOwner"]
         command = ["/usr/bin/dbus-send", f"--bus={address}", *ask, f"string:{BUS_NAME}"]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
 
     def stop(self) -> None:
         for process in reversed(self._processes):

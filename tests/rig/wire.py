@@ -10,7 +10,7 @@ from rig.rights import require_networks
 
 
 def ip(*arguments: str) -> None:
-    subprocess.run(["/usr/sbin/ip", *arguments], check=True, capture_output=True, text=True)
+    subprocess.run(["/usr/sbin/ip", *arguments], check=True, capture_output=True, text=True, timeout=60)
 
 
 class Wire:

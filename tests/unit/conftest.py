@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from p11tpm.error import Error
+from rig.deadline import exit_code, killed_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,9 +42,9 @@ def in_child(work: Callable[[], Any], uid: int | None = None) -> Any:
         finally:
             os._exit(0)
     os.close(theirs)
-    with open(ours, "rb") as pipe:  # noqa: PTH123 - a descriptor has no path
+    with killed_after(child), open(ours, "rb") as pipe:  # noqa: PTH123 - a descriptor has no path
         content = pipe.read()
-    os.waitpid(child, 0)
+    exit_code(child)
     if not content:
         pytest.fail("the child ended without an answer")
     done, answer = pickle.loads(content)

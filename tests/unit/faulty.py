@@ -41,10 +41,9 @@ def change(directory: str, token: int) -> int:
 
 def end_of(child: int) -> str:
     """Give what became of a child's change."""
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return "killed" if os.WTERMSIG(status) == signal.SIGKILL else f"signal {os.WTERMSIG(status)}"
-    code = os.WEXITSTATUS(status)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])  # whoever runs this program gives it a deadline
+    if code < 0:
+        return "killed" if code == -signal.SIGKILL else f"signal {-code}"
     return {DONE: "done", UNEXPECTED: "unexpected", UNNOTICED: "unnoticed"}.get(code, f"{code:#x}")
 
 

@@ -2,14 +2,13 @@
 
 import json
 import os
-import pty
 import re
 import shlex
 import signal
 import sqlite3
 import stat
 import subprocess
-import time
+import threading
 from contextlib import contextmanager
 
 import click
@@ -23,6 +22,10 @@ from p11tpm.attribute import ulong
 from p11tpm.ck import CKA, CKO
 from p11tpm.cli.root import p11tpm
 from rig import write_secret
+from rig.proxy import Command
+from rig.terminal import Terminal
+
+CTRL_C = "\x03"
 
 
 @pytest.fixture
@@ -120,7 +123,7 @@ def test_init_without_what_the_tpm_has_leaves_nothing(p11tpm_cli):
 
 def test_init_without_a_terminal_says_what_to_do(host_env):
     done = subprocess.run(
-        [CLI, "init"], env=host_env(), capture_output=True, text=True, start_new_session=True, check=False
+        [CLI, "init"], env=host_env(), capture_output=True, text=True, start_new_session=True, timeout=60, check=False
     )
     failed(done, "no terminal to ask for a PIN: give it in a file")
 
@@ -131,53 +134,40 @@ def test_init_without_a_tpm_changes_nothing(p11tpm_cli, host_env, pin_file, stor
 
 
 def talk(arguments, env, answers):
-    """Run the command on a terminal of its own, answer each question, and give exit status and what was to be seen."""
-    pid, terminal = pty.fork()
-    if not pid:
-        os.execve(CLI, [str(CLI), *arguments], env)
-    seen = b""
+    """Run the command on a terminal, answer what it asks for secrets, and give exit status and what was to be seen."""
+    terminal = Terminal([CLI, *arguments], env)
     for question, answer in answers:
-        while question not in seen[seen.rfind(b"\n") + 1 :]:
-            seen += os.read(terminal, 1000)
-        time.sleep(0.1)  # the question is there before echo is off
-        os.write(terminal, answer + b"\n")
-        while not seen.endswith(b"\n"):
-            seen += os.read(terminal, 1)
-    try:
-        while part := os.read(terminal, 1000):
-            seen += part
-    except OSError:  # the other side was closed
-        pass
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seen.decode()
+        assert terminal.shows(rf"^{re.escape(question)}\Z"), terminal.seen
+        terminal.type_secret(answer)
+    return terminal.end(), terminal.seen
 
 
 def test_init_asks_twice_without_echo(host_env, p11tpm_cli, pin_file):
     answers = [
-        (b"New PIN: ", b"123"),  # too short
-        (b"New PIN: ", USER_PIN.encode()),
-        (b"PIN again: ", b"654321"),
-        (b"New PIN: ", USER_PIN.encode()),
-        (b"PIN again: ", USER_PIN.encode()),
-        (b"New SO PIN: ", SO_PIN.encode()),
-        (b"SO PIN again: ", SO_PIN.encode()),
+        ("New PIN: ", "123"),  # too short
+        ("New PIN: ", USER_PIN),
+        ("PIN again: ", "654321"),
+        ("New PIN: ", USER_PIN),
+        ("PIN again: ", USER_PIN),
+        ("New SO PIN: ", SO_PIN),
+        ("SO PIN again: ", SO_PIN),
     ]
     code, seen = talk(["init"], host_env(), answers)
     assert code == 0, seen
-    assert not any(pin in seen for pin in (USER_PIN, SO_PIN, "654321", "123\r"))
+    assert not any(pin in seen for pin in (USER_PIN, SO_PIN, "654321", "123\n"))
     good(p11tpm_cli("key", "generate", "--label", "second", "--pin-file", pin_file))
 
 
 def test_an_interrupted_question_changes_nothing(host_env, p11tpm_cli):
-    code, seen = talk(["init"], host_env(), [(b"New PIN: ", b"\x03")])
+    code, seen = talk(["init"], host_env(), [("New PIN: ", CTRL_C)])
     assert code == 1
     assert "interrupted; what was there before is unchanged" in seen
     assert good(p11tpm_cli("token", "list")) == ""
 
 
 def test_a_token_may_have_no_so_pin(host_env):
-    pin = USER_PIN.encode()
-    code, seen = talk(["init"], host_env(), [(b"New PIN: ", pin), (b"PIN again: ", pin), (b"New SO PIN: ", b"")])
+    answers = [("New PIN: ", USER_PIN), ("PIN again: ", USER_PIN), ("New SO PIN: ", "")]
+    code, seen = talk(["init"], host_env(), answers)
     assert code == 0, seen
 
 
@@ -272,12 +262,12 @@ def test_a_copy_of_a_private_key_is_a_key(cli, store):
 
 def test_deleting_asks(cli, host_env, pin_file):
     failed(cli("key", "delete", "ssh", "--pin-file", pin_file), "add --yes", 2)
-    code, _ = talk(["key", "delete", "ssh", "--pin-file", str(pin_file)], host_env(), [(b"[y/N]: ", b"n")])
-    assert code == 1
-    assert "ssh" in good(cli("key", "list"))
-    code, _ = talk(["key", "delete", "ssh", "--pin-file", str(pin_file)], host_env(), [(b"[y/N]: ", b"y")])
-    assert code == 0
-    assert good(cli("key", "list")) == ""
+    for answer, code, left in (("n\n", 1, True), (CTRL_C, 1, True), ("y\n", 0, False)):
+        terminal = Terminal([CLI, "key", "delete", "ssh", "--pin-file", pin_file], host_env())
+        assert terminal.shows(r"\[y/N\]: \Z"), terminal.seen
+        terminal.type(answer)
+        assert terminal.end() == code, terminal.seen
+        assert ("ssh" in good(cli("key", "list"))) is left
 
 
 def test_a_token_without_pin_asks_for_none(free):
@@ -303,34 +293,31 @@ def busy(tpm):
         os.kill(pid, signal.SIGCONT)
 
 
-def test_interrupted_generation_leaves_the_old_state(free, host_env, swtpm):
-    with busy(swtpm):
-        arguments = [CLI, "key", "generate", "--label", "web"]
-        process = subprocess.Popen(arguments, env=host_env(), stderr=subprocess.PIPE, text=True)
-        time.sleep(2)
-        process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=5)[1]
+def test_interrupted_generation_leaves_the_old_state(free, host_env, proxy):
+    asked, enough = threading.Event(), threading.Event()
+
+    def answer(request):
+        if Command(request, b"").name == "Create":
+            asked.set()
+            enough.wait(60)
+
+    proxy.answer = answer
+    arguments = [CLI, "key", "generate", "--label", "web"]
+    process = subprocess.Popen(arguments, env=host_env(proxy), stderr=subprocess.PIPE, text=True)
+    assert asked.wait(60)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=5)[1]
+    enough.set()
     assert (process.returncode, said) == (1, "p11tpm: interrupted; what was there before is unchanged\n")
     assert [key["label"] for key in json.loads(good(free("key", "list", "--json")))] == ["ssh"]
 
 
 @pytest.mark.usefixtures("free")
 def test_a_long_generation_shows_that_it_goes_on(host_env, swtpm):
-    seen = b""
     with busy(swtpm):
-        pid, terminal = pty.fork()
-        if not pid:
-            os.execve(CLI, [str(CLI), "key", "generate", "--label", "web"], host_env() | {"TERM": "xterm"})
-        while b"(1 s)" not in seen:
-            seen += os.read(terminal, 1000)
-    assert b"The TPM makes a key of type p256" in seen
-    try:
-        while os.read(terminal, 1000):
-            pass
-    except OSError:  # the other side was closed
-        pass
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        terminal = Terminal([CLI, "key", "generate", "--label", "web"], host_env() | {"TERM": "xterm"})
+        assert terminal.shows(r"The TPM makes a key of type p256.*\(1 s\)"), terminal.seen
+    assert terminal.end() == 0, terminal.seen
 
 
 # -- tokens
@@ -367,7 +354,9 @@ def test_without_a_token_it_says_init(p11tpm_cli):
 @pytest.mark.usefixtures("cli")
 def test_a_reader_that_has_seen_enough(host_env):
     line = f"{shlex.quote(str(CLI))} key list | true; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["/bin/bash", "-c", line], env=host_env(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["/bin/bash", "-c", line], env=host_env(), capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.stderr == ""
 
 

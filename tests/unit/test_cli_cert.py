@@ -156,7 +156,7 @@ def test_an_ec_key_is_found_by_its_numbers(cli, tmp_path, form, parameters):
     key, file = keys(cli)["ssh"], tmp_path / "x.pem"
     write = ["openssl", "ec", "-pubin", "-conv_form", form, "-param_enc", parameters, "-outform", "DER"]
     public = good(cli("key", "public", "ssh", "--format", "pem")).encode()
-    info = subprocess.run(write, input=public, capture_output=True, check=True).stdout
+    info = subprocess.run(write, input=public, capture_output=True, timeout=60, check=True).stdout
     file.write_bytes(armored(certificates.certificate(public=info)))
     assert good(cli("cert", "import", file)).strip() == key["uri"].replace("type=private", "type=cert")
 
@@ -201,7 +201,7 @@ def test_a_trusted_certificate_of_openssl(tmp_path):
     file, trusted = tmp_path / "x.pem", tmp_path / "trusted.pem"
     file.write_bytes(armored(ONE))
     command = ["openssl", "x509", "-in", file, "-trustout", "-addtrust", "serverAuth", "-text", "-out", trusted]
-    subprocess.run(command, check=True)
+    subprocess.run(command, timeout=60, check=True)
     assert b"BEGIN TRUSTED CERTIFICATE" in trusted.read_bytes()
     assert read_certificate(trusted) == ONE
 
@@ -257,13 +257,13 @@ def workshop(tmp_path_factory):
         "openssl ca -gencrl -config ca.conf -out crl.pem",
         "ssh-keygen -q -t ed25519 -N '' -f ssh",
     ):
-        subprocess.run(shlex.split(line), cwd=place, check=True, capture_output=True)
+        subprocess.run(shlex.split(line), cwd=place, check=True, capture_output=True, timeout=60)
     return place
 
 
 @pytest.mark.parametrize("line", NOT_CERTIFICATES)
 def test_what_is_no_certificate_is_named(workshop, line):
-    made = subprocess.run(shlex.split(line), cwd=workshop, check=True, capture_output=True).stdout
+    made = subprocess.run(shlex.split(line), cwd=workshop, check=True, capture_output=True, timeout=60).stdout
     file = workshop / "what"
     file.write_bytes(made)
     what, remedy = NOT_CERTIFICATES[line]

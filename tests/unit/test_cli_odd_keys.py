@@ -30,7 +30,7 @@ def point(curve: ec.EllipticCurve) -> bytes:
 
 def explicit_parameters() -> bytes:
     command = ["openssl", "ecparam", "-name", "prime256v1", "-param_enc", "explicit", "-outform", "DER"]
-    return subprocess.run(command, capture_output=True, check=True).stdout
+    return subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
 
 
 FOREIGN = {  # what it is called: the parameters, the point
@@ -84,7 +84,9 @@ def test_a_key_on_a_curve_that_no_tpm_has_is_a_key(cli, token):
         assert curve in lines
         failed(cli("key", "public", curve), f"OpenSSH has no such key as '{curve}'")
         pem = good(cli("key", "public", curve, "--format", "pem"))
-        read = subprocess.run(["openssl", "asn1parse"], input=pem, capture_output=True, text=True, check=True)
+        read = subprocess.run(
+            ["openssl", "asn1parse"], input=pem, capture_output=True, text=True, timeout=60, check=True
+        )
         assert "id-ecPublicKey" in read.stdout
         good(cli("key", "delete", curve, "--yes"))
     assert labels(cli) == ["ssh"]

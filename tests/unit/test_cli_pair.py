@@ -84,4 +84,7 @@ def test_keys_that_openssh_does_not_have(algorithm):
     with pytest.raises(Error, match="OpenSSH has no such key as 'old'"):
         shown.openssh()
     command = ["openssl", "pkey", "-pubin", "-noout", "-text"]
-    assert "(1024 bit)" in subprocess.run(command, input=shown.pem(), capture_output=True, text=True, check=True).stdout
+    assert (
+        "(1024 bit)"
+        in subprocess.run(command, input=shown.pem(), capture_output=True, text=True, timeout=60, check=True).stdout
+    )

@@ -172,7 +172,11 @@ def test_the_place_of_the_store_may_have_any_name(env, tmp_path):
     place = os.fsencode(tmp_path) + b"/\xff"
     for command in ("doctor", "key list", "token list", "doctor --json"):
         done = subprocess.run(
-            [CLI, *command.split()], env={**env, "P11TPM_STORE": os.fsdecode(place)}, capture_output=True, check=False
+            [CLI, *command.split()],
+            env={**env, "P11TPM_STORE": os.fsdecode(place)},
+            capture_output=True,
+            timeout=60,
+            check=False,
         )
         assert b"Traceback" not in done.stderr
         assert b"fault of p11tpm" not in done.stderr

@@ -330,7 +330,7 @@ def test_a_user_without_a_home_has_to_say_where():
     if not code:
         pytest.skip("needs root: becomes a user that does not exist")
     code = f"import pwd, p11tpm._native; from p11tpm.config import Config; {code}\nConfig.load()"
-    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert "uid 54321 has no home directory: set 'store' in /etc/p11tpm.conf" in done.stderr
 
 
@@ -348,7 +348,9 @@ def test_a_program_with_more_rights_than_its_caller_reads_no_environment(tmp_pat
 
     def run(**more: str) -> str:
         command = [program, "-E", "-S", "-c", code]
-        done = subprocess.run(command, env={**environment, **more}, check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            command, env={**environment, **more}, check=True, capture_output=True, text=True, timeout=60
+        )
         return done.stdout.strip()
 
     assert run() == "/env/store cmd:id True"

@@ -17,6 +17,7 @@ from p11tpm import database, schema
 from p11tpm.ck import CKR
 from p11tpm.error import Error
 from p11tpm.store import Record, Store, TokenRow
+from rig.deadline import exit_code, join, killed_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,9 @@ def store(directory: Path) -> Iterator[Store]:
 def fault(tmp_path_factory) -> Path:
     library = tmp_path_factory.mktemp("fault") / "fault.so"
     source = HERE / "fault.c"
-    subprocess.run(["gcc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    subprocess.run(
+        ["gcc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, source, "-ldl"], timeout=60, check=True
+    )
     return library
 
 
@@ -65,7 +68,10 @@ def script(name: str, *arguments: object, **options) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("kind", [KILL, LOSE_ALL, LOSE_HALF, EIO, ENOSPC, ONCE + EIO, ONCE + ENOSPC])
 def test_a_change_is_made_or_not_whatever_happens_at_any_point(fault, directory, kind):
-    with script("faulty.py", directory, kind, env={**os.environ, "LD_PRELOAD": str(fault)}) as process:
+    with (
+        script("faulty.py", directory, kind, env={**os.environ, "LD_PRELOAD": str(fault)}) as process,
+        killed_after(process.pid, 120),
+    ):
         lines = [line.split() for line in process.stdout]
     assert process.returncode == 0
     assert len(lines) > 20
@@ -100,12 +106,11 @@ def test_what_was_answered_is_there_after_kill_9_at_any_time(store, directory):
     answered = []
     for turn in range(15):
         process = subprocess.Popen([sys.executable, "-c", code, directory], stdout=subprocess.PIPE)
-        answered.append(int(process.stdout.readline()))
+        with killed_after(process.pid):
+            answered.append(int(process.stdout.readline()))
         time.sleep(turn / 500)
         process.kill()
-        answered += map(int, process.stdout.read().splitlines())
-        process.wait()
-        process.stdout.close()
+        answered += map(int, process.communicate(timeout=60)[0].splitlines())
     ids = set(store.find(token, {}, {}))
     assert set(answered) <= ids
     assert all((id_ + 1 if id_ % 2 else id_ - 1) in ids for id_ in ids)
@@ -146,9 +151,9 @@ FULL_DISK = """if True:
 def test_a_full_disk(tmp_path):
     mounted = f'mount -t tmpfs -o size=256k none {tmp_path} && exec "$0" "$@"'
     command = ["sh", "-c", mounted, sys.executable, "-c", FULL_DISK, str(tmp_path)]
-    if subprocess.run(["unshare", "-Urm", "true"], check=False).returncode:
+    if subprocess.run(["unshare", "-Urm", "true"], timeout=60, check=False).returncode:
         pytest.skip("may not mount a small file system")
-    done = subprocess.run(["unshare", "-Urm", *command], stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(["unshare", "-Urm", *command], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "its disk is full" in done.stderr
 
@@ -157,7 +162,9 @@ def test_a_file_that_may_not_grow(store, directory):
     token = store.add_token(a_token())
     code = FULL_DISK.replace("CKR.DEVICE_MEMORY", "CKR.DEVICE_ERROR").replace("while True", "while len(ids) < 1000")
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-    subprocess.run([sys.executable, "-c", limit + code, str(directory)], stderr=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        [sys.executable, "-c", limit + code, str(directory)], stderr=subprocess.DEVNULL, timeout=60, check=True
+    )
     assert store.token(token) is not None
 
 
@@ -238,7 +245,7 @@ def test_a_step_that_fails_changes_nothing(store, monkeypatch):
 def test_eight_processes_write_without_a_locked_database(store, directory):
     token = store.add_token(a_token())
     processes = [script("soaker.py", directory, token, SOAK_SECONDS) for _ in range(8)]
-    answers = [process.communicate()[0].split() for process in processes]
+    answers = [process.communicate(timeout=SOAK_SECONDS + 60)[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0] * 8
     rounds, longest = [int(answer[0]) for answer in answers], max(float(answer[1]) for answer in answers)
     print(f"{sum(rounds)} rounds in {SOAK_SECONDS:g} s, from {min(rounds)} to {max(rounds)}, longest {longest:.3f} s")  # noqa: T201
@@ -250,7 +257,7 @@ def test_eight_processes_write_without_a_locked_database(store, directory):
 def test_eight_processes_make_the_store_at_once(directory):
     code = "import os, sys; from p11tpm.store import *; Store(sys.argv[1]).add_token(TokenRow(uuid=os.urandom(16)))"
     processes = [subprocess.Popen([sys.executable, "-c", code, directory]) for _ in range(8)]
-    assert [process.wait() for process in processes] == [0] * 8
+    assert [process.wait(60) for process in processes] == [0] * 8
     assert [row.id for row in Store(str(directory)).tokens()] == list(range(1, 9))
 
 
@@ -261,11 +268,11 @@ def test_a_write_waits_for_a_long_one_and_gives_up_with_a_reason(store, director
 
     def long(_: object) -> None:
         started.set()
-        end.wait()
+        end.wait(60)
 
-    thread = threading.Thread(target=other.database.write, args=(long,))
+    thread = threading.Thread(target=other.database.write, args=(long,), daemon=True)
     thread.start()
-    started.wait()
+    assert started.wait(60)
     assert store.find(token, {}, {}) == []  # a reader does not wait
     monkeypatch.setattr(database, "PATIENCE", 0.2)
     with pytest.raises(Error, match="locked for too long") as caught:
@@ -274,7 +281,7 @@ def test_a_write_waits_for_a_long_one_and_gives_up_with_a_reason(store, director
     monkeypatch.undo()
     threading.Timer(0.5, end.set).start()
     assert store.add([a_record(token)]) == [1]
-    thread.join()
+    join(thread)
 
 
 def test_connections_are_set_up_as_promised(store):
@@ -334,7 +341,7 @@ def test_a_child_has_its_own_connection(store, directory):
         store.abandon()
         os._exit(0 if store.add([a_record(token)]) == [1] else 1)
     store.resume()
-    assert os.waitpid(child, 0)[1] == 0
+    assert exit_code(child) == 0
     assert store.add([a_record(token)]) == [2]
     assert Store(str(directory)).find(token, {}, {}) == [1, 2]
 
@@ -347,7 +354,7 @@ def test_forks_while_threads_work_do_not_hang(store):
         while not end.is_set():
             store.delete(store.add([a_record(token)]))
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
     for _ in range(40):
@@ -358,10 +365,9 @@ def test_forks_while_threads_work_do_not_hang(store):
             store.find(token, {LABEL: b"x"}, {})
             os._exit(0)
         store.resume()
-        assert os.waitpid(child, 0)[1] == 0
+        assert exit_code(child) == 0
     end.set()
-    for thread in threads:
-        thread.join()
+    join(*threads)
 
 
 def test_a_file_that_nobody_touches_is_not_read_again(store, directory, monkeypatch):

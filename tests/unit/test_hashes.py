@@ -34,4 +34,7 @@ def test_a_python_without_its_own(name, monkeypatch):
 
 def test_libcrypto_is_left_alone():
     code = "import sys; from p11tpm import hashes; hashes.mac('sha256', b'', b''); print('_hashlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+        == "False\n"
+    )

@@ -66,7 +66,7 @@ def test_the_hosts_own_messages_keep_their_name():
         log.error("x")
         assert "syslog" not in sys.modules and "logging" not in sys.modules and "socket" not in sys.modules
     """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
 
 
 @pytest.mark.parametrize("level", ["error", "debug"])
@@ -130,7 +130,7 @@ def test_a_log_that_can_not_be_written_is_silent(tmp_path, monkeypatch):
     log.error("x")
     code = "import os; from p11tpm import log; from p11tpm.config import Config; c = Config(); c.log = 'stderr'; "
     code += "log.configure(c); os.close(2); log.error('x')"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
 
 
 @pytest.mark.usefixtures("root")
@@ -148,6 +148,6 @@ def test_lines_of_several_processes_stay_whole(tmp_path):
     code = "import sys; from p11tpm import log; from p11tpm.config import Config; c = Config(); c.log = sys.argv[1]; "
     code += "log.configure(c)\nfor n in range(200): log.error(sys.argv[2] * 200)"
     processes = [subprocess.Popen([sys.executable, "-c", code, path, letter]) for letter in "abcd"]
-    assert [process.wait() for process in processes] == [0] * 4
+    assert [process.wait(60) for process in processes] == [0] * 4
     lines = path.read_text().splitlines()
     assert sorted(line[-200:] for line in lines) == sorted(letter * 200 for letter in "abcd" for _ in range(200))

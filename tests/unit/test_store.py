@@ -17,6 +17,7 @@ from p11tpm.ck import CKR
 from p11tpm.error import Error
 from p11tpm.record import COLUMNS
 from p11tpm.store import Record, Store, TokenRow
+from rig.deadline import join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +58,7 @@ def test_a_missing_store_does_not_import_sqlite(tmp_path):
     code = (
         "import sys; from p11tpm.store import Store; Store(sys.argv[1]).tokens(); assert 'sqlite3' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "store")], check=True)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "store")], timeout=60, check=True)
 
 
 def test_a_token_is_read_as_it_was_written(store):
@@ -329,11 +330,10 @@ def test_eight_threads_share_a_store(store):
         except BaseException as error:  # noqa: BLE001 - the test's own thread raises it
             wrong.append(error)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(8)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join(*threads)
     assert wrong == []
     assert store.find(token, {}, {}) == []
 

@@ -89,7 +89,7 @@ def test_a_database_of_another_program_is_left_alone(file, name):
 
 
 def test_the_databases_of_nss_itself_are_left_alone(store, file):
-    subprocess.run(["certutil", "-N", "-d", f"sql:{store}", "--empty-password"], check=True)
+    subprocess.run(["certutil", "-N", "-d", f"sql:{store}", "--empty-password"], timeout=60, check=True)
     for name in ("cert9.db", "key4.db"):
         (store / name).rename(file)
         refused(file, "is the database of another program")
@@ -107,7 +107,7 @@ def test_what_another_program_had_begun_when_it_ended_is_left_alone(store, file,
         db.executemany("INSERT INTO mine VALUES (?)", [(bytes(9000),)] * 100)
         os._exit(0)
     """
-    subprocess.run(["python3", "-c", code, file], check=True)
+    subprocess.run(["python3", "-c", code, file], timeout=60, check=True)
     assert len(list(store.iterdir())) > 1
     file.chmod(0o600)
     refused(file, "is the database of another program")

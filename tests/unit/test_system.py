@@ -45,4 +45,4 @@ def test_the_environment(monkeypatch):
     code += "assert dict(os.environ) == dict(e), (os.environ, e)"
     done = [sys.executable, "-I", "-S", "-X", "utf8", "-c", f"import sys; sys.path.insert(0, sys.argv[1]); {code}"]
     env = {b"NAME": b"value", b"ODD": b"\xff\xc3\xa9"}
-    subprocess.run([*done, os.path.dirname(os.path.dirname(system.__file__))], env=env, check=True)
+    subprocess.run([*done, os.path.dirname(os.path.dirname(system.__file__))], env=env, timeout=60, check=True)

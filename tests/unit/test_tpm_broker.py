@@ -21,6 +21,7 @@ from p11tpm.error import Error
 from p11tpm.tpm import Tpm, provision, template
 from p11tpm.tpm.broker import Broker, Message, address, call
 from p11tpm.tpm.codec import Key
+from rig.deadline import exit_code, join
 from rig.process import wait_until
 from rig.tabrmd import BUS_NAME
 from unit.tpm_ground import SECRET, SO, USER, timer_threads
@@ -110,7 +111,7 @@ def test_a_forked_child_has_a_tpm_of_its_own(bus, tpm, started, signing):
         while not end.is_set():
             tpm.sign(srk, private, bytes(32))
 
-    others = [threading.Thread(target=keep_signing) for _ in range(signing)]
+    others = [threading.Thread(target=keep_signing, daemon=True) for _ in range(signing)]
     for thread in others:
         thread.start()
     children = []
@@ -123,10 +124,9 @@ def test_a_forked_child_has_a_tpm_of_its_own(bus, tpm, started, signing):
             r, _ = own.sign(srk, private, bytes(32))
             own.release()
             os._exit(0 if r and threads() == 1 else 1)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    assert [exit_code(child) for child in children] == [0, 0, 0]
     end.set()
-    for thread in others:
-        thread.join()
+    join(*others)
     tpm.sign(srk, private, bytes(32))
 
 
@@ -139,7 +139,7 @@ def test_a_fork_while_the_broker_is_asked(bus, monkeypatch):
     monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={path}")
     tpm = Tpm(bus.tcti)
     before = sockets()
-    asking = threading.Thread(target=refused, args=(tpm,))
+    asking = threading.Thread(target=refused, args=(tpm,), daemon=True)
     asking.start()
     accepted, _ = listener.accept()
     assert accepted.recv(4096).startswith(b"\0AUTH EXTERNAL")
@@ -148,7 +148,7 @@ def test_a_fork_while_the_broker_is_asked(bus, monkeypatch):
         accepted.close()
         tpm.abandon()
         os._exit(len(sockets().keys() - before.keys()))
-    assert os.waitpid(child, 0)[1] == 0
+    assert exit_code(child) == 0
     accepted.close()
     asking.join(5)
     assert not asking.is_alive()
@@ -168,7 +168,7 @@ os.kill(os.getpid(), 9)
 
 def test_a_killed_process_leaves_nothing(bus, tpm):
     tpm.lockout()
-    done = subprocess.run([sys.executable, "-c", KILLED, bus.tcti], check=False)
+    done = subprocess.run([sys.executable, "-c", KILLED, bus.tcti], timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
     wait_until(lambda: bus.swtpm.loaded() == [], "tpm2-abrmd flushing what was left", 5)
 
@@ -273,7 +273,7 @@ class Bus:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen()
-        self._thread = threading.Thread(target=self._serve, args=(answers,))
+        self._thread = threading.Thread(target=self._serve, args=(answers,), daemon=True)
         self._thread.start()
 
     def _serve(self, answers: tuple[tuple[bytes, ...], ...]) -> None:

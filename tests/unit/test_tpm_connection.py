@@ -22,6 +22,7 @@ from p11tpm.error import Error
 from p11tpm.tpm import Tpm, provision, template
 from p11tpm.tpm.connection import LostError
 from p11tpm.tpm.hmac_session import TamperedError
+from rig.deadline import exit_code, join
 from rig.proxy import Command
 from unit.tpm_ground import SECRET, SO, USER, Ground, timer_threads
 
@@ -92,7 +93,7 @@ def test_a_unix_socket(swtpm, tmp_path):
     tpm.release()
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
-    thread.join()
+    join(thread)
     with pytest.raises(Error):
         Tpm("swtpm:path=/" + "x" * 200).lockout()
 
@@ -215,7 +216,7 @@ def test_a_forked_child_lets_go_and_the_parent_goes_on(ground, swtpm):
             os._exit(0 if r else 1)
         finally:
             os._exit(2)
-    assert os.waitpid(child, 0)[1] == 0
+    assert exit_code(child) == 0
     assert ground.proxy.names == ["StartAuthSession", "Load", "Sign", "FlushContext", "FlushContext"]
     ground.proxy.clear()
     ground.sign(key)
@@ -234,7 +235,7 @@ def test_a_child_that_abandons_a_device_closes_it(swtpm):
         left = descriptors_of(device)
         del tpm
         os._exit(len(left))
-    assert os.waitpid(child, 0)[1] == 0
+    assert exit_code(child) == 0
     assert len(device.commands) == sent
     tpm.lockout()
     tpm.release()
@@ -257,7 +258,7 @@ Tpm({swtpm.tcti!r}).lockout()
 from p11tpm.tpm import provision
 print(*(set(sys.modules) - before) & set({HEAVY!r}.split()))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "\n"
 
 

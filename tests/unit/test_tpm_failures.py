@@ -11,6 +11,7 @@ import pytest
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error, TpmError
 from p11tpm.tpm import Blob, Key, Srk, provision, template
+from rig.deadline import join
 from unit.tpm_ground import NEW, SECRET, SO, USER, WRONG, Ground, timer_threads
 
 
@@ -109,7 +110,7 @@ def test_other_programs_fill_the_tpm_and_leave_again(ground, key, swtpm):
     timer = threading.Timer(0.2, others[0].tpm.release)
     timer.start()
     ground.sign(key)
-    timer.join()
+    join(timer)
     for other in others:
         other.tpm.release()
 

@@ -11,6 +11,7 @@ import pytest
 from p11tpm.error import Error
 from p11tpm.tpm import template
 from p11tpm.tpm.connection import Connection, StaleError
+from rig.process import wait_until
 from unit.tpm_ground import Ground, timer_threads
 
 GET_RANDOM = bytes.fromhex("80010000000c0000017b0008")
@@ -22,19 +23,12 @@ def ground(proxy):
         yield ground
 
 
-def wait_until(condition, seconds: float = 3) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def test_nothing_is_left_in_the_tpm_of_who_sleeps(ground, swtpm):
     key = ground.key(template.ec("p256"))
     ground.sign(key)
     assert len(swtpm.loaded()) == 2
     assert timer_threads() == 1
-    wait_until(lambda: timer_threads() == 0)
+    wait_until(lambda: timer_threads() == 0, "the end of the timer")
     assert swtpm.loaded() == []
     ground.proxy.clear()
     ground.sign(key)  # the login goes on
@@ -66,7 +60,7 @@ def test_the_timer_fires_in_the_middle_of_an_operation(ground):
         def key(self, *arguments):
             handle = loaded.key(*arguments)
             if next(slow, False):
-                wait_until(lambda: timer_threads() == 0)
+                wait_until(lambda: timer_threads() == 0, "the end of the timer")
             return handle
 
     loaded, ground.tpm.loaded = ground.tpm.loaded, Slow()
@@ -84,7 +78,7 @@ def test_a_stale_connection_says_so(swtpm):
     assert not connection.open()
     assert connection.open()
     assert len(connection.transact(GET_RANDOM)) == 20
-    wait_until(lambda: timer_threads() == 0)
+    wait_until(lambda: timer_threads() == 0, "the end of the timer")
     with pytest.raises(StaleError):
         connection.transact(GET_RANDOM)
     assert not connection.open(), "what was loaded is gone"

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from p11tpm.tpm import Key, Srk, Tpm, template
 from p11tpm.tpm.loaded import LOADED_KEYS
+from rig.deadline import join
 from unit.tpm_ground import CURVES, SECRET, USER, Ground, public_key, timer_threads
 
 
@@ -123,11 +124,10 @@ def test_threads_take_turns(ground):
         except Exception as error:  # noqa: BLE001 - reported by the main thread
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(key,)) for key in keys]
+    threads = [threading.Thread(target=work, args=(key,), daemon=True) for key in keys]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join(*threads)
     assert failures == []
 
 

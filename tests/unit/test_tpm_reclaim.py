@@ -10,6 +10,7 @@ from p11tpm.ck import CKR
 from p11tpm.error import TpmError
 from p11tpm.tpm import Key, Tpm, command, template
 from p11tpm.tpm.connection import Connection
+from rig.deadline import exit_code
 from unit.test_tpm_connection import Device
 from unit.tpm_ground import Ground, public_key
 
@@ -34,7 +35,7 @@ def sign_and_die(ground: Ground, key: Key) -> None:
             os._exit(0)
         finally:
             os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
+    assert exit_code(child) == 0
     ground.proxy.clear()
 
 

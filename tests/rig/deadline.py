@@ -1,0 +1,50 @@
+"""Waits that end, for what has no deadline of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from rig.process import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECONDS = 60
+
+
+def exit_code(child: int, seconds: float = SECONDS) -> int:
+    """Wait for a forked child: its exit code, negative for a signal. One that takes longer is killed: TimeoutError."""
+    try:
+        wait_until(lambda: _has_ended(child), f"the end of child {child}", seconds)
+    except TimeoutError:
+        os.kill(child, signal.SIGKILL)
+        raise
+    finally:
+        _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _has_ended(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def join(*threads: threading.Thread, seconds: float = SECONDS) -> None:
+    """Wait for threads. They have to be daemons, which nobody waits for when the test fails: TimeoutError."""
+    for thread in threads:
+        wait_until(lambda thread=thread: not thread.is_alive(), f"the end of {thread.name}", seconds)
+
+
+@contextlib.contextmanager
+def killed_after(child: int, seconds: float = SECONDS) -> Iterator[None]:
+    """Kill the process `child` if the block takes longer: who reads what it says comes to the end of that."""
+    timer = threading.Timer(seconds, os.kill, (child, signal.SIGKILL))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
