@@ -183,11 +183,11 @@ class Module:
         """Log out; handles of private objects end with the login, whoever logs in next (clause 5.6.9)."""
         known = [id_ for token_id, id_ in self._object_handles if token_id == token.id]
         try:
-            private = token.private_objects()
+            private = token.private_among(known)
         except Error:  # the store cannot be read, and nothing of it is sure to be public
             private = set(known)
         token.logout()
-        for id_ in private.intersection(known):
+        for id_ in private:
             self._objects.pop(self._object_handles.pop((token.id, id_)))
 
     # -- objects

@@ -128,6 +128,13 @@ class Store:
             return []  # no attribute has such a number, which SQLite's integers do not hold
         return self.database.read(lambda db: _find(db, token, attributes, exclude), [])
 
+    def having(self, ids: list[int], type_: int, value: bytes) -> set[int]:
+        """Return those of these objects that have an attribute of this value; the cost is that of `ids` alone."""
+        query = "SELECT 1 FROM attribute WHERE object=? AND type=? AND value=?"
+        return self.database.read(
+            lambda db: {id_ for id_ in ids if db.execute(query, (id_, type_, value)).fetchone()}, set()
+        )
+
     def record(self, id_: int) -> Record | None:
         """Give one object; None if it is gone."""
         return self.database.read(lambda db: _record(db, id_), None)

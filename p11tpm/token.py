@@ -278,10 +278,10 @@ class Token:
             found += self.profiles.find(template)
         return found
 
-    def private_objects(self) -> set[int]:
-        """Return the identifiers of all private objects, visible or not."""
-        private = {CKA.PRIVATE: TRUE}
-        return {*self._store.find(self.id, private, {}), *self.memory.find(private, {})}
+    def private_among(self, ids: list[int]) -> set[int]:
+        """Return those of these objects that are private, visible or not."""
+        passing = {*ids}.intersection(self.memory.find({CKA.PRIVATE: TRUE}, {}))
+        return passing | self._store.having([id_ for id_ in ids if id_ > 0], CKA.PRIVATE, TRUE)
 
     def _find_encrypted(self, template: Template) -> list[int]:
         """Find private data objects by value: they are stored encrypted, so the store can not compare."""

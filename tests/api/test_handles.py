@@ -131,7 +131,7 @@ def test_a_logout_with_a_store_that_cannot_be_read(token, session, handles, monk
         raise Error(CKR.DEVICE_ERROR, "the disk is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "find", broken)
+        patch.setattr(Store, "having", broken)
         token.logout(session)
     token.login(session, USER, PIN)
     refused(CKR.OBJECT_HANDLE_INVALID, token.get, session, handles["private key"], CKA.CLASS)

@@ -256,6 +256,17 @@ def test_a_search_costs_the_same_whatever_else_is_there(store):
     assert max(few) < 200
 
 
+def test_asking_for_an_attribute_of_a_few_costs_the_same_whatever_else_is_there(store):
+    token = store.add_token(a_token())
+    fill(store, token, 0, 20)
+    (public,) = store.add([Record(token, os.urandom(16), {CLASS: PRIVATE_KEY, PRIVATE: b"\0"}, None, None, None)])
+    ids = [1, 20, public, 4711]
+    assert store.having(ids, PRIVATE, b"\1") == {1, 20}
+    before = steps_of(store, lambda: store.having(ids, PRIVATE, b"\1"))
+    fill(store, token, 20, 2000)
+    assert steps_of(store, lambda: store.having(ids, PRIVATE, b"\1")) == before
+
+
 def test_opening_a_store_reads_as_much_whatever_is_in_it(store, tmp_path):
     token = store.add_token(a_token())
     fill(store, token, 0, 1)
