@@ -80,11 +80,12 @@ def write_kept(out: Any, length: Any, bound: int, produce: Callable[[], bytes]) 
     """Answer a call whose result may be shorter than is known beforehand: the rule of two calls (clause 5.2).
 
     `bound` is what is answered without a buffer. With one, `produce` runs, and its result's own length decides: it
-    gives the same result again if the buffer was too small.
+    gives the same result again if the buffer was too small. A buffer of one byte is asked for if there is nothing to
+    come: one of no bytes may be NULL, and then the operation would not end, nor would its data be seen to be authentic.
     """
     required(length)
     if out == NULL:
-        length[0] = bound
+        length[0] = max(1, bound)
         raise LengthOnly
     result = produce()
     room, length[0] = length[0], len(result)

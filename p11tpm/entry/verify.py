@@ -5,7 +5,7 @@ from __future__ import annotations
 from p11tpm.entry.attach import entry
 from p11tpm.entry.run import module, to_begin
 from p11tpm.late import loading
-from p11tpm.marshal import read_bytes, read_mechanism, write_bytes
+from p11tpm.marshal import read_bytes, read_mechanism, write_kept
 from p11tpm.session import VERIFY, VERIFY_RECOVER
 
 TYPE_CHECKING = False
@@ -65,4 +65,4 @@ def C_VerifyRecover(session: int, signature: Ptr, signature_length: int, out: Pt
     """Verify and give the data back: their exact length is known, so a buffer may be as short as they are."""
     with module().session(session).using(VERIFY_RECOVER) as verifying:
         data = verifying.recover(read_bytes(signature, signature_length))
-        write_bytes(out, out_length, len(data), lambda: data)
+        write_kept(out, out_length, len(data), lambda: data)

@@ -192,8 +192,7 @@ class _GcmInMemory(GcmEncrypt):
 class Collected(Cipher):
     """What needs the whole message before it gives anything: `convert` turns it into the result.
 
-    `length` says how long that is at most for a message of a length. A buffer of one byte is asked for if it is empty:
-    one of no bytes may be NULL, and the host would take the answer to that for its message's being authentic.
+    `length` says how long that is at most for a message of a length.
     """
 
     def __init__(self, encrypt: bool, length: Callable[[int], int], convert: Callable[[bytes], bytes]) -> None:
@@ -207,7 +206,7 @@ class Collected(Cipher):
         return 0
 
     def _most(self, taken: int) -> int:
-        return max(1, self._length(taken))
+        return self._length(taken)
 
     def _update(self, part: bytes) -> bytes:
         if self.taken + len(part) > _MOST_COLLECTED:

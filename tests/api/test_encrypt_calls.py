@@ -109,6 +109,27 @@ def test_a_length_is_enough_and_is_not_none(token, session, mechanism, parameter
         assert given[0] <= asked[0]
 
 
+@pytest.mark.parametrize("way", ["Encrypt", "Decrypt"])
+@pytest.mark.parametrize("final", [False, True])
+def test_nothing_to_come(token, session, way, final):
+    """What gives no bytes is asked for with a buffer of one, so that the operation ends."""
+    key, asked = aes(token, session), token.ulong()
+    getattr(token, f"C_{way}Init")(session, token.mechanism(CKM.AES_CTR, ctr(128, IV)), key)
+
+    def end(*out):
+        if final:
+            getattr(token, f"C_{way}Final")(session, *out)
+        else:
+            getattr(token, f"C_{way}")(session, token.ffi.NULL, 0, *out)
+
+    end(token.ffi.NULL, asked)
+    assert asked[0] == 1
+    out, length = room(token, 1)
+    end(out, length)
+    assert length[0] == 0
+    fails(CKR.OPERATION_NOT_INITIALIZED, end, *room(token, 1))
+
+
 @pytest.mark.parametrize("stays", [False, True])
 @pytest.mark.parametrize(("mechanism", "parameter"), AUTHENTIC.values(), ids=AUTHENTIC)
 @pytest.mark.parametrize("final", [False, True])
