@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import binascii
 import re
+from contextlib import suppress
 from itertools import islice
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from p11tpm.ck import CKR
@@ -75,7 +77,9 @@ def read_certificate(file: Path) -> bytes:
     try:
         Certificate(value)
     except Error:
-        raise Error(CKR.ARGUMENTS_BAD, f"{file} {_known(value, [] if found else blocks).format(file)}") from None
+        raise Error(
+            CKR.ARGUMENTS_BAD, f"{file} {_known(value, [] if found else blocks).format(quote(str(file)))}"
+        ) from None
     return value
 
 
@@ -100,6 +104,9 @@ def _known(value: bytes, blocks: list[tuple[str, bytes]]) -> str:
         for pattern, (what, remedy) in table:
             if any(re.match(pattern, text) for text in texts):
                 return f"is {what}, not a certificate: {remedy}"
+    with suppress(Error, ValueError, StopIteration):
+        Certificate(next(elements(value)).whole)
+        return "is an X.509 certificate with something behind it: import a file with the certificate alone"
     return "is not an X.509 certificate, neither in PEM nor in DER"
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+_WIDEST = 80  # characters of a text that others are aligned with: a longer one stands out alone
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
@@ -49,7 +51,8 @@ def print_json(value: object) -> None:
 
 def print_listing(rows: Sequence[tuple[Sequence[str], Sequence[str]]]) -> None:
     """Print each thing's columns, aligned, on a line; below it, indented, lines that can be copied as they are."""
-    widths = [max(map(len, column)) for column in zip(*(columns for columns, _ in rows), strict=True)]
+    columns_of_all = zip(*(columns for columns, _ in rows), strict=True)
+    widths = [max((len(text) for text in column if len(text) <= _WIDEST), default=0) for column in columns_of_all]
     for columns, below in rows:
         click.echo("  ".join(text.ljust(width) for text, width in zip(columns, widths, strict=True)).rstrip())
         for line in below:

@@ -47,9 +47,7 @@ def read_nested(run, session, handle, type_):
         one.pValue = value
     run.C_GetAttributeValue(session, handle, entry, 1)
     found = list(inner)[:number]
-    return {
-        one.type: bytes(run.ffi.buffer(value, one.ulValueLen)) for one, value in zip(found, values, strict=False)
-    }
+    return {one.type: bytes(run.ffi.buffer(value, one.ulValueLen)) for one, value in zip(found, values, strict=False)}
 
 
 # -- bytes

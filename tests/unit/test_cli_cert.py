@@ -234,6 +234,7 @@ NOT_CERTIFICATES = {
     "cat java": ("a Java key store", "keytool -exportcert"),
     "cat pgp": ("an OpenPGP key", "it is for GnuPG"),
     "cat tss2": ("a private key", "p11tpm key generate"),
+    "cat behind": ("with something behind it", "alone"),
     "cat other": ("neither in PEM nor in DER", ""),
 }
 
@@ -248,6 +249,7 @@ def workshop(tmp_path_factory):
     )
     for name, text in (("index.txt", b""), ("java", b"\xfe\xed\xfe\xed\0\0\0\2"), ("other", b"\x30\x03\2\1\5")):
         (place / name).write_bytes(text)
+    (place / "behind").write_bytes(ONE + b"\n")
     (place / "pgp").write_bytes(armored(b"x", "PGP PUBLIC KEY BLOCK"))
     (place / "tss2").write_bytes(armored(b"x", "TSS2 PRIVATE KEY"))
     for line in (
@@ -275,6 +277,23 @@ def test_what_is_no_certificate_is_named(workshop, line):
     file.write_bytes(armored(made))  # under the wrong name
     with pytest.raises(Error, match=f"{file} is"):
         read_certificate(file)
+
+
+def test_a_command_to_type_has_the_name_of_the_file_in_quotes(tmp_path):
+    file = tmp_path / "my {file}'s.p7b"
+    file.write_bytes(armored(seq(certificates.tlv(6, bytes.fromhex("2a864886f70d010702")), b"\xa0\0"), "PKCS7"))
+    with pytest.raises(Error) as caught:
+        read_certificate(file)
+    assert f"-in {shlex.quote(str(file))} -out certs.pem" in caught.value.why
+
+
+def test_a_long_subject_does_not_push_the_others_aside(cli, tmp_path):
+    file = tmp_path / "x.pem"
+    for name in ("a subject of 2000 characters", "v1"):
+        file.write_bytes(armored(ODD[name][0]))
+        good(cli("cert", "import", file, "--label", name))
+    lines = good(cli("cert", "list")).splitlines()
+    assert ("x" * 2000 in lines[0], len(lines[2]) < 200) == (True, True)
 
 
 def test_a_file_that_never_ends_is_refused(cli):
