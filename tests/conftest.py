@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 import rig
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 USER_PIN = "123456"
 SO_PIN = "so-secret"
+hypothesis.settings.register_profile("p11tpm", deadline=None)  # a busy machine makes an example slow, not wrong
+hypothesis.settings.load_profile("p11tpm")
 CLI = Path(sys.prefix) / "bin" / "p11tpm"
 
 

@@ -21,7 +21,6 @@ PARAMS = SimpleNamespace(iv=IV, bits=7, block=IV, nonce=IV[:12], associated=b"aa
 STREAMS = [mechanism.ECB, mechanism.CBC, mechanism.CBC_PAD, mechanism.CFB, mechanism.CTR, mechanism.GCM]
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=70), st.binary(min_size=12, max_size=16), st.binary(max_size=40), st.sampled_from([4, 8, 16]))
 def test_gcm_that_is_composed_is_that_of_openssl(message, nonce, associated, tag_length):
     params = SimpleNamespace(nonce=nonce, associated=associated, tag_length=tag_length)
@@ -49,7 +48,6 @@ def test_the_counter_of_composed_gcm_begins_again(left):
     assert composed.FORMS[mechanism.GCM](cipher, params, False).whole(encrypted) == message
 
 
-@settings(deadline=None)
 @given(st.sampled_from(STREAMS), st.lists(st.binary(max_size=70), max_size=8))
 def test_what_is_given_is_what_was_announced(form, parts):
     message = b"".join(parts)
@@ -71,7 +69,7 @@ def test_what_is_given_is_what_was_announced(form, parts):
     assert b"".join(encrypted) == FORMS[form](InMemory(CKK.AES, KEY), PARAMS, True).whole(message)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.binary(min_size=16, max_size=32).filter(lambda key: len(key) in {16, 24, 32}),
     st.binary(min_size=8, max_size=128),
@@ -142,7 +140,6 @@ def test_oaep_without_its_separator(rest):
     assert error.value.rv == CKR.ENCRYPTED_DATA_INVALID
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=80), st.integers(0, 87))
 def test_key_wrapping_with_padding_there_and_back(data, at):
     encryptor = Cipher(algorithms.AES(KEY), modes.ECB()).encryptor().update

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     load_ssh_public_key,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import certificates
@@ -138,7 +138,6 @@ def test_the_identifier_is_that_of_other_programs():
 WHOLE = certificates.certificate(certificates.named("x"))
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(WHOLE) - 1), st.binary(min_size=1, max_size=4), st.booleans())
 def test_whatever_the_octets_are_they_are_read_or_refused(at, new, insert):
     value = WHOLE[:at] + new + WHOLE[at if insert else at + len(new) :]
