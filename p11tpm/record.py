@@ -13,7 +13,8 @@ class TokenRow:
     `label` has bytes that are not UTF-8 as surrogateescape has them. `uuid` and `salt` are 16 bytes, `srk_handle` is
     0 for a storage root key that is made anew each time, `tpm` is ``manufacturer|model|firmware``, `capabilities` are
     words such as ``rsa2048`` between spaces, `created` is a Unix time in seconds. `failed` is no column: whether a
-    PIN of the token was wrong and counts.
+    PIN of the token was wrong and counts. `no_pin` is believed if the TPM does not count wrong values of the object
+    that a PIN would open.
     """
 
     __slots__ = (
@@ -79,6 +80,14 @@ _EMPTY: dict[str, Any] = {
     **dict.fromkeys(("uuid", "salt", "srk_public"), b""),
     **dict.fromkeys(("so_public", "so_private", "user_public", "user_private"), b""),
 }
+
+_NO_DA = 1 << 10  # TPMA_OBJECT.noDA: TPM 2.0 Part 2, clause 8.3
+
+
+def counts_guesses(public: bytes) -> bool:
+    """Say whether the TPM counts wrong authorisation values of an object, from its TPMT_PUBLIC."""
+    return not int.from_bytes(public[4:8], "big") & _NO_DA
+
 
 COLUMNS = tuple(name for name in _EMPTY if name not in {"id", "failed"})
 

@@ -19,6 +19,7 @@ from p11tpm.cli.output import as_text, example, json_option, print_json, printab
 from p11tpm.config import Config
 from p11tpm.error import Error
 from p11tpm.pinfile import PinFile
+from p11tpm.record import counts_guesses
 from p11tpm.tpm import Srk, Tpm
 
 if TYPE_CHECKING:
@@ -233,6 +234,9 @@ def _token(machine: Machine, token: Token) -> Finding:
             raise
         remedy = f"use it with its TPM, or give it up: p11tpm token delete '{printable(token.label)}'"
         return Finding(about, WRONG, error.why, remedy)
+    if counts_guesses(token.row.srk_public):
+        why = "its keys stop working while the TPM is locked out: the key that they are under is not exempt from that"
+        return Finding(about, NOTE, why, "make another token, and new keys in it: p11tpm init --label NEW")
     failures = token.vault.tries[CKU.USER].failures()
     if failures:
         limit = machine.config.pin_tries
@@ -258,7 +262,7 @@ def _residents(token: Token) -> Iterator[Finding]:
 def _check_srk(tpm: Tpm, srk: Srk) -> None:
     """Raise CKR_TOKEN_NOT_RECOGNIZED if the TPM has another storage root key: a persistent one, or one made anew."""
     try:
-        tpm.run(lambda: tpm.loaded.check(srk))
+        tpm.check(srk)
         tpm.run(lambda: tpm.loaded.srk(srk))
     finally:
         tpm.release()  # a TPM without resource manager has one connection only

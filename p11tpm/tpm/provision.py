@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from p11tpm.tpm.wire import Handle, Session
 
 SRK_HANDLE = 0x81000001  # TCG TPM v2.0 Provisioning Guidance, clause 7.5.1
+_SRK_HANDLES = range(SRK_HANDLE, SRK_HANDLE + 16)  # where we look for a place: those of storage keys of the owner
 
 _CAP_ALGS, _CAP_COMMANDS, _CAP_TPM_PROPERTIES = 0, 2, 6  # TPM_CAP: Part 2, clause 6.12
 _ALG_HMAC, _ALG_SYMCIPHER = 0x0005, 0x0025  # TPM_ALG_ID: Part 2, clause 6.3
@@ -51,7 +52,7 @@ def provision(tpm: Tpm) -> Provision:
 
 
 def _provision(tpm: Tpm) -> Provision:
-    srk = _find_srk(tpm) or _make_srk(tpm)
+    srk = _usual_srk(tpm) or _make_srk(tpm)
     salt.make_salt(srk.public)  # says now if sessions can not be salted with it
     algorithms = _properties(tpm, _CAP_ALGS, 0, key_size=2)
     words = [word for word, parameters in _parameters().items() if _can(tpm, parameters)]
@@ -64,20 +65,25 @@ def _provision(tpm: Tpm) -> Provision:
     return Provision(srk, _describe(_properties(tpm, _CAP_TPM_PROPERTIES, 0x100)), " ".join(words))
 
 
-def _find_srk(tpm: Tpm) -> Srk | None:
+def _usual_srk(tpm: Tpm) -> Srk | None:
+    """Return the storage root key that is where it usually is; None if what is there cannot be a token's."""
+    public = _public_at(tpm, SRK_HANDLE)
+    return Srk(SRK_HANDLE, public) if public and template.is_storage_key(public) else None
+
+
+def _public_at(tpm: Tpm, handle: int) -> bytes | None:
+    """Return the TPMT_PUBLIC of a persistent object; None if there is none."""
     try:
-        _, answer = tpm.wire.plain(command.READ_PUBLIC, u32(SRK_HANDLE))
+        _, answer = tpm.wire.plain(command.READ_PUBLIC, u32(handle))
     except TpmError as error:
         if error.code == TPM.HANDLE_1:
             return None
         raise
-    public = Reader(answer).buffer()
-    if not template.is_storage_key(public):
-        raise Error(CKR.DEVICE_ERROR, f"what the TPM has at {SRK_HANDLE:#x} is no storage root key: move it elsewhere")
-    return Srk(SRK_HANDLE, public)
+    return Reader(answer).buffer()
 
 
 def _make_srk(tpm: Tpm) -> Srk:
+    """Make the TCG's storage root key, and leave it where the TPM has it already or at the next free handle."""
     tpm.loaded.make_room(0)
     try:
         handle, public = create_primary(tpm.wire)
@@ -89,12 +95,17 @@ def _make_srk(tpm: Tpm) -> Srk:
             raise Error(CKR.DEVICE_ERROR, why) from None
         raise
     try:
-        tpm.wire.with_empty_password(command.EVICT_CONTROL, u32(OWNER) + u32(handle), u32(SRK_HANDLE))
-    except TpmError:
+        for place in _SRK_HANDLES:
+            there = _public_at(tpm, place)
+            if there is None:
+                tpm.wire.with_empty_password(command.EVICT_CONTROL, u32(OWNER) + u32(handle), u32(place))
+            if there in {None, public}:
+                return Srk(place, public)
+    except TpmError:  # the owner has to agree, or the TPM is full
         return Srk(0, public)
     finally:
         tpm.let_go(handle)
-    return Srk(SRK_HANDLE, public)
+    return Srk(0, public)
 
 
 def _parameters() -> dict[str, bytes]:

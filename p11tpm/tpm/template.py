@@ -117,9 +117,9 @@ def is_rsa(public: bytes) -> bool:
 
 
 def is_storage_key(public: bytes) -> bool:
-    """Say whether this is a key that can be the parent of others."""
+    """Say whether a key can be the parent of a token's objects, also while the TPM is locked out."""
     attributes = int.from_bytes(public[4:8], "big")
-    wanted = RESTRICTED | DECRYPT
+    wanted = RESTRICTED | DECRYPT | NO_DA
     return int.from_bytes(public[:2], "big") in {RSA, ECC} and attributes & (wanted | SIGN) == wanted
 
 

@@ -57,6 +57,22 @@ def test_after_a_cleared_tpm_one_can_start_again(cli, swtpm):
     assert cli("doctor").returncode == 0
 
 
+def test_a_token_whose_keys_stop_in_a_lockout(cli, store, swtpm):
+    """It was made below a parent of which the TPM counts wrong values, as tpm2-pkcs11 makes them."""
+    attributes = "restricted|decrypt|fixedtpm|fixedparent|sensitivedataorigin|userwithauth"
+    context, public = (str(swtpm.directory / name) for name in ("parent.context", "parent.public"))
+    swtpm.tool("createprimary", "-C", "o", "-G", "ecc256", "-a", attributes, "-c", context)
+    swtpm.tool("evictcontrol", "-C", "o", "-c", context, "0x81000009")
+    swtpm.tool("readpublic", "-c", "0x81000009", "-f", "tpmt", "-o", public)
+    swtpm.flush()
+    with sqlite3.connect(store / "p11tpm.db") as database:
+        values = (0x81000009, (swtpm.directory / "parent.public").read_bytes())
+        database.execute("UPDATE token SET srk_handle = ?, srk_public = ?", values)
+    found = findings(cli("doctor", "--json"))["token 'p11tpm'"]
+    assert found["state"] == "note"
+    assert "p11tpm init --label" in found["remedy"]
+
+
 def test_another_tpm(cli, host_env):
     with rig.Swtpm() as other:
         the_only_wrong(cli("doctor", "--json", env=host_env(other)), "token 'p11tpm'")

@@ -273,22 +273,37 @@ def test_the_store_and_the_tpm_disagree(ground, key):
     ground.sign(key)
 
 
-def test_a_storage_root_key_that_is_none(swtpm, proxy):
-    context = str(swtpm.directory / "sign.context")
-    swtpm.tool(
-        "createprimary",
-        "-C",
-        "o",
-        "-G",
-        "ecc256:ecdsa-sha256",
-        "-c",
-        context,
-        "-a",
-        "sign|userwithauth|sensitivedataorigin",
-    )
-    swtpm.tool("evictcontrol", "-C", "o", "-c", context, "0x81000001")
-    with pytest.raises(Error, match="is no storage root key"):
-        Ground(proxy)
+PLACES = [f"{provision.SRK_HANDLE + index:#x}" for index in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [
+        ("ecc256:ecdsa-sha256", "sign|userwithauth|sensitivedataorigin"),
+        ("ecc256", "restricted|decrypt|fixedtpm|fixedparent|sensitivedataorigin|userwithauth"),
+        ("rsa2048", "restricted|decrypt|fixedtpm|fixedparent|sensitivedataorigin|userwithauth"),
+    ],
+)
+def test_what_cannot_be_the_parent_of_a_token_stays_and_ours_is_beside_it(swtpm, proxy, kind, attributes):
+    """A key that signs, and storage keys of which the TPM counts wrong values: keys below them stop in a lockout."""
+    context = str(swtpm.directory / "other.context")
+    swtpm.tool("createprimary", "-C", "o", "-G", kind, "-c", context, "-a", attributes)
+    swtpm.tool("evictcontrol", "-C", "o", "-c", context, PLACES[0])
+    swtpm.flush()
+    theirs = swtpm.tool("readpublic", "-c", PLACES[0])
+    for _ in range(2):  # the second token finds the key of the first one
+        with Ground(proxy) as ground:
+            assert f"{ground.srk.handle:#x}" == PLACES[1]
+            key = ground.key(template.ec("p256"))
+            for _ in range(3):
+                with pytest.raises(TpmError):
+                    ground.unseal(WRONG)
+            ground.sign(key)
+            ground.start_again()
+            ground.sign(key)
+            swtpm.tool("dictionarylockout", "--clear-lockout")
+    assert swtpm.tool("readpublic", "-c", PLACES[0]) == theirs
+    assert swtpm.tool("getcap", "handles-persistent").count("0x81") == 2
 
 
 def test_an_owner_with_an_authorisation_value(swtpm, proxy):
