@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import posix
 from _stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG, S_ISVTX, S_IWGRP, S_IWOTH
-from time import monotonic, sleep
 
 from p11tpm import system
 from p11tpm.ck import CKR
 from p11tpm.error import Error
-from p11tpm.late import loading
 
 _LINKS = 40  # as many symbolic links as Linux itself follows on the way to a file
 
@@ -142,59 +140,3 @@ def may_write(path: str) -> bool:
         while not system.exists(above):
             above = system.dirname(above)
     return posix.access(above, posix.W_OK | posix.X_OK, effective_ids=True)
-
-
-_turns: set[int] = set()  # descriptors of those of this process
-
-
-class Turn:
-    """Something that one process at a time does with a directory; it is the next one's turn when this one ends.
-
-    Others are waited for, `patience` seconds at most: CKR_FUNCTION_FAILED. A file system without such locks has none.
-    """
-
-    __slots__ = ("_descriptor", "_directory", "_patience")
-
-    def __init__(self, directory: str, patience: float) -> None:
-        self._directory = directory
-        self._patience = patience
-        self._descriptor = -1
-
-    def __enter__(self) -> None:
-        with loading:
-            import fcntl
-
-            self._descriptor = posix.open(self._directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
-            _turns.add(self._descriptor)
-        deadline = monotonic() + self._patience
-        while True:
-            try:
-                return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if monotonic() > deadline:
-                    self._close()
-                    raise Error(CKR.FUNCTION_FAILED, "another program has kept its turn for too long") from None
-                sleep(0.005)
-            except OSError:
-                return None
-
-    def __exit__(self, *_: object) -> None:
-        import fcntl
-
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a child of a fork may have the descriptor, too
-        except OSError:
-            pass
-        finally:
-            self._close()
-
-    def _close(self) -> None:
-        with loading:
-            _turns.discard(self._descriptor)
-            posix.close(self._descriptor)
-
-
-def abandon_turns() -> None:
-    """Let go of what is the parent's turn in a forked child: else it would not end before both do."""
-    while _turns:
-        posix.close(_turns.pop())

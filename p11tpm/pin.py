@@ -9,6 +9,8 @@ from p11tpm import hashes
 from p11tpm.ck import CKF, CKR, CKU
 from p11tpm.config import PIN_LONGEST
 from p11tpm.error import TPM, Error, TpmError
+from p11tpm.record import counts_guesses
+from p11tpm.tpm import Srk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ _FLAGS = {  # a failure was counted, one try is left, no try is left (clause 3.2
     CKU.SO: (CKF.SO_PIN_COUNT_LOW, CKF.SO_PIN_FINAL_TRY, CKF.SO_PIN_LOCKED),
     CKU.USER: (CKF.USER_PIN_COUNT_LOW, CKF.USER_PIN_FINAL_TRY, CKF.USER_PIN_LOCKED),
 }
+_NOT_COUNTED = {TPM.LOCKOUT, TPM.POLICY_FAIL, TPM.POLICY_CC}  # answers before the TPM looks at the value
 _LOCKOUT_AGE = 1.0  # seconds for which the TPM's lockout state is not asked for again
 
 # PINs that failed in this process, as a hash under a key of its own: they outlive a run, since hosts begin a new one
@@ -75,33 +78,50 @@ class Tries:
         mark = self._mark(pin, private)
         if mark in _failed:
             raise Error(CKR.PIN_INCORRECT, "this PIN was wrong before; it was not tried again")
-        with self._store.turn():
-            return self._try(row, pin, mark, use)
+        return self.guard(row, lambda: use(auth_value(row, self._user, pin)), mark)
 
-    def _try(self, row: TokenRow, pin: bytes, mark: bytes, use: Callable[[bytes], Result]) -> Result:
-        failures = self.failures()
-        if failures and self._used_up(failures):
-            raise Error(CKR.PIN_LOCKED, "too many wrong PINs; wait for the TPM to forget them or let the SO reset it")
-        try:
-            result = use(auth_value(row, self._user, pin))
-        except TpmError as error:
-            self._failure(error, mark)
-            raise
-        if failures:
-            self.clear()
-        return result
+    def guard(self, row: TokenRow, use: Callable[[], Result], mark: bytes = b"") -> Result:
+        """Let `use` use the object that the role's PIN opens, if trying is wise, and count a failure; see `attempt`.
 
-    def _failure(self, error: TpmError, mark: bytes) -> None:
+        The try is noted before it is made. Where that cannot be done, or where it is not known how an earlier one
+        ended, the TPM is asked first whether it has the token's storage root key, and what it has counted.
+        """
+        with self._store.try_lock() as lock:
+            noted = lock.begin()
+            if not noted:
+                self._tpm.check(Srk(row.srk_handle, row.srk_public))
+            failures = self.failures()
+            if self._is_unwise(row, failures, noted=noted):
+                if noted:
+                    lock.end()
+                why = "too many wrong PINs; wait for the TPM to forget them or let the SO reset it"
+                raise Error(CKR.PIN_LOCKED, why)
+            try:
+                result = use()
+            except TpmError as error:
+                if self._count(error, mark):
+                    lock.end()
+                raise _meaning(error) if mark or error.code != TPM.AUTH_FAIL else error from None
+            if failures:
+                self.clear()
+            lock.end()
+            return result
+
+    def _count(self, error: TpmError, mark: bytes) -> bool:
+        """Count a failure; False if it cannot be written down, or if it is not known what the TPM made of it."""
         if error.code == TPM.AUTH_FAIL:
             _failed.add(mark)
             self._lockout = None
             count, _ = self._store.failures(self._token, ROLES[self._user])
-            self._store.add_failure(self._token, ROLES[self._user], count - self.failures(), int(time()))
-            raise Error(CKR.PIN_INCORRECT, "the PIN is wrong") from None
-        if error.code == TPM.LOCKOUT:
-            raise Error(CKR.PIN_LOCKED, "the TPM is locked out after too many wrong PINs") from None
-        if error.code in {TPM.POLICY_FAIL, TPM.POLICY_CC}:
-            raise Error(CKR.FUNCTION_FAILED, "the policy of the token is not satisfied") from None
+            return self._store.add_failure(self._token, ROLES[self._user], count - self.failures(), int(time()))
+        return error.code in _NOT_COUNTED
+
+    def _is_unwise(self, row: TokenRow, failures: int, *, noted: bool) -> bool:
+        """Say whether a failure could lock the TPM; it is only asked if there is a reason to doubt."""
+        if not counts_guesses(row.so_public if self._user == CKU.SO else row.user_public):
+            return False
+        doubt = failures or not noted or self._store.any_failure()
+        return bool(doubt) and self._used_up(failures, all_of_tpm=not noted)
 
     def _mark(self, pin: bytes, private: bytes) -> bytes:
         if not any(_process_key):
@@ -133,10 +153,13 @@ class Tries:
                 return None
         return self._lockout[1]
 
-    def _used_up(self, failures: int) -> bool:
+    def _used_up(self, failures: int, *, all_of_tpm: bool = False) -> bool:
+        """Say whether there are too many failures; with `all_of_tpm` what the TPM has counted stands for them."""
         lockout = self._asked()
         if failures >= self._limit or lockout is None:
             return failures >= self._limit
+        if all_of_tpm and lockout.counter >= self._limit:
+            return True
         return lockout.locked or lockout.counter + _reserve(lockout.max_tries) >= lockout.max_tries
 
     def flags(self) -> int:
@@ -148,3 +171,14 @@ class Tries:
         if self._used_up(failures):
             return low | locked
         return low | (final if failures + 1 == self._limit else 0)
+
+
+def _meaning(error: TpmError) -> Error:
+    """Return what the TPM's answer to a PIN means."""
+    if error.code == TPM.AUTH_FAIL:
+        return Error(CKR.PIN_INCORRECT, "the PIN is wrong")
+    if error.code == TPM.LOCKOUT:
+        return Error(CKR.PIN_LOCKED, "the TPM is locked out after too many wrong PINs")
+    if error.code in _NOT_COUNTED:
+        return Error(CKR.FUNCTION_FAILED, "the policy of the token is not satisfied")
+    return error

@@ -9,8 +9,8 @@ from __future__ import annotations
 from p11tpm.ck import CKR
 from p11tpm.database import PATIENCE, Database
 from p11tpm.error import Error
-from p11tpm.files import Turn, abandon_turns
-from p11tpm.record import COLUMNS, Record, TokenRow
+from p11tpm.record import COLUMNS, Record, TokenRow, counts_guesses
+from p11tpm.trylock import TryLock, abandon_locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ class Store:
         self.database.resume()
 
     def abandon(self) -> None:
-        """In the child after a fork: forget the parent's connection without closing it, and let go of its turns."""
+        """In the child after a fork: forget the parent's connection without closing it, and its locks."""
         self.database.abandon()
-        abandon_turns()
+        abandon_locks()
 
     # -- tokens
 
@@ -181,9 +181,9 @@ class Store:
 
     # -- wrong PINs
 
-    def turn(self) -> Turn:
-        """Give the turn of one process at a time to try a PIN, so that each knows of the others' wrong ones."""
-        return Turn(self.database.directory, PATIENCE)
+    def try_lock(self) -> TryLock:
+        """Return the lock under which one process at a time tries a PIN, and so knows of the others' wrong ones."""
+        return TryLock(self.database.directory, PATIENCE)
 
     def failures(self, token: int, role: str) -> tuple[int, int]:
         """Give how many PINs of a role were wrong, and the Unix time of the last one in seconds."""
@@ -194,35 +194,42 @@ class Store:
         row = self.database.read(lambda db: db.execute(query, (token, role)).fetchone(), None)
         return (int(row[0]), int(row[1])) if row else (0, 0)
 
-    def any_failure(self, token: TokenRow) -> bool:
-        """Say whether a PIN of any role was wrong and counts, as far as the row and this process know."""
+    def any_failure(self, token: TokenRow | None = None) -> bool:
+        """Say whether a PIN of any role of a token, or of any token, was wrong, as far as this process knows."""
+        if token is None:
+            return bool(self._failures) or any(row.failed for row in self.tokens())
         return token.failed or any(owner == token.id for owner, _ in self._failures)
 
-    def add_failure(self, token: int, role: str, forgiven: int, now: int) -> None:
+    def add_failure(self, token: int, role: str, forgiven: int, now: int) -> bool:
         """Count one more wrong PIN, of which `forgiven` earlier ones no longer count; each process's is counted.
 
-        A store that can not be written to does not count, and this process then counts for itself.
+        False if it cannot be written down. This process then counts for itself.
         """
-        if not self.writable:
-            self._failures[token, role] = (max(0, self.failures(token, role)[0] - forgiven) + 1, now)
-            return
         query = """INSERT INTO failure (token, role, count, last) VALUES (?, ?, 1, ?)
             ON CONFLICT (token, role) DO UPDATE SET count=max(0, count - ?) + 1, last=excluded.last"""
-        self.database.write(lambda db: db.execute(query, (token, role, now, forgiven)).close())
+        try:
+            self.database.write(lambda db: db.execute(query, (token, role, now, forgiven)).close())
+        except Error:
+            self._failures[token, role] = (max(0, self.failures(token, role)[0] - forgiven) + 1, now)
+            return False
+        return True
 
     def clear_failures(self, token: int, role: str) -> None:
-        """Forget wrong PINs."""
+        """Forget wrong PINs. What cannot be written down now goes on counting in the other processes."""
         self._failures.pop((token, role), None)
-        if self.writable:
-            query = "DELETE FROM failure WHERE token=? AND role=?"
+        query = "DELETE FROM failure WHERE token=? AND role=?"
+        try:
             self.database.write(lambda db: db.execute(query, (token, role)).close())
+        except Error:
+            return
 
 
 def _token(row: tuple[Any, ...]) -> TokenRow:
     token = TokenRow(**dict(zip(("id", *COLUMNS, "failed"), row, strict=True)))
     if isinstance(token.label, bytes):
         token.label = token.label.decode(errors="surrogateescape")
-    token.no_pin, token.user_pin_set, token.failed = bool(token.no_pin), bool(token.user_pin_set), bool(token.failed)
+    token.user_pin_set, token.failed = bool(token.user_pin_set), bool(token.failed)
+    token.no_pin = bool(token.no_pin) and not counts_guesses(token.user_public)
     return token
 
 

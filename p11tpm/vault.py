@@ -107,7 +107,7 @@ class Vault:
             if self._secret is None:
                 if not self._row().no_pin:
                     raise Error(CKR.USER_NOT_LOGGED_IN, "log in first")
-                self._secret = self._open_user(b"")
+                self._secret = self.tries[CKU.USER].guard(self._row(), lambda: self._open_user(b""))
             return self._secret
 
     def init_pin(self, pin: bytes) -> None:
@@ -120,7 +120,10 @@ class Vault:
             row = self._row()
             user, so = Blob(row.user_public, row.user_private), Blob(row.so_public, row.so_private)
             new = auth_value(row, CKU.USER, pin)
-            blob = provision.reset_user_auth(self.tpm, self.srk, user, so, bytes(self._so_auth), new)
+            so_auth = bytes(self._so_auth)
+            blob = self.tries[CKU.SO].guard(
+                row, lambda: provision.reset_user_auth(self.tpm, self.srk, user, so, so_auth, new)
+            )
             self._store.update_token(self._token, user_private=blob.private, user_pin_set=True)
             self.tries[CKU.USER].clear()
 

@@ -185,6 +185,10 @@ class Tpm:
         reader.take(5)
         return Lockout({reader.number(4): reader.number(4) for _ in range(reader.number(4))})
 
+    def check(self, srk: Srk) -> None:
+        """Check that the TPM has this storage root key: CKR_TOKEN_NOT_RECOGNIZED if it has another one, or none."""
+        self.run(lambda: self.loaded.check(srk))
+
     def let_go(self, handle: int) -> None:
         """Flush an object after its use, about which a failure says nothing; the connection's end flushes it too."""
         try:

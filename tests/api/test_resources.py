@@ -101,7 +101,7 @@ OURS = {
     "operation.find", "operation.message", "operation.sign", "operation.use", "padding", "parameter", "pin",
     "record", "schema", "secret", "session", "store", "system", "token", "tpm", "tpm.codec", "tpm.command",
     "tpm.connection", "tpm.hmac_session", "tpm.kdf", "tpm.loaded", "tpm.retry", "tpm.salt", "tpm.template",
-    "tpm.tpm", "tpm.wire", "vault",
+    "tpm.tpm", "tpm.wire", "trylock", "vault",
 }
 PYTHONS = {  # or fewer, as a version of Python has it
     "__future__", "_cffi_backend", "_functools", "_operator", "_p11tpm", "_p11tpm.lib", "_sha2", "_sha256", "_sqlite3",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -223,7 +221,7 @@ def test_a_store_that_may_not_be_read_or_made(home, as_nobody):
     (home / "store").chmod(0o700)
     (home / "file").write_text("")
     assert not as_nobody(lambda: Store(str(home / "file" / "store")).writable)
-    assert labels(home / "file" / "store") == []
+    assert "is not a directory" in refused(lambda: labels(home / "file" / "store"), CKR.DEVICE_ERROR)
 
 
 def test_names_that_an_address_would_change(home, as_nobody):
@@ -232,42 +230,3 @@ def test_names_that_an_address_would_change(home, as_nobody):
     assert as_nobody(lambda: labels(directory)) == ["there"]
     assert names(directory) == ["p11tpm.db"]
     assert names(home) == [directory.name]
-
-
-# -- turns
-
-
-def test_one_turn_at_a_time(tmp_path):
-    with files.Turn(str(tmp_path), 1):
-        with pytest.raises(Error, match="for too long") as error, files.Turn(str(tmp_path), 0.02):
-            pass
-        assert error.value.rv == CKR.FUNCTION_FAILED
-    with files.Turn(str(tmp_path), 0.02):
-        pass
-
-
-def test_a_turn_ends_with_the_process_whatever_its_children_do(tmp_path):
-    """The process is killed in its turn, and a child that was forked meanwhile lives on."""
-    from rig.deadline import exit_code  # a child that loads this file knows no rig
-
-    told, tell = os.pipe()
-    parent = os.fork()
-    if parent == 0:
-        with files.Turn(str(tmp_path), 1):
-            if os.fork() == 0:
-                files.abandon_turns()
-                os.write(tell, b"%d\n" % os.getpid())
-                time.sleep(60)
-            time.sleep(60)
-    child = int(os.read(told, 100))
-    try:
-        with pytest.raises(Error), files.Turn(str(tmp_path), 0.02):
-            pass
-        os.kill(parent, signal.SIGKILL)
-        exit_code(parent)
-        with files.Turn(str(tmp_path), 1):
-            pass
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.close(told)
-        os.close(tell)

@@ -41,7 +41,7 @@ LAYERS = (
     ),
     ({"mechanism", "attribute", "der", "domain", "padding", "parameter", "point"},),
     ({"tpm"}, {"store", "database", "schema", "record"}, {"config", "pinfile"}, {"log"}),
-    ({"files"}, {"_native"}),
+    ({"files"}, {"trylock"}, {"_native"}),
     ({"error", "ck", "hashes"},),
     ({"late", "system"},),
 )

@@ -125,11 +125,12 @@ def test_a_deleted_token_takes_its_objects_along_and_can_not_be_changed(store):
         lambda: store.update_token(token, label="x"),
         lambda: store.replace_token(row),
         lambda: store.add([a_record(token)]),
-        lambda: store.add_failure(token, "USER", 0, 1),
     ):
         with pytest.raises(Error) as caught:
             change()
         assert caught.value.rv == CKR.TOKEN_NOT_PRESENT
+    assert not store.add_failure(token, "USER", 0, 1), "it is counted by this process only"
+    assert store.failures(token, "USER") == (1, 1)
     assert store.next_token_id() == token + 1
 
 

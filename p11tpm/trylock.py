@@ -1,0 +1,111 @@
+"""One process at a time tries a PIN on the TPM, and the next one learns whether that try was accounted for.
+
+A lock file in the store's directory, which its owner alone can open, has one byte. It is written before a try and after
+its end, in place: that takes no room on a full disk, and outlives a process that is killed in between.
+"""
+
+from __future__ import annotations
+
+import posix
+from _stat import S_IMODE, S_ISREG
+from time import monotonic, sleep
+
+from p11tpm.ck import CKR
+from p11tpm.error import Error
+from p11tpm.late import loading
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+NAME = "p11tpm.lock"
+_BEGUN, _ENDED = b"!", b"."
+_FLAGS = posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW | posix.O_NONBLOCK
+
+_held: set[int] = set()  # descriptors of the locks of this process
+
+
+class TryLock:
+    """The lock of a store's directory.
+
+    Others are waited for, `patience` seconds at most: CKR_FUNCTION_FAILED. Where there is no such file and none can be
+    made, the directory itself is locked, and nothing is noted. A file system without locks has none.
+    """
+
+    __slots__ = ("_descriptor", "_directory", "_patience")
+
+    def __init__(self, directory: str, patience: float) -> None:
+        self._directory = directory
+        self._patience = patience
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        with loading:
+            import fcntl
+
+            self._descriptor = _open(self._directory)
+            _held.add(self._descriptor)
+        deadline = monotonic() + self._patience
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if monotonic() > deadline:
+                    self._close()
+                    raise Error(CKR.FUNCTION_FAILED, "another program has been trying a PIN for too long") from None
+                sleep(0.005)
+            except OSError:
+                return self
+            else:
+                return self
+
+    def begin(self) -> bool:
+        """Note that a try begins; False if that cannot be noted, or if an earlier try was noted and not its end."""
+        try:
+            before = posix.pread(self._descriptor, 1, 0)
+            return posix.pwrite(self._descriptor, _BEGUN, 0) == 1 and before != _BEGUN
+        except OSError:
+            return False
+
+    def end(self) -> None:
+        """Note that the try was accounted for; if that cannot be noted, the next process does not know of it."""
+        try:
+            posix.pwrite(self._descriptor, _ENDED, 0)
+        except OSError:
+            return
+
+    def __exit__(self, *_: object) -> None:
+        import fcntl
+
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a child of a fork may have the descriptor, too
+        except OSError:
+            pass
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        with loading:
+            _held.discard(self._descriptor)
+            posix.close(self._descriptor)
+
+
+def _open(directory: str) -> int:
+    """Open the lock file, mode 0600 whatever the umask of the host is, or else the directory."""
+    try:
+        descriptor = posix.open(f"{directory}/{NAME}", _FLAGS, 0o600)
+    except OSError:
+        return posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    status = posix.fstat(descriptor)
+    if not S_ISREG(status.st_mode):
+        posix.close(descriptor)
+        raise Error(CKR.GENERAL_ERROR, f"{directory}/{NAME} is not a regular file: remove it")
+    if S_IMODE(status.st_mode) != 0o600 and status.st_uid == posix.geteuid():
+        posix.fchmod(descriptor, 0o600)
+    return descriptor
+
+
+def abandon_locks() -> None:
+    """Close the locks of the parent in a forked child: else they would not end before both processes do."""
+    while _held:
+        posix.close(_held.pop())

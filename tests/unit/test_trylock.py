@@ -1,0 +1,98 @@
+"""The lock under which PINs are tried, and what it notes."""
+
+import os
+import signal
+import stat
+import time
+
+import pytest
+
+from p11tpm.ck import CKR
+from p11tpm.error import Error
+from p11tpm.trylock import NAME, TryLock, abandon_locks
+from rig.deadline import exit_code
+
+
+def test_one_try_at_a_time(tmp_path):
+    with TryLock(str(tmp_path), 1):
+        with pytest.raises(Error, match="for too long") as error, TryLock(str(tmp_path), 0.02):
+            pass
+        assert error.value.rv == CKR.FUNCTION_FAILED
+    with TryLock(str(tmp_path), 0.02):
+        pass
+
+
+def test_a_lock_ends_with_the_process_whatever_its_children_do(tmp_path):
+    """The process is killed while it has the lock, and a child that was forked meanwhile lives on."""
+    told, tell = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        with TryLock(str(tmp_path), 1):
+            if os.fork() == 0:
+                abandon_locks()
+                os.write(tell, b"%d\n" % os.getpid())
+                time.sleep(60)
+            time.sleep(60)
+    child = int(os.read(told, 100))
+    try:
+        with pytest.raises(Error), TryLock(str(tmp_path), 0.02):
+            pass
+        os.kill(parent, signal.SIGKILL)
+        exit_code(parent)
+        with TryLock(str(tmp_path), 1):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.close(told)
+        os.close(tell)
+
+
+def note(directory, *, end):
+    with TryLock(str(directory), 1) as lock:
+        noted = lock.begin()
+        if end:
+            lock.end()
+    return noted
+
+
+def test_a_try_whose_end_was_not_noted_is_known_to_the_next_one(tmp_path):
+    assert note(tmp_path, end=True)
+    assert note(tmp_path, end=False)
+    assert not note(tmp_path, end=False)
+    assert not note(tmp_path, end=True)
+    assert note(tmp_path, end=True)
+
+
+def test_a_killed_process_leaves_its_note(tmp_path):
+    child = os.fork()
+    if child == 0:
+        with TryLock(str(tmp_path), 1) as lock:
+            lock.begin()
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert exit_code(child) == -signal.SIGKILL
+    assert not note(tmp_path, end=True)
+
+
+@pytest.mark.parametrize("mask", [0, 0o777])
+def test_only_the_owner_can_open_the_file(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        assert note(tmp_path, end=True)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o600
+
+
+def test_where_no_file_can_be_made_nothing_is_noted_and_there_is_a_lock(tmp_path):
+    (tmp_path / NAME).symlink_to(tmp_path / "elsewhere")
+    assert not note(tmp_path, end=True)
+    assert not (tmp_path / "elsewhere").exists()
+    with TryLock(str(tmp_path), 1), pytest.raises(Error) as error, TryLock(str(tmp_path), 0.02):
+        pass
+    assert error.value.rv == CKR.FUNCTION_FAILED
+
+
+def test_a_special_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / NAME)
+    with pytest.raises(Error, match="not a regular file"), TryLock(str(tmp_path), 1):
+        pass
