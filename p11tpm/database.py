@@ -198,6 +198,8 @@ class Database:
             return None
         except NotADirectoryError:
             self.close()
+            if not system.exists(self.directory):  # a file is above it: for a user whose home is /dev/null
+                return None
             why = f"{self.directory} is not a directory: set 'store' to the one that {NAME} is to be in"
             raise Error(CKR.DEVICE_ERROR, why) from None
         file = (status.st_dev, status.st_ino)

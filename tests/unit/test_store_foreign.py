@@ -123,14 +123,24 @@ def test_another_file_is_left_alone(file, content):
 def test_the_store_is_a_directory(tmp_path):
     file = tmp_path / "p11tpm.db"
     make(file, OTHERS["NSS"])
-    for place in (file, file / "below"):
-        before = state(tmp_path)
-        store = Store(str(place))
-        for use in (store.tokens, lambda store=store: store.add_token(a_token())):
-            with pytest.raises(Error, match="is not a directory: set 'store'") as caught:
-                use()
-            assert str(place) in caught.value.why
-        assert state(tmp_path) == before
+    before = state(tmp_path)
+    store = Store(str(file))
+    for use in (store.tokens, store.version, lambda: store.add_token(a_token())):
+        with pytest.raises(Error, match=f"^{file} is not a directory: set 'store'"):
+            use()
+    assert state(tmp_path) == before
+
+
+def test_a_store_below_a_file_is_missing(tmp_path):
+    """As for a service whose home is /dev/null."""
+    file = tmp_path / "p11tpm.db"
+    make(file, OTHERS["NSS"])
+    before = state(tmp_path)
+    store = Store(str(file / "below"))
+    assert store.tokens() == []
+    with pytest.raises(Error):
+        store.add_token(a_token())
+    assert state(tmp_path) == before
 
 
 # -- stores from before there was a mark
