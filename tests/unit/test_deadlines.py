@@ -21,7 +21,7 @@ ENDED_BY_OTHERS = {"host/guest.py", "rig/deadline.py", "unit/faulty.py"}
 SLEEPERS = {
     *("api/test_slot_event.py", "bench/latency.py", "bench/measure.py", "clients/test_openssh.py"),
     *("clients/test_parallel.py", "clients/test_parallel_keys.py", "host/guest.py", "rig/process.py"),
-    *("unit/test_database.py", "unit/test_files.py", "unit/test_tpm_broker.py", "unit/test_tpm_idle.py"),
+    *("unit/test_database.py", "unit/test_tpm_broker.py", "unit/test_tpm_idle.py", "unit/test_trylock.py"),
 }
 
 

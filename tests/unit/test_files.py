@@ -221,7 +221,7 @@ def test_a_store_that_may_not_be_read_or_made(home, as_nobody):
     (home / "store").chmod(0o700)
     (home / "file").write_text("")
     assert not as_nobody(lambda: Store(str(home / "file" / "store")).writable)
-    assert "is not a directory" in refused(lambda: labels(home / "file" / "store"), CKR.DEVICE_ERROR)
+    assert labels(home / "file" / "store") == []
 
 
 def test_names_that_an_address_would_change(home, as_nobody):
