@@ -236,7 +236,7 @@ ATTRIBUTES = (
         Attribute(usage, BOOL, SECRET, default=TRUE, change=FREELY)
         for usage in (CKA.ENCRYPT, CKA.DECRYPT, CKA.SIGN, CKA.VERIFY, CKA.WRAP, CKA.UNWRAP)
     ),
-    Attribute(CKA.CHECK_VALUE, BYTES, SECRET, generate=NEVER),
+    Attribute(CKA.CHECK_VALUE, BYTES, SECRET),
     Attribute(CKA.VALUE, BYTES, SECRET, create=REQUIRED, generate=NEVER, sensitive=True),
     *(Attribute(CKA.VALUE_LEN, ULONG, SECRET, key=key, create=NEVER) for key in _OF_SOME_LENGTH),
     # RSA keys (Current Mechanisms 3.0, clause 2.1)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from p11tpm.attribute import PAIR_TYPES, TRUE, Template, kind, row_of, to_ulong
-from p11tpm.ck import CKA, CKO, CKR, name
+from p11tpm.attribute import PAIR_TYPES, TEMPLATES, TRUE, Template, kind, row_of, to_ulong
+from p11tpm.ck import CKA, CKK, CKO, CKR, name
 from p11tpm.error import Error
 from p11tpm.late import loading
+from p11tpm.mechanism import CURVES, curve_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +78,15 @@ class Object:
 
         return der.private_numbers(self.secret())[type_]
 
+    def _point(self) -> bytes:
+        """Return the public point of an EC private key in a DER OCTET STRING, as its public key has it.
+
+        The standard gives it to public keys only, but programs that have no public key object ask for it here.
+        """
+        bits, _ = CURVES[curve_of(self.get(CKA.EC_PARAMS))]
+        point = self.get(CKA.PUBLIC_KEY_INFO)[-(1 + 2 * ((bits + 7) // 8)) :]  # a SubjectPublicKeyInfo ends with it
+        return bytes((0x04, len(point)) if len(point) < 0x80 else (0x04, 0x81, len(point))) + point
+
     def hidden(self) -> bytes:
         """Give what the record keeps secret: the value of a key, or the check value of one in the TPM; else nothing."""
         return b"" if self.record.secret is None or self._reveal is None else self._reveal(self.record)
@@ -102,6 +112,10 @@ class Object:
                 from p11tpm.checkvalue import check_value
 
             return check_value(self.key_type, self.secret())
+        if type_ in TEMPLATES and row is not None:
+            return b""
+        if type_ == CKA.EC_POINT and self.object_class == CKO.PRIVATE_KEY and self.key_type == CKK.EC:
+            return self._point()
         raise Error(CKR.ATTRIBUTE_TYPE_INVALID, f"the object has no {name(CKA, type_)}")
 
     def check_stays(self, changes: Template) -> None:

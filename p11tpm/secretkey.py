@@ -74,10 +74,9 @@ class SecretKey:
         if self.length not in {None, length} and self.key_type not in DES_SIZES:
             raise Error(CKR.TEMPLATE_INCONSISTENT, "CKA_VALUE_LEN is not the length of the value")
         self.check_length(length)
-        if self._check_value and value is not None:
-            attribute.check_known(
-                {CKA.CHECK_VALUE: self._check_value}, {CKA.CHECK_VALUE: check_value(self.key_type, value)}
-            )
+        if self._check_value:  # one of a key that is not made yet is wrong; an empty one is none (clause 4.10.2)
+            known = b"" if value is None else check_value(self.key_type, value)
+            attribute.check_known({CKA.CHECK_VALUE: self._check_value}, {CKA.CHECK_VALUE: known})
         attributes = {**self.attributes, **origin}
         if self.key_type not in DES_SIZES:
             attributes[CKA.VALUE_LEN] = ulong(length)

@@ -291,6 +291,16 @@ def test_no_search_tells_whether_a_guess_at_a_value_is_right(token, session, pro
     assert token.find(session, {CKA.VALUE: bytes(range(16))}) == [data]
 
 
+@pytest.mark.parametrize("where", [{}, {CKA.TOKEN: TRUE}])
+def test_check_values_of_generated_keys(token, session, where):
+    """An empty one in a template asks for none; any other one cannot be right (clause 4.10.2)."""
+    template = {**where, CKA.VALUE_LEN: ulong(16)}
+    handle, mechanism = token.ulong(), token.mechanism(CKM.AES_KEY_GEN)
+    token.C_GenerateKey(session, mechanism, *token.template({**template, CKA.CHECK_VALUE: b""}), handle)
+    wrong = {**template, CKA.CHECK_VALUE: b"123"}
+    assert code(token.C_GenerateKey, session, mechanism, *token.template(wrong), handle) == CKR.ATTRIBUTE_VALUE_INVALID
+
+
 def test_check_values(token, session):
     aes = LEAST["secret"][CKA.VALUE]
     expected = Cipher(algorithms.AES(aes), modes.ECB()).encryptor().update(bytes(16))[:3]

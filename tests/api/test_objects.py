@@ -91,6 +91,14 @@ def test_an_rsa_private_key_tells_its_public_numbers(token, session):
     refused(CKR.ATTRIBUTE_TYPE_INVALID, token.get, session, private, CKA.EC_POINT)
 
 
+@pytest.mark.parametrize("curve", CURVES)
+def test_an_ec_private_key_tells_its_public_point(token, session, curve):
+    """Programs that look at private keys only, as asyncssh and libp11 do, make the public key of it."""
+    public, private = ec_pair(token, session, curve)
+    assert token.get(session, private, CKA.EC_POINT) == token.get(session, public, CKA.EC_POINT)
+    refused(CKR.ATTRIBUTE_TYPE_INVALID, token.set, session, private, {CKA.EC_POINT: b"x"})
+
+
 def test_absent_and_sensitive_attributes_do_not_hide_the_others(token, session):
     _, private = ec_pair(token, session)
     wanted = [(CKA.VALUE, bytes(32)), (CKA.MODULUS, bytes(8)), (CKA.LABEL, bytes(8)), (CKA.ID, b"")]
