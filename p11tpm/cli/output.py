@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 from rich.console import Console
 
+from p11tpm.cli.prompt import interruptible
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -70,7 +72,8 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question} Nobody is there to confirm it: add --yes.")
-    click.confirm(question, abort=True, err=True)
+    with interruptible():
+        click.confirm(question, abort=True, err=True)
 
 
 def wait(text: str, work: Callable[[], Result]) -> Result:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
+import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +16,9 @@ from p11tpm.ck import CKR
 from p11tpm.error import Error
 from p11tpm.pin import check_new
 from p11tpm.pinfile import PinFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _ATTEMPTS = 3
 
@@ -94,6 +100,20 @@ def read(file: Path, what: str = "PIN") -> bytes:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a question, also where SIGINT is ignored, as it is for what a script starts with `&`.
+
+    Who types it looks at this question and has no other way out. So do ssh and openssl: readpassphrase(3) and
+    UI_OpenSSL catch the signal while they ask, whatever it did before. Our other work leaves it ignored.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _ask(what: str) -> bytes:
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
@@ -101,7 +121,8 @@ def _ask(what: str) -> bytes:
         raise Error(CKR.GENERAL_ERROR, "no terminal to ask for a PIN: give it in a file, see --help") from None
     sys.stdout.flush()
     try:
-        return getpass.getpass(f"{what}: ").encode()
+        with interruptible():
+            return getpass.getpass(f"{what}: ").encode()
     except EOFError:
         raise click.Abort from None
     except UnicodeError:

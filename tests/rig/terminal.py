@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pexpect
@@ -12,7 +13,6 @@ from rig.process import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 SECONDS = 60  # for what the program does until it says something
 
@@ -45,12 +45,18 @@ class Terminal:
         return self._child.expect([re.compile(pattern, re.MULTILINE), pexpect.EOF]) == 0
 
     def type(self, text: str) -> None:
+        """Answer once the program waits for it: Python hears Ctrl-C between question and read only after a line."""
+        wait_until(self._waits, "the program waiting for an answer", SECONDS)
         self._child.send(text)
 
     def type_secret(self, secret: str) -> None:
         """Answer once echo is off: what is typed before the program has seen to that is thrown away."""
         assert self._child.waitnoecho(SECONDS), f"what is typed would be shown: {self.seen}"
-        self._child.sendline(secret)
+        self.type(secret + "\n")
+
+    def _waits(self) -> bool:
+        """Whether the program sleeps (proc(5), /proc/PID/stat)."""
+        return Path(f"/proc/{self._child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
     def end(self) -> int:
         """Wait for the end of the program: its exit code, negative for a signal."""

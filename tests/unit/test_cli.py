@@ -133,9 +133,9 @@ def test_init_without_a_tpm_changes_nothing(p11tpm_cli, host_env, pin_file, stor
     assert json.loads(good(p11tpm_cli("token", "list", "--json"))) == []
 
 
-def talk(arguments, env, answers):
+def talk(arguments, env, answers, prepare=None):
     """Run the command on a terminal, answer what it asks for secrets, and give exit status and what was to be seen."""
-    terminal = Terminal([CLI, *arguments], env)
+    terminal = Terminal([CLI, *arguments], env, prepare=prepare)
     for question, answer in answers:
         assert terminal.shows(rf"^{re.escape(question)}\Z"), terminal.seen
         terminal.type_secret(answer)
@@ -158,8 +158,14 @@ def test_init_asks_twice_without_echo(host_env, p11tpm_cli, pin_file):
     good(p11tpm_cli("key", "generate", "--label", "second", "--pin-file", pin_file))
 
 
-def test_an_interrupted_question_changes_nothing(host_env, p11tpm_cli):
-    code, seen = talk(["init"], host_env(), [("New PIN: ", CTRL_C)])
+def ignore_interrupts():
+    """As sh does for `p11tpm init &`, and cron and nohup for whatever they start."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("prepare", [None, ignore_interrupts])
+def test_an_interrupted_question_changes_nothing(host_env, p11tpm_cli, prepare):
+    code, seen = talk(["init"], host_env(), [("New PIN: ", CTRL_C)], prepare)
     assert code == 1
     assert "interrupted; what was there before is unchanged" in seen
     assert good(p11tpm_cli("token", "list")) == ""
@@ -260,10 +266,11 @@ def test_a_copy_of_a_private_key_is_a_key(cli, store):
     failed(cli("key", "public", "ssh"), "has 2 such keys")
 
 
-def test_deleting_asks(cli, host_env, pin_file):
+@pytest.mark.parametrize("prepare", [None, ignore_interrupts])
+def test_deleting_asks(cli, host_env, pin_file, prepare):
     failed(cli("key", "delete", "ssh", "--pin-file", pin_file), "add --yes", 2)
     for answer, code, left in (("n\n", 1, True), (CTRL_C, 1, True), ("y\n", 0, False)):
-        terminal = Terminal([CLI, "key", "delete", "ssh", "--pin-file", pin_file], host_env())
+        terminal = Terminal([CLI, "key", "delete", "ssh", "--pin-file", pin_file], host_env(), prepare=prepare)
         assert terminal.shows(r"\[y/N\]: \Z"), terminal.seen
         terminal.type(answer)
         assert terminal.end() == code, terminal.seen
