@@ -325,7 +325,8 @@ static int start_again(char **arguments)
 
 static int first(const char *how, const char *name, const char *started)
 {
-    double from = strtod(started, NULL), load_time = timed(step_load), initialize = timed(step_initialize);
+    double from = strtod(started, NULL), load_time = timed(step_load), before = microseconds(CLOCK_PROCESS_CPUTIME_ID);
+    double initialize = timed(step_initialize), work = microseconds(CLOCK_PROCESS_CPUTIME_ID) - before;
     double slots = timed(step_slots), opened = timed(step_session), login = timed(step_login), start = now();
     CK_OBJECT_HANDLE key = find_one(session, name);
     double found = now();
@@ -334,8 +335,9 @@ static int first(const char *how, const char *name, const char *started)
     long size = memory();
     step_close();
     printf("{\"load\": %.1f, \"initialize\": %.1f, \"slots\": %.1f, \"session\": %.1f, \"login\": %.1f, \"find\": %.1f, "
-           "\"sign\": %.1f, \"total\": %.1f, \"close\": %.1f, \"memory\": %ld, \"errors\": %d}\n",
-           load_time, initialize, slots, opened, login, found - start, end - found, end - from, now() - end, size, !good);
+           "\"sign\": %.1f, \"total\": %.1f, \"close\": %.1f, \"memory\": %ld, \"errors\": %d, \"work\": %.1f}\n",
+           load_time, initialize, slots, opened, login, found - start, end - found, end - from, now() - end, size, !good,
+           work);
     return 0;
 }
 

@@ -21,14 +21,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from product import Product
+    from yardstick import Yardstick
 
     from p11tpm.token import Token
 
 SIZES = (1, 100, 1_000, 10_000)  # keys in a store
-OURS, PEER, LIMIT = P11tpm.name, Tpm2Pkcs11.name, "limit"
+OURS, PEER, LIMIT, PYTHON = P11tpm.name, Tpm2Pkcs11.name, "limit", "Python"
 CALLS = ("session-info", "attribute", "slot-list", "token-info", "mechanism-list", "mechanism-info", "digest")
 THREADS = (1, 2, 4, 8)
 TURNS = (8, 16)
+COMPARED = ("threads 8", "turn 8")
 KIND_NAMES = {"p256": key(0), "p384": "p384", "rsa": "rsa"}
 MANY = 10_000  # signatures
 IDLE_SECONDS = 10.5
@@ -37,9 +39,10 @@ IDLE_SECONDS = 10.5
 class Measure:
     """Everything that is measured on one TPM, where each product has its stores; the results are in `samples`."""
 
-    def __init__(self, tpm: rig.Swtpm, products: list[Product]) -> None:
+    def __init__(self, tpm: rig.Swtpm, products: list[Product], yardstick: Yardstick) -> None:
         self.tpm = tpm
         self.products = products
+        self.yardstick = yardstick
         self.samples = Samples()
         self.commands: dict[tuple[str, str], list[str]] = {}
         self.failed: set[str] = set()
@@ -63,6 +66,9 @@ class Measure:
     def starts(self, rounds: int = 20) -> None:
         """Process start to first signature, and each step of it, by size of the store."""
         for number in range(rounds):
+            took, memory = self.yardstick.start()
+            self.samples.add("bare start", PYTHON, took)
+            self.samples.add("bare memory", PYTHON, memory)
             for size in SIZES:
                 for product in self.products:
                     few = size == max(SIZES) and product.name != OURS and number >= 3  # it takes the others too long
@@ -111,6 +117,7 @@ class Measure:
         """Random numbers, and what needs no TPM."""
         with self._hosts("many") as hosts:
             for _ in range(rounds):
+                self.samples.add("empty call", PYTHON, self.yardstick.call(count))
                 for call in ("random", *CALLS):
                     for product, host in hosts.items():
                         self._times(call, product, host, f"call {call} {count}")
@@ -121,6 +128,7 @@ class Measure:
             chosen = [product for product in self.products if size in _sizes(product)]
             with self._hosts(_store(size), chosen) as hosts:
                 for _ in range(rounds):
+                    self.samples.add("empty call", PYTHON, self.yardstick.call(100))
                     for product, host in hosts.items():
                         count = 50 if product == OURS or size <= 100 else 5
                         for by in ("id", "label"):
@@ -151,10 +159,12 @@ class Measure:
         """Several threads with a key each, and several keys in turn: signatures a second, and failures."""
         asked = {f"threads {threads}": f"threads {threads} {count}" for threads in THREADS}
         asked |= {f"turn {keys}": f"turn {keys} {count // 5}" for keys in TURNS}
-        for _ in range(rounds):
+        for number in range(3 * rounds):
             for figure, command in asked.items():
                 for product in self.products:
-                    self._throughput(figure, product, command)
+                    # ours are compared with each other on all cores, where other programs disturb most
+                    if number < rounds or (product.name == OURS and figure in COMPARED):
+                        self._throughput(figure, product, command)
 
     def _throughput(self, figure: str, product: Product, command: str) -> None:
         with cores(ALL), product.host(self.tpm, "many").open() as host:

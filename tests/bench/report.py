@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from measure import CALLS, LIMIT, OURS, PEER, SIZES, THREADS, TURNS
+from measure import CALLS, LIMIT, OURS, PEER, PYTHON, SIZES, THREADS, TURNS
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class Report:
     def __init__(self, console: Console, measure: Measure) -> None:
         self._console = console
         self._measure = measure
-        self._columns = [*(product.name for product in measure.products), LIMIT]
+        self._columns = [*(product.name for product in measure.products), LIMIT, PYTHON]
 
     def side_by_side(self) -> None:
         """Our figures and those of the others."""
@@ -46,6 +46,8 @@ class Report:
             ("ECDH P-256, Tpm.ecdh", "core ecdh", 1000, "ms"),
             ("RSA-2048 decryption, Tpm.rsa", "core decrypt", 1000, "ms"),
         ]
+        rows += [("C_Initialize, processor time", "start 1 work", 1000, "ms")]
+        rows += [("a bare Python, processor time", "bare start", 1000, "ms"), ("empty call", "empty call", 1, "us")]
         rows += [("32 random bytes", "random", 1, "us"), *((call, call, 1, "us") for call in CALLS)]
         for by in ("id", "label"):
             rows += [(f"find by {by}, {_keys(size)}", f"find {by} {size}", 1, "us") for size in SIZES]
@@ -58,6 +60,7 @@ class Report:
             rows += [(f"{title}: a good signature every", f"{figure} time", 1000, "ms")]
             rows += [(f"{title}: failures", f"{figure} errors", 0.01, "%")]
         rows += [(f"memory, {_keys(size)}", f"start {size} memory", 1024, "MiB") for size in SIZES]
+        rows += [("memory of a bare Python", "bare memory", 1024, "MiB")]
         rows += [("memory that 10,000 signatures add", "growth", 1, "KiB")]
         return [*rows, ("idle for 10 s, what stays in the TPM", "idle", 1, "handles")]
 

@@ -24,11 +24,16 @@ static CK_SLOT_ID slot;
 static CK_SESSION_HANDLE session;
 static _Atomic CK_RV last_error; /* of a signature, in whatever thread */
 
-static double now(void)
+static double microseconds(clockid_t clock)
 {
     struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
+    clock_gettime(clock, &time);
     return (double)time.tv_sec * 1e6 + (double)time.tv_nsec / 1e3;
+}
+
+static double now(void)
+{
+    return microseconds(CLOCK_MONOTONIC);
 }
 
 static const kind *kind_of(const char *name)

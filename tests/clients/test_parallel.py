@@ -30,9 +30,8 @@ from rig.stepca import StepCa
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.timeout(600)  # the first of them may have to make step-ca
-
 SECONDS = float(os.environ.get("P11TPM_SOAK", "20"))
+pytestmark = pytest.mark.timeout(600 + SECONDS)  # the first of them may have to make step-ca
 KEYS = {"ssh": "p256", "intermediate": "p384"}
 AT_ONCE = 3  # clients of each
 MOST_GROWTH = 4  # MiB
