@@ -87,6 +87,7 @@ class Tries:
         ended, the TPM is asked first whether it has the token's storage root key, and what it has counted.
         """
         with self._store.try_lock() as lock:
+            self._lockout = None  # others have tried PINs while this one waited
             noted = lock.begin()
             if not noted:
                 self._tpm.check(Srk(row.srk_handle, row.srk_public))
@@ -156,6 +157,8 @@ class Tries:
     def _used_up(self, failures: int, *, all_of_tpm: bool = False) -> bool:
         """Say whether there are too many failures; with `all_of_tpm` what the TPM has counted stands for them."""
         lockout = self._asked()
+        if all_of_tpm and lockout is None:
+            raise Error(CKR.DEVICE_ERROR, "the TPM does not say how many wrong PINs it has counted")
         if failures >= self._limit or lockout is None:
             return failures >= self._limit
         if all_of_tpm and lockout.counter >= self._limit:

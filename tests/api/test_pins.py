@@ -11,6 +11,7 @@ from conftest import CLI
 from p11tpm.ck import CKA, CKF, CKM, CKO, CKR, CKS, CKU
 
 PIN, SO_PIN = b"123456", b"so-secret"
+GET_CAPABILITY = (0x17A).to_bytes(4, "big")
 PRIVATE_KEY = CKO.PRIVATE_KEY.to_bytes(8, "little")
 
 
@@ -166,6 +167,29 @@ def test_wrong_pins_count_in_the_next_run_too(token, slot, anonymous):
     session = token.open(slot)
     refused(CKR.PIN_LOCKED, token.login, session, USER, b"wrong 3")
     assert token.token_info(slot).flags & (CKF.USER_PIN_LOCKED | CKF.USER_PIN_COUNT_LOW)
+
+
+def test_wrong_pins_of_others_count_at_once(token, slot, anonymous, proxy, swtpm):
+    """What the TPM had counted a moment before is out of date once another program has tried PINs."""
+    refused(CKR.PIN_INCORRECT, token.login, anonymous, USER, b"wrong 1")
+    assert token.token_info(slot).flags & CKF.USER_PIN_COUNT_LOW
+    counter = (0x20E).to_bytes(4, "big")  # TPM_PT_LOCKOUT_COUNTER
+    one, two = (counter + number.to_bytes(4, "big") for number in (1, 2))
+    proxy.change = lambda _request, response: response.replace(one, two)
+    refused(CKR.PIN_LOCKED, token.login, anonymous, USER, b"wrong 2")
+    assert swtpm.lockout_counter() == 1
+
+
+def test_no_pin_is_tried_where_nothing_is_noted_and_the_tpm_does_not_tell(token, anonymous, proxy, swtpm, store):
+    (store / "p11tpm.lock").unlink()
+    (store / "p11tpm.lock").symlink_to(store / "elsewhere")
+    failed = b"\x80\x01" + (10).to_bytes(4, "big") + (0x101).to_bytes(4, "big")  # TPM_RC_FAILURE
+    proxy.answer = lambda request: failed if request[6:10] == GET_CAPABILITY else None
+    for guess in (b"wrong 1", b"wrong 2", PIN):
+        refused(CKR.DEVICE_ERROR, token.login, anonymous, USER, guess)
+    proxy.answer = None
+    assert swtpm.lockout_counter() == 0
+    token.login(anonymous, USER, PIN)
 
 
 def test_a_pin_that_failed_works_once_the_so_has_set_it(token, anonymous):
