@@ -41,7 +41,7 @@ class SecretKey:
         self.attributes = attribute.complete(template, CKO.SECRET_KEY, key_type, how)
         self.attributes.pop(CKA.VALUE, None)
         given = self.attributes.pop(CKA.VALUE_LEN, None)
-        self._check_value = self.attributes.pop(CKA.CHECK_VALUE, b"")
+        self._check_value = self.attributes.get(CKA.CHECK_VALUE, b"")  # an empty one stays: the key has none then
         self.length = DES_SIZES.get(key_type) if given is None else to_ulong(given)
 
     def check_length(self, length: int) -> None:
@@ -74,10 +74,11 @@ class SecretKey:
         if self.length not in {None, length} and self.key_type not in DES_SIZES:
             raise Error(CKR.TEMPLATE_INCONSISTENT, "CKA_VALUE_LEN is not the length of the value")
         self.check_length(length)
-        if self._check_value:  # one of a key that is not made yet is wrong; an empty one is none (clause 4.10.2)
+        attributes = {**self.attributes, **origin}
+        if self._check_value:  # it is kept by nobody: the key tells it
             known = b"" if value is None else check_value(self.key_type, value)
             attribute.check_known({CKA.CHECK_VALUE: self._check_value}, {CKA.CHECK_VALUE: known})
-        attributes = {**self.attributes, **origin}
+            del attributes[CKA.CHECK_VALUE]
         if self.key_type not in DES_SIZES:
             attributes[CKA.VALUE_LEN] = ulong(length)
         kept = was_secret if never_left is None else never_left

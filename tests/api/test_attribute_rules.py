@@ -297,6 +297,9 @@ def test_check_values_of_generated_keys(token, session, where):
     template = {**where, CKA.VALUE_LEN: ulong(16)}
     handle, mechanism = token.ulong(), token.mechanism(CKM.AES_KEY_GEN)
     token.C_GenerateKey(session, mechanism, *token.template({**template, CKA.CHECK_VALUE: b""}), handle)
+    assert token.get(session, handle[0], CKA.CHECK_VALUE) == b""
+    token.C_GenerateKey(session, mechanism, *token.template(template), handle)
+    assert len(token.get(session, handle[0], CKA.CHECK_VALUE)) == 3
     wrong = {**template, CKA.CHECK_VALUE: b"123"}
     assert code(token.C_GenerateKey, session, mechanism, *token.template(wrong), handle) == CKR.ATTRIBUTE_VALUE_INVALID
 
@@ -304,8 +307,10 @@ def test_check_values_of_generated_keys(token, session, where):
 def test_check_values(token, session):
     aes = LEAST["secret"][CKA.VALUE]
     expected = Cipher(algorithms.AES(aes), modes.ECB()).encryptor().update(bytes(16))[:3]
-    for more in ({}, {CKA.CHECK_VALUE: expected}, {CKA.CHECK_VALUE: b""}, {CKA.TOKEN: TRUE}):
+    for more in ({}, {CKA.CHECK_VALUE: expected}, {CKA.TOKEN: TRUE}):
         assert expected == token.get(session, token.create(session, {**LEAST["secret"], **more}), CKA.CHECK_VALUE)
+    unwanted = token.create(session, {**LEAST["secret"], CKA.CHECK_VALUE: b""})
+    assert token.get(session, unwanted, CKA.CHECK_VALUE) == b""
     generic = {**LEAST["secret"], CKA.KEY_TYPE: ulong(CKK.GENERIC_SECRET)}
     assert token.get(session, token.create(session, generic), CKA.CHECK_VALUE) == hashlib.sha1(aes).digest()[:3]
     short = token.create(session, {**generic, CKA.VALUE: b"short"})
