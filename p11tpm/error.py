@@ -19,6 +19,17 @@ class Error(Exception):
         self.why = why
 
 
+class GoneError(Error):
+    """The token that somebody logged in to is not there any more, and so the login ends."""
+
+    def __init__(self, *, deleted: bool) -> None:
+        if deleted:
+            super().__init__(CKR.TOKEN_NOT_PRESENT, "the token was deleted")
+        else:
+            why = "another program initialised the token again, or replaced the store: log in to what is there now"
+            super().__init__(CKR.DEVICE_REMOVED, why)
+
+
 class LengthOnly(Exception):  # noqa: N818 - no error: the call did what it was asked for
     """The host asked how long a result will be and was told: nothing was done, and the operation goes on.
 

@@ -49,20 +49,19 @@ class Memory:
         entry = self._records.get(id_)
         return entry[1] if entry else None
 
-    def update(self, id_: int, attributes: Template, mac: bytes | None, was: bytes | None) -> bool:
-        """Set attributes and authentication code of one object; False if it is gone or its code is no longer `was`."""
+    def update(self, record: Record, attributes: Template, mac: bytes | None) -> bool:
+        """Set attributes and authentication code of one object; False if it is gone."""
         with self._lock:
-            record = self.record(id_)
-            if record is None or record.mac != was:
+            if self.record(record.id) is not record:
                 return False
             record.attributes = {**record.attributes, **attributes}
             record.mac = mac
             return True
 
-    def delete(self, ids: list[int]) -> int:
+    def delete(self, records: list[Record]) -> int:
         """Forget objects and give how many there were."""
         with self._lock:
-            return sum(self._records.pop(id_, None) is not None for id_ in ids)
+            return sum(self._records.pop(record.id, None) is not None for record in records)
 
     def forget(self, session: int | None = None) -> list[int]:
         """Forget what `session` made, or everything, and give the identifiers of what was forgotten."""

@@ -40,7 +40,7 @@ class Residents:
         if record.id <= 0 or record.tpm_public is None or record.tpm_private is None:
             raise Error(CKR.ACTION_PROHIBITED, "only a key of the store and of the TPM can be resident")
         handle = resident.keep(self._tpm, srk, Blob(record.tpm_public, record.tpm_private), owner_auth)
-        if not self._store.set_resident(record.id, handle):
+        if not self._store.set_resident(record, handle):
             resident.evict(self._tpm, srk, record.tpm_public, owner_auth)
             raise Error(CKR.OBJECT_HANDLE_INVALID, "the key was deleted meanwhile")
         return handle
@@ -49,7 +49,7 @@ class Residents:
         """Take a key out of the TPM, also one that the store does not know to be there; False if it was not."""
         self._require_writable()
         was = self._evict(srk, record, owner_auth)
-        self._store.set_resident(record.id, 0)
+        self._store.set_resident(record, 0)
         return was
 
     def evict(self, srk: Srk, records: list[Record]) -> None:
@@ -76,6 +76,6 @@ class Residents:
         was, record.resident = record.resident, 0
         if self._store.writable:
             try:  # noqa: SIM105 - contextlib costs milliseconds
-                self._store.set_resident(record.id, 0, was)
+                self._store.set_resident(record, 0, was)
             except Error:
                 pass  # the key was used all the same

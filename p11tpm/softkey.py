@@ -40,6 +40,4 @@ class SoftKey:
 
     def add(self, token: Token, session: int) -> int:
         """Add the key to the token and give its identifier."""
-        with token.lock:
-            token.require_writer(self.attributes)
-            return token.add([token.new_record(self.attributes, self._secret)], session)[0]
+        return token.add_new(self.attributes, session, self._secret)

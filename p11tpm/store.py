@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from p11tpm.ck import CKR
 from p11tpm.database import PATIENCE, Database
-from p11tpm.error import Error
+from p11tpm.error import Error, GoneError
 from p11tpm.record import COLUMNS, Record, TokenRow, counts_guesses
 from p11tpm.trylock import TryLock, abandon_locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
     from sqlite3 import Connection
-    from typing import Any
+    from typing import Any, TypeVar
+
+    Result = TypeVar("Result")
 
 __all__ = ["Record", "Store", "TokenRow"]
 
@@ -93,27 +95,41 @@ class Store:
         query = f"INSERT INTO token ({', '.join(COLUMNS)}) VALUES ({_MARKS})"
         return self.database.write(lambda db: _identifier(db.execute(query, row.values()).lastrowid))
 
-    def update_token(self, id_: int, **fields: Any) -> None:
-        """Change columns of one token."""
+    def update_token(self, row: TokenRow, **fields: Any) -> None:
+        """Change columns of one token, if it is still the one that `row` was read of: see `add`."""
         unknown = fields.keys() - set(COLUMNS)
         if unknown or not fields:
             raise TypeError(f"no columns of a token: {sorted(unknown)}")
         query = f"UPDATE token SET {', '.join(f'{name}=?' for name in fields)} WHERE id=?"
-        self.database.write(lambda db: _require_one(db.execute(query, (*fields.values(), id_)).rowcount))
+        self._write_as(row.id, row.uuid, lambda db: db.execute(query, (*fields.values(), row.id)).close())
 
-    def replace_token(self, row: TokenRow) -> None:
-        """Make a token anew under its identifier: other columns, no objects, no wrong PINs."""
+    def replace_token(self, row: TokenRow, was: bytes) -> None:
+        """Make a token anew under its identifier, if it `was` this one: other columns, no objects, no wrong PINs."""
 
         def work(db: Connection) -> None:
-            _require_one(db.execute(f"UPDATE token SET {_SETTINGS} WHERE id=?", (*row.values(), row.id)).rowcount)
+            db.execute(f"UPDATE token SET {_SETTINGS} WHERE id=?", (*row.values(), row.id))
             db.execute("DELETE FROM object WHERE token=?", (row.id,))
             db.execute("DELETE FROM failure WHERE token=?", (row.id,))
 
-        self.database.write(work)
+        self._write_as(row.id, was, work)
 
     def delete_token(self, id_: int) -> None:
         """Delete a token with all that belongs to it; one that is gone is no error."""
         self.database.write(lambda db: db.execute("DELETE FROM token WHERE id=?", (id_,)).close())
+
+    def _write_as(self, token: int, whose: bytes | None, work: Callable[[Connection], Result]) -> Result:
+        """Write if the token is the one with the identifier `whose`, which another one in its place has not: GoneError.
+
+        None is for whoever is not logged in: any token will do.
+        """
+
+        def checked(db: Connection) -> Result:
+            found = db.execute("SELECT uuid FROM token WHERE id=?", (token,)).fetchone() if whose else ()
+            if found is None or whose not in {None, *found}:
+                raise GoneError(deleted=found is None)
+            return work(db)
+
+        return self.database.write(checked)
 
     # -- objects
 
@@ -139,18 +155,23 @@ class Store:
         """Give one object; None if it is gone."""
         return self.database.read(lambda db: _record(db, id_), None)
 
-    def add(self, records: list[Record]) -> list[int]:
-        """Add objects, all or none, and give their identifiers."""
-        return self.database.write(lambda db: [_add(db, record) for record in records])
+    def add(self, records: list[Record], whose: bytes | None = None) -> list[int]:
+        """Add objects of one token, all or none, and give their identifiers.
 
-    def update(self, id_: int, attributes: dict[int, bytes], mac: bytes | None, was: bytes | None) -> bool:
-        """Set attributes and authentication code of one object; False if it is gone or its code is no longer `was`."""
-        return self.database.write(lambda db: _update(db, id_, attributes, mac, was))
+        `whose` is the token's identifier as it was at the login: GoneError if it is another one by now.
+        """
+        token = records[0].token if records else 0
+        return self._write_as(token, whose, lambda db: [_add(db, record) for record in records])
 
-    def delete(self, ids: list[int]) -> int:
+    def update(self, record: Record, attributes: dict[int, bytes], mac: bytes | None) -> bool:
+        """Set attributes and authentication code of one object; False if it is gone or not as it was in `record`."""
+        return self.database.write(lambda db: _update(db, record, attributes, mac))
+
+    def delete(self, records: list[Record]) -> int:
         """Delete objects, all or none, and give how many there were."""
-        query = "DELETE FROM object WHERE id=?"
-        return self.database.write(lambda db: sum(db.execute(query, (id_,)).rowcount for id_ in ids))
+        query = "DELETE FROM object WHERE id=? AND uuid=?"
+        rows = [(record.id, record.uuid) for record in records]
+        return self.database.write(lambda db: sum(db.execute(query, row).rowcount for row in rows))
 
     def residents(self, token: int) -> list[Record]:
         """Give a token's keys that stay in the TPM, oldest first."""
@@ -171,13 +192,14 @@ class Store:
             UNION ALL SELECT 1 FROM token WHERE srk_public=?1 AND srk_handle=0"""
         return self.database.read(lambda db: db.execute(query, (public,)).fetchone(), None) is not None
 
-    def set_resident(self, id_: int, handle: int, was: int | None = None) -> bool:
+    def set_resident(self, record: Record, handle: int, was: int | None = None) -> bool:
         """Remember where the TPM keeps a key, 0 for nowhere; False if the object is gone, or no longer where it `was`.
 
         No such thing as a wrong memory does harm: the key is then loaded when it is used.
         """
-        query = "UPDATE object SET resident=? WHERE id=? AND resident=ifnull(?, resident)"
-        return self.database.write(lambda db: db.execute(query, (handle, id_, was)).rowcount == 1)
+        query = "UPDATE object SET resident=? WHERE id=? AND uuid=? AND resident=ifnull(?, resident)"
+        row = (handle, record.id, record.uuid, was)
+        return self.database.write(lambda db: db.execute(query, row).rowcount == 1)
 
     # -- wrong PINs
 
@@ -239,11 +261,6 @@ def _identifier(row: int | None) -> int:
     return row
 
 
-def _require_one(count: int) -> None:
-    if count != 1:
-        raise Error(CKR.TOKEN_NOT_PRESENT, "the token was deleted")
-
-
 def _record(db: Connection, id_: int) -> Record | None:
     query = "SELECT token, uuid, tpm_public, tpm_private, mac, resident, secret FROM object WHERE id=?"
     row = db.execute(query, (id_,)).fetchone()
@@ -267,12 +284,11 @@ def _set(db: Connection, id_: int, token: int, attributes: dict[int, bytes]) -> 
     db.executemany(query, [(id_, type_, token, value) for type_, value in attributes.items()])
 
 
-def _update(db: Connection, id_: int, attributes: dict[int, bytes], mac: bytes | None, was: bytes | None) -> bool:
-    row = db.execute("SELECT token FROM object WHERE id=? AND mac IS ?", (id_, was)).fetchone()
-    if row is None:
+def _update(db: Connection, record: Record, attributes: dict[int, bytes], mac: bytes | None) -> bool:
+    query = "UPDATE object SET mac=? WHERE id=? AND uuid=? AND mac IS ?"
+    if not db.execute(query, (mac, record.id, record.uuid, record.mac)).rowcount:
         return False
-    db.execute("UPDATE object SET mac=? WHERE id=?", (mac, id_))
-    _set(db, id_, row[0], attributes)
+    _set(db, record.id, record.token, attributes)
     return True
 
 

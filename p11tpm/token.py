@@ -8,7 +8,7 @@ from posix import urandom
 from p11tpm import attribute
 from p11tpm.attribute import FALSE, TRUE, Template, to_ulong
 from p11tpm.ck import CKA, CKF, CKO, CKR, CKU
-from p11tpm.error import Error
+from p11tpm.error import Error, GoneError
 from p11tpm.late import loading
 from p11tpm.mechanism import Mechanism, offered
 from p11tpm.memory import LAST, Memory
@@ -33,7 +33,7 @@ class Token:
     def __init__(self, config: Config, store: Store, row: TokenRow) -> None:
         self._config = config
         self._store = store
-        self.lock = _thread.RLock()
+        self.lock = _Lock(self)
         self.seen = row  # the token as it was when somebody asked last
         self._vault: Vault | None = None
         self._profiles: Profiles | None = None
@@ -100,12 +100,14 @@ class Token:
             from p11tpm.vault import new_row
 
         with self.lock:
-            self.vault.open(CKU.SO, so_pin)
-            self._evict_all()
-            new = new_row(self.vault.tpm, label, so_pin, None, no_pin=False)
-            new.id = self.id
-            self._store.replace_token(new)
-            self.close()
+            try:
+                self.vault.open(CKU.SO, so_pin)
+                self._evict_all()
+                new = new_row(self.vault.tpm, label, so_pin, None, no_pin=False)
+                new.id = self.id
+                self._store.replace_token(new, self.vault.row.uuid)
+            finally:
+                self.close()
 
     def delete(self) -> None:
         """Remove the token and all of its objects from the store, and its resident keys from the TPM.
@@ -126,7 +128,7 @@ class Token:
         """The token as it is in the store now; CKR_TOKEN_NOT_PRESENT if another program deleted it."""
         row = self._store.token(self.id)
         if row is None:
-            raise Error(CKR.TOKEN_NOT_PRESENT, "the token was deleted")
+            raise GoneError(deleted=True)
         self.seen = row
         return row
 
@@ -138,7 +140,7 @@ class Token:
     @property
     def capabilities(self) -> tuple[str, ...]:
         """What the TPM can do, as it said when the token was made: words such as ``rsa2048`` and ``p256``."""
-        return tuple(self.row.capabilities.split())
+        return tuple(self.seen.capabilities.split())
 
     @property
     def mechanisms(self) -> dict[int, tuple[Mechanism, tuple[int, ...]]]:
@@ -213,9 +215,14 @@ class Token:
         with self.lock:
             if self.logged_in is None:
                 raise Error(CKR.USER_NOT_LOGGED_IN, "nobody is logged in")
-            self.logged_in = None
-            self.memory.forget_private({CKA.PRIVATE: TRUE})
-            self.vault.shut()
+            self.end_login()
+
+    def end_login(self) -> None:
+        """End the login, if there is one; the caller has the lock."""
+        self.logged_in = None
+        self.memory.forget_private({CKA.PRIVATE: TRUE})
+        if self._vault is not None:
+            self._vault.shut()
 
     def close(self) -> None:
         """End login, session objects and the connection to the TPM."""
@@ -303,6 +310,7 @@ class Token:
             return self._read(id_)
         state = (self._store.version(), self.logged_in)
         if state != self._read_at or len(self._read_before) >= _MOST_READ:
+            self._check_login()
             self._read_before, self._read_at = {}, state
         thing = self._read_before.get(id_)
         if thing is None:
@@ -312,6 +320,8 @@ class Token:
     def record(self, id_: int) -> Record:
         """Give the record of an object that the host may see, as it is stored and not verified."""
         record = self.profiles.record(id_) if id_ < LAST else self._shelf(id_).record(id_)
+        if record is None:
+            self._check_login()
         if record is None or (record.attributes.get(CKA.PRIVATE) == TRUE and not self.sees_private):
             raise Error(CKR.OBJECT_HANDLE_INVALID, "the object is gone, or it is private and nobody is logged in")
         return record
@@ -370,21 +380,34 @@ class Token:
     def add(self, records: list[Record], session: int) -> list[int]:
         """Add new objects and give their identifiers: to the store, in one transaction, or for as long as `session`.
 
-        What the store keeps is encrypted first where it has to be, and authenticated if there is a login.
+        What the store keeps is encrypted first where it has to be, and authenticated if there is a login: the one that
+        allows the objects, as `require_writer` does, which may have ended since anybody asked. GoneError if the token
+        is another one by now.
         """
-        for record in records:
-            attributes = record.attributes
-            if self._is_encrypted(attributes):
-                attributes[CKA.VALUE] = self.vault.secret.encrypt(record.uuid, attributes[CKA.VALUE])
-            if attributes[CKA.TOKEN] == TRUE and record.secret is not None:
-                record.secret = self.vault.secret.encrypt(record.uuid, record.secret)
-            if self.sees_private:
-                record.mac = self.vault.secret.mac(record)
-        kept = [record for record in records if record.attributes[CKA.TOKEN] == TRUE]
-        passing = [record for record in records if record.attributes[CKA.TOKEN] != TRUE]
-        ids = iter(self._store.add(kept) if kept else [])
-        passing_ids = iter(self.memory.add(passing, session) if passing else [])
-        return [next(ids if record.attributes[CKA.TOKEN] == TRUE else passing_ids) for record in records]
+        with self.lock:
+            for record in records:
+                self.require_writer(record.attributes)
+                self._seal(record)
+            kept = [record for record in records if record.attributes[CKA.TOKEN] == TRUE]
+            passing = [record for record in records if record.attributes[CKA.TOKEN] != TRUE]
+            whose = self._vault.whose if self._vault is not None else None
+            ids = iter(self._store.add(kept, whose) if kept else [])
+            passing_ids = iter(self.memory.add(passing, session) if passing else [])
+            return [next(ids if record.attributes[CKA.TOKEN] == TRUE else passing_ids) for record in records]
+
+    def add_new(self, attributes: Template, session: int, secret: bytes | None = None) -> int:
+        """Make one new object of these attributes; see `new_record` and `add`."""
+        with self.lock:
+            return self.add([self.new_record(attributes, secret)], session)[0]
+
+    def _seal(self, record: Record) -> None:
+        attributes = record.attributes
+        if self._is_encrypted(attributes):
+            attributes[CKA.VALUE] = self.vault.secret.encrypt(record.uuid, attributes[CKA.VALUE])
+        if attributes[CKA.TOKEN] == TRUE and record.secret is not None:
+            record.secret = self.vault.secret.encrypt(record.uuid, record.secret)
+        if self.sees_private:
+            record.mac = self.vault.secret.mac(record)
 
     def set_attributes(self, id_: int, changes: Template) -> None:
         """Change attributes of an object (C_SetAttributeValue)."""
@@ -396,6 +419,7 @@ class Token:
         """Change attributes; False if the object is no longer as it was read."""
         thing = self._read(id_)
         record = thing.record
+        self._check_login()
         thing.check_stays(changes)
         attribute.check_change(record.attributes, changes, by_so=self.logged_in == CKU.SO)
         self.require_writer(record.attributes)
@@ -404,7 +428,7 @@ class Token:
         attributes = {**record.attributes, **changes}
         changed = Record(self.id, record.uuid, attributes, record.tpm_public, record.tpm_private, secret=record.secret)
         mac = self.vault.secret.mac(changed) if self.sees_private else None
-        return self._shelf(id_).update(id_, changes, mac, record.mac)
+        return self._shelf(id_).update(record, changes, mac)
 
     def destroy(self, *ids: int) -> None:
         """Delete objects, all or none, and what the TPM holds of them (C_DestroyObject).
@@ -412,6 +436,7 @@ class Token:
         CKR_ACTION_PROHIBITED for a resident key if the TPM's owner has to agree.
         """
         with self.lock:
+            self._check_login()
             records = [self.record(id_) for id_ in ids]
             for record in records:
                 if record.attributes[CKA.DESTROYABLE] == FALSE:
@@ -419,11 +444,18 @@ class Token:
                 self.require_writer(record.attributes)
             if any(record.resident for record in records):
                 self.vault.evict(records)
-            if not sum(shelf.delete([id_ for id_ in ids if self._shelf(id_) is shelf]) for shelf in self._shelves):
+            by_shelf = [(shelf, [one for one in records if self._shelf(one.id) is shelf]) for shelf in self._shelves]
+            if not sum(shelf.delete(some) for shelf, some in by_shelf if some):
                 raise Error(CKR.OBJECT_HANDLE_INVALID, "the object was deleted meanwhile")
             if self._vault is not None:
                 for record in records:
                     self._vault.tpm.forget(record.uuid)
+
+    def _check_login(self) -> None:
+        """Raise GoneError if somebody is logged in to a token that is no longer there; ends the login."""
+        if self._vault is not None and self._vault.whose is not None:
+            with self.lock:
+                _ = self._vault.row
 
     def end_session(self, session: int) -> None:
         """Forget the session objects of a session (clause 4.4)."""
@@ -437,13 +469,35 @@ class Token:
         CKR_DEVICE_MEMORY if the TPM is full, CKR_ACTION_PROHIBITED if `owner_auth` is not what the owner has set.
         """
         with self.lock:
+            self._check_login()
             self.require_writer(self.object(id_).attributes)
             return self.vault.residents.add(self.vault.srk, self.object(id_).record, owner_auth)
 
     def end_residence(self, id_: int, owner_auth: bytes = b"") -> bool:
         """Take a key out of the TPM again; False if it was not there. CKR_ACTION_PROHIBITED as in `keep_resident`."""
         with self.lock:
+            self._check_login()
             return self.vault.residents.remove(self.vault.srk, self.object(id_).record, owner_auth)
+
+
+class _Lock:
+    """A token's lock. A login to a token that turns out to be gone ends before another thread gets the lock."""
+
+    __slots__ = ("_lock", "_token")
+
+    def __init__(self, token: Token) -> None:
+        self._lock = _thread.RLock()
+        self._token = token
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        try:
+            if isinstance(error, GoneError):
+                self._token.end_login()
+        finally:
+            self._lock.release()
 
 
 def _is_ours(record: Record) -> bool:

@@ -10,7 +10,7 @@ from posix import urandom
 from time import time
 
 from p11tpm.ck import CKA, CKR, CKU
-from p11tpm.error import Error
+from p11tpm.error import Error, GoneError
 from p11tpm.late import loading
 from p11tpm.pin import Tries, auth_value, check_new
 from p11tpm.secret import SIZE, Secret
@@ -32,13 +32,18 @@ if TYPE_CHECKING:
 
 
 class Vault:
-    """A token's part of the TPM. `row` gives the token as it is in the store now."""
+    """A token's part of the TPM.
 
-    def __init__(self, config: Config, store: Store, token: int, row: Callable[[], TokenRow]) -> None:
+    `find` gives the token as it is in the store now; `whose` is its identifier at the login, None if nobody is
+    logged in.
+    """
+
+    def __init__(self, config: Config, store: Store, token: int, find: Callable[[], TokenRow]) -> None:
         self._config = config
         self._store = store
         self._token = token
-        self._row = row
+        self._find = find
+        self.whose: bytes | None = None
         self._lock = _thread.RLock()
         self._secret: Secret | None = None
         self._so_auth = bytearray()
@@ -47,10 +52,18 @@ class Vault:
         self.tries = {user: Tries(config, store, self.tpm, token, user) for user in (CKU.SO, CKU.USER)}
 
     @property
+    def row(self) -> TokenRow:
+        """The token as it is in the store now; GoneError if it is not the one that somebody is logged in to."""
+        row = self._find()
+        if self.whose not in {None, row.uuid}:
+            raise GoneError(deleted=False)
+        return row
+
+    @property
     def srk(self) -> Srk:
         """The storage root key that was trusted when the token was made."""
         if self._srk is None:
-            row = self._row()
+            row = self.row
             self._srk = Srk(row.srk_handle, row.srk_public)
         return self._srk
 
@@ -59,28 +72,32 @@ class Vault:
     def open(self, user: int, pin: bytes) -> None:
         """Check a PIN, and keep what a login of this role needs; see `Tries.attempt` for the errors."""
         with self._lock:
-            row = self._row()
+            row = self.row
             if user == CKU.SO:
-                self._so_auth[:] = self.tries[user].attempt(row, pin, row.so_private, self._open_so)
+                self._so_auth[:] = self.tries[user].attempt(
+                    row, pin, row.so_private, lambda auth: self._open_so(row, auth)
+                )
             else:
                 _require_user_pin(row)
-                self._secret = self.tries[user].attempt(row, pin, row.user_private, self._open_user)
+                self._secret = self._attempt_user(row, pin)
+            self.whose = row.uuid
 
-    def _open_so(self, auth: bytes) -> bytes:
-        row = self._row()
+    def _open_so(self, row: TokenRow, auth: bytes) -> bytes:
         self.tpm.unseal(self.srk, Blob(row.so_public, row.so_private), auth)
         return auth
 
-    def _open_user(self, auth: bytes) -> Secret:
-        row = self._row()
+    def _attempt_user(self, row: TokenRow, pin: bytes) -> Secret:
+        return self.tries[CKU.USER].attempt(row, pin, row.user_private, lambda auth: self._open_user(row, auth))
+
+    def _open_user(self, row: TokenRow, auth: bytes) -> Secret:
         return Secret(self.tpm.unseal(self.srk, Blob(row.user_public, row.user_private), auth))
 
     def check_user(self, pin: bytes) -> None:
         """Check the user's PIN and nothing else; see `Tries.attempt` for the errors."""
         with self._lock:
-            row = self._row()
+            row = self.row
             _require_user_pin(row)
-            self.tries[CKU.USER].attempt(row, pin, row.user_private, self._open_user).wipe()
+            self._attempt_user(row, pin).wipe()
 
     def shut(self) -> None:
         """Wipe what a login left, and let go of the TPM."""
@@ -97,7 +114,7 @@ class Vault:
     def _wipe(self) -> None:
         if self._secret is not None:
             self._secret.wipe()
-        self._secret = None
+        self._secret = self.whose = None
         self._so_auth[:] = bytes(len(self._so_auth))
 
     @property
@@ -105,9 +122,11 @@ class Vault:
         """The token's secret; CKR_USER_NOT_LOGGED_IN without a login. A token without PIN opens it when first used."""
         with self._lock:
             if self._secret is None:
-                if not self._row().no_pin:
+                row = self.row
+                if not row.no_pin:
                     raise Error(CKR.USER_NOT_LOGGED_IN, "log in first")
-                self._secret = self.tries[CKU.USER].guard(self._row(), lambda: self._open_user(b""))
+                self._secret = self.tries[CKU.USER].guard(row, lambda: self._open_user(row, b""))
+                self.whose = row.uuid
             return self._secret
 
     def init_pin(self, pin: bytes) -> None:
@@ -117,44 +136,42 @@ class Vault:
 
         check_new(pin, self._config.pin_min)
         with self._lock:
-            row = self._row()
+            row = self.row
             user, so = Blob(row.user_public, row.user_private), Blob(row.so_public, row.so_private)
             new = auth_value(row, CKU.USER, pin)
             so_auth = bytes(self._so_auth)
             blob = self.tries[CKU.SO].guard(
                 row, lambda: provision.reset_user_auth(self.tpm, self.srk, user, so, so_auth, new)
             )
-            self._store.update_token(self._token, user_private=blob.private, user_pin_set=True)
+            self._store.update_token(row, user_private=blob.private, user_pin_set=True)
             self.tries[CKU.USER].clear()
 
     def set_pin(self, user: int, old: bytes, new: bytes) -> None:
         """Change the PIN of a role."""
         check_new(new, self._config.pin_min)
         with self._lock:
-            row = self._row()
+            row = self.row
             tries = self.tries[user]
             if user == CKU.SO:
-                private = tries.attempt(row, old, row.so_private, lambda auth: self._change_so(auth, new))
-                self._store.update_token(self._token, so_private=private)
+                private = tries.attempt(row, old, row.so_private, lambda auth: self._change_so(row, auth, new))
+                self._store.update_token(row, so_private=private)
                 self._so_auth[:] = auth_value(row, CKU.SO, new)
             else:
                 _require_user_pin(row)
-                private = tries.attempt(row, old, row.user_private, lambda auth: self._change_user(auth, new))
-                self._store.update_token(self._token, user_private=private)
+                private = tries.attempt(row, old, row.user_private, lambda auth: self._change_user(row, auth, new))
+                self._store.update_token(row, user_private=private)
 
-    def _change_so(self, auth: bytes, new: bytes) -> bytes:
+    def _change_so(self, row: TokenRow, auth: bytes, new: bytes) -> bytes:
         with loading:
             from p11tpm.tpm import provision
 
-        row = self._row()
         so = Blob(row.so_public, row.so_private)
         return provision.change_auth(self.tpm, self.srk, so, auth, auth_value(row, CKU.SO, new)).private
 
-    def _change_user(self, auth: bytes, new: bytes) -> bytes:
+    def _change_user(self, row: TokenRow, auth: bytes, new: bytes) -> bytes:
         with loading:
             from p11tpm.tpm import provision
 
-        row = self._row()
         user, new_auth = Blob(row.user_public, row.user_private), auth_value(row, CKU.USER, new)
         return provision.change_user_auth(self.tpm, self.srk, user, row.so_public, auth, new_auth).private
 
@@ -187,7 +204,7 @@ class Vault:
 
     def spend(self, key: Object) -> None:
         """Take one use of a key; CKR_USER_NOT_LOGGED_IN if it waits for the PIN (CKA_ALWAYS_AUTHENTICATE)."""
-        if key.waits and not self._row().no_pin:
+        if key.waits and not self.row.no_pin:
             raise Error(CKR.USER_NOT_LOGGED_IN, "the key wants the PIN before each use (CKA_ALWAYS_AUTHENTICATE)")
         key.waits = key.is_set(CKA.ALWAYS_AUTHENTICATE)
 

@@ -24,9 +24,9 @@ def copy_object(token: Token, original: Object, changes: Template, session: int)
     attribute.check_copy(original.attributes, changes)
     original.check_stays(changes)
     attributes = {**original.attributes, **changes}
-    if CKA.TRUSTED in attributes and token.logged_in != CKU.SO:
-        attributes[CKA.TRUSTED] = attribute.FALSE  # it is the SO who trusts a key
     with token.lock:
+        if CKA.TRUSTED in attributes and token.logged_in != CKU.SO:
+            attributes[CKA.TRUSTED] = attribute.FALSE  # it is the SO who trusts a key
         token.require_writer(attributes)
         secret = None if original.record.secret is None else original.hidden()
         record = token.new_record(attributes, secret)

@@ -28,14 +28,8 @@ def create_object(token: Token, template: Template, session: int = 0) -> int:
     return make(token, template, session)
 
 
-def _add(token: Token, attributes: Template, session: int, secret: bytes | None = None) -> int:
-    with token.lock:
-        token.require_writer(attributes)
-        return token.add([token.new_record(attributes, secret)], session)[0]
-
-
 def _data(token: Token, template: Template, session: int) -> int:
-    return _add(token, attribute.complete(template, CKO.DATA, None, attribute.CREATE), session)
+    return token.add_new(attribute.complete(template, CKO.DATA, None, attribute.CREATE), session)
 
 
 def _certificate(token: Token, template: Template, session: int) -> int:
@@ -49,7 +43,7 @@ def _certificate(token: Token, template: Template, session: int) -> int:
         if template.get(CKA.CHECK_VALUE) == b"":
             del sure[CKA.CHECK_VALUE]  # the host wants none (clause 4.6.2)
         template = {**known, **template, **sure}
-    return _add(token, attribute.complete(template, CKO.CERTIFICATE, None, attribute.CREATE), session)
+    return token.add_new(attribute.complete(template, CKO.CERTIFICATE, None, attribute.CREATE), session)
 
 
 def _public_key(token: Token, template: Template, session: int) -> int:
@@ -62,7 +56,7 @@ def _public_key(token: Token, template: Template, session: int) -> int:
 
     known = der.created_public(attributes)
     attribute.check_known(attributes, {CKA.PUBLIC_KEY_INFO: known[CKA.PUBLIC_KEY_INFO]})
-    return _add(token, {**attributes, **known, **attribute.of_created_key()}, session)
+    return token.add_new({**attributes, **known, **attribute.of_created_key()}, session)
 
 
 def _private_key(token: Token, template: Template, session: int) -> int:
@@ -90,7 +84,7 @@ def _domain(token: Token, template: Template, session: int) -> int:
     domain = Domain(key_type, attributes)
     domain.check()
     known = {CKA.PRIME_BITS: attribute.ulong(domain.prime.bit_length()), CKA.LOCAL: attribute.FALSE}
-    return _add(token, attributes | known, session)
+    return token.add_new(attributes | known, session)
 
 
 def _secret_key(token: Token, template: Template, session: int) -> int:

@@ -86,8 +86,7 @@ def _add_data(token: Token, derivation: Derivation, template: Template, session:
     attributes = attribute.complete({CKA.CLASS: ulong(CKO.DATA), **template}, CKO.DATA, None, attribute.CREATE)
     token.require_writer(attributes)
     attributes[CKA.VALUE] = derivation.value(wanted)
-    with token.lock:
-        return token.add([token.new_record(attributes)], session)[0]
+    return token.add_new(attributes, session)
 
 
 class Derivation:

@@ -45,8 +45,7 @@ def _domain(token: Token, key_type: int, template: Template, session: int) -> in
     attributes = attribute.complete(template, CKO.DOMAIN_PARAMETERS, key_type, attribute.GENERATE)
     token.require_writer(attributes)
     attributes |= generated(key_type, to_ulong(attributes[CKA.PRIME_BITS])) | {CKA.LOCAL: TRUE}
-    with token.lock:
-        return token.add([token.new_record(attributes)], session)[0]
+    return token.add_new(attributes, session)
 
 
 def generate_pair(token: Token, given: Given, public: Template, private: Template, session: int = 0) -> tuple[int, int]:

@@ -31,7 +31,7 @@ def change(directory: str, token: int) -> int:
         store.add(records(token))
     except Error as error:
         native.fault_arm(-1, 0)
-        store.delete(store.add(records(token)))
+        store.delete([store.record(id_) for id_ in store.add(records(token))])
         return error.rv
     except Exception as error:  # noqa: BLE001 - the parent reports it
         sys.stderr.write(f"{error!r}\n")

@@ -18,10 +18,10 @@ def a_round(store: Store, token: int, name: bytes) -> None:
     """Add a pair, find it, change it, count a wrong PIN, delete it."""
     ids = store.add([Record(token, os.urandom(16), {ID: name, LABEL: b"soak"}, b"public") for _ in range(2)])
     assert store.find(token, {ID: name}, {}) == ids
-    assert store.update(ids[0], {LABEL: name}, b"mac", None)
+    assert store.update(store.record(ids[0]), {LABEL: name}, b"mac")
     assert store.record(ids[0]).attributes == {ID: name, LABEL: name}
     store.add_failure(token, "USER", 0, os.getpid())
-    assert store.delete(ids) == 2
+    assert store.delete([store.record(id_) for id_ in ids]) == 2
 
 
 def main(directory: str, token: int, seconds: float) -> None:

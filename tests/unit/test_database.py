@@ -144,7 +144,7 @@ FULL_DISK = """if True:
         assert error.rv == CKR.DEVICE_MEMORY, error.why
     assert len(Store(directory + "/other").tokens()) == made
     os.unlink(directory + "/ballast")
-    assert store.delete(ids[:2]) == 2
+    assert store.delete([store.record(id_) for id_ in ids[:2]]) == 2
 """
 
 
@@ -352,7 +352,7 @@ def test_forks_while_threads_work_do_not_hang(store):
 
     def work() -> None:
         while not end.is_set():
-            store.delete(store.add([a_record(token)]))
+            store.delete([store.record(id_) for id_ in store.add([a_record(token)])])
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
     for thread in threads:
@@ -375,12 +375,12 @@ def test_a_file_that_nobody_touches_is_not_read_again(store, directory, monkeypa
     token = store.add_token(a_token())
     later = time.time_ns() + 4_000_000_000
     monkeypatch.setattr("p11tpm.database.time_ns", lambda: later)
-    before = store.version()
+    row, before = store.token(token), store.version()
     statements = []
     store.database._connection.set_trace_callback(statements.append)  # noqa: SLF001 - what SQLite is asked
     assert [store.version() for _ in range(3)] == [before] * 3
     assert statements == []
-    Store(str(directory)).update_token(token, label="changed")
+    Store(str(directory)).update_token(row, label="changed")
     assert store.version() != before
     assert statements == ["PRAGMA data_version"]
     assert store.token(token).label == "changed"

@@ -138,10 +138,10 @@ def only_reads(directory: Path) -> None:
     assert store.record(1).attributes == {3: b"key"}
     for write in (
         lambda: store.add([Record(token.id, bytes(16), {})]),
-        lambda: store.update(1, {3: b"x"}, None, None),
-        lambda: store.delete([1]),
+        lambda: store.update(store.record(1), {3: b"x"}, None),
+        lambda: store.delete([store.record(1)]),
         lambda: store.add_token(TokenRow(uuid=bytes(15))),
-        lambda: store.update_token(token.id, label="x"),
+        lambda: store.update_token(token, label="x"),
         lambda: store.delete_token(token.id),
     ):
         refused(write, CKR.TOKEN_WRITE_PROTECTED)

@@ -20,7 +20,7 @@ def stored(directory):
     store = Store(str(directory))
     token = store.add_token(TokenRow(uuid=os.urandom(16), label="first", serial="0", salt=os.urandom(16)))
     (id_,) = store.add([Record(token, os.urandom(16), {}, b"public", b"private")])
-    store.set_resident(id_, HANDLE)
+    store.set_resident(store.record(id_), HANDLE)
     return store, store.record(id_)
 
 
@@ -36,7 +36,7 @@ def test_a_lost_key_is_forgotten(tmp_path):
 
 def test_what_another_process_has_made_resident_since_is_not_forgotten(tmp_path):
     store, record = stored(tmp_path / "store")
-    store.set_resident(record.id, HANDLE + 1)
+    store.set_resident(record, HANDLE + 1)
     residents(store, record).lost(record)
     assert (record.resident, store.record(record.id).resident) == (0, HANDLE + 1)
 

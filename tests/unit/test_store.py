@@ -77,19 +77,19 @@ def test_a_token_is_read_as_it_was_written(store):
 def test_a_token_changes_column_by_column(store):
     id_ = store.add_token(a_token())
     before = store.token(id_)
-    store.update_token(id_, user_private=b"new", user_pin_set=True)
+    store.update_token(before, user_private=b"new", user_pin_set=True)
     after = store.token(id_)
     assert (after.user_private, after.user_pin_set) == (b"new", True)
     assert (after.uuid, after.salt) == (before.uuid, before.salt)
     with pytest.raises(TypeError):
-        store.update_token(id_, password="x")
+        store.update_token(after, password="x")
 
 
 def test_identifiers_are_never_used_again(store):
     token = store.add_token(a_token())
     other = store.add_token(a_token())
     (first,) = store.add([a_record(token)])
-    assert store.delete([first]) == 1
+    assert store.delete([store.record(first)]) == 1
     assert store.add([a_record(token)]) == [first + 1]
     store.delete_token(other)
     assert store.next_token_id() == other + 1
@@ -105,7 +105,7 @@ def test_replacing_a_token_destroys_its_objects_and_forgives_its_wrong_pins(stor
         store.add_failure(other, role, 0, 200)
     row = a_token("again")
     row.id = token
-    store.replace_token(row)
+    store.replace_token(row, store.token(token).uuid)
     assert store.token(token).label == "again"
     assert store.find(token, {}, {}) == []
     assert store.failures(token, "SO") == store.failures(token, "USER") == (0, 0)
@@ -122,8 +122,8 @@ def test_a_deleted_token_takes_its_objects_along_and_can_not_be_changed(store):
     row = a_token()
     row.id = token
     for change in (
-        lambda: store.update_token(token, label="x"),
-        lambda: store.replace_token(row),
+        lambda: store.update_token(row, label="x"),
+        lambda: store.replace_token(row, row.uuid),
         lambda: store.add([a_record(token)]),
     ):
         with pytest.raises(Error) as caught:
@@ -142,15 +142,14 @@ def test_an_object_is_read_as_it_was_written_and_changed(store):
     for name in ("token", "uuid", "attributes", "tpm_public", "tpm_private", "mac"):
         assert getattr(read, name) == getattr(written, name)
     assert read.id == id_
-    assert store.update(id_, {LABEL: b"new", CLASS: PRIVATE_KEY}, b"mac 2", None)
-    read = store.record(id_)
-    assert read.attributes == {**written.attributes, LABEL: b"new", CLASS: PRIVATE_KEY}
-    assert read.mac == b"mac 2"
-    for stale in (None, b"mac"):
-        assert not store.update(id_, {LABEL: b"overtaken"}, b"mac 3", stale)
-    assert store.record(id_).attributes == read.attributes
-    assert store.delete([id_, id_]) == 1
-    assert not store.update(id_, {LABEL: b"late"}, None, b"mac 2")
+    assert store.update(read, {LABEL: b"new", CLASS: PRIVATE_KEY}, b"mac 2")
+    new = store.record(id_)
+    assert new.attributes == {**written.attributes, LABEL: b"new", CLASS: PRIVATE_KEY}
+    assert new.mac == b"mac 2"
+    assert not store.update(read, {LABEL: b"overtaken"}, b"mac 3")
+    assert store.record(id_).attributes == new.attributes
+    assert store.delete([new, new]) == 1
+    assert not store.update(new, {LABEL: b"late"}, None)
 
 
 def test_where_the_tpm_keeps_keys(store):
@@ -158,16 +157,17 @@ def test_where_the_tpm_keeps_keys(store):
     assert store.residents(first) == []
     kept, other, loaded = store.add([a_record(first), a_record(second), a_record(first)])
     version = store.version()
-    assert store.set_resident(kept, 0x81020000)
+    records = {id_: store.record(id_) for id_ in (kept, other)}
+    assert store.set_resident(records[kept], 0x81020000)
     assert version != store.version()
-    assert store.set_resident(other, 0x81020001)
+    assert store.set_resident(records[other], 0x81020001)
     assert [(record.id, record.resident) for record in store.residents(first)] == [(kept, 0x81020000)]
     assert (store.record(kept).resident, store.record(loaded).resident) == (0x81020000, 0)
-    assert not store.set_resident(kept, 0, was=0x81020001)
-    assert store.set_resident(kept, 0, was=0x81020000)
+    assert not store.set_resident(records[kept], 0, was=0x81020001)
+    assert store.set_resident(records[kept], 0, was=0x81020000)
     assert store.residents(first) == []
-    store.delete([kept])
-    assert not store.set_resident(kept, 0x81020000)
+    store.delete([records[kept]])
+    assert not store.set_resident(records[kept], 0x81020000)
 
 
 def test_public_areas_of_keys_and_of_roots_that_are_made_anew_are_known(store):
@@ -300,10 +300,10 @@ def test_what_another_process_writes_is_seen_at_once(store, tmp_path):
     assert other.find(token, {}, {}) == ids
     before = store.version()
     assert store.version() == before
-    assert other.update(ids[0], {LABEL: b"x"}, None, b"mac")
+    assert other.update(other.record(ids[0]), {LABEL: b"x"}, None)
     assert store.version() != before
     before = other.version()
-    other.delete(ids)
+    other.delete([other.record(ids[0])])
     assert other.version() != before
 
 
@@ -338,7 +338,7 @@ def test_eight_threads_share_a_store(store):
                 ids = store.add([a_record(token, id=name)])
                 assert store.find(token, {ID: name}, {}) == ids
                 assert store.record(ids[0]).attributes[ID] == name
-                assert store.delete(ids) == 1
+                assert store.delete([store.record(ids[0])]) == 1
         except BaseException as error:  # noqa: BLE001 - the test's own thread raises it
             wrong.append(error)
 
