@@ -26,6 +26,10 @@ class Samples:
             raise BenchError(f"{product} failed at: {figure}")
         return statistics.quantiles(values, n=10, method="inclusive")[0] if len(values) > 1 else values[0]
 
+    def least(self, figure: str, product: str) -> float:
+        """The smallest value, for what takes so long that other programs disturb most of the rounds."""
+        return min(self._values[figure, product])
+
     def most(self, figure: str, product: str) -> float:
         """The largest value, for what must never happen in any round."""
         return max(self._values[figure, product])
