@@ -1,8 +1,8 @@
 """The keys of a token that stay in the TPM: what the store remembers of them, and what is done about them.
 
-The TPM is changed before the store, so that a refusal of its owner changes nothing. What an interruption leaves works:
-a key in the TPM that the store does not know of is found by its Name when the command is repeated, and one that the
-store believes to be there is loaded when it is used.
+The store notes where a key is to be before the TPM leaves it there, and forgets it after the TPM has let it go: an
+interruption leaves no key in the TPM that the store does not know of, and so whoever deletes the key evicts it. One
+that the store believes to be there and is not is loaded when it is used. In the TPM a key is found by its Name.
 """
 
 from __future__ import annotations
@@ -39,10 +39,18 @@ class Residents:
         """Leave a key in the TPM and give its persistent handle; see `resident.keep` for the errors."""
         if record.id <= 0 or record.tpm_public is None or record.tpm_private is None:
             raise Error(CKR.ACTION_PROHIBITED, "only a key of the store and of the TPM can be resident")
-        handle = resident.keep(self._tpm, srk, Blob(record.tpm_public, record.tpm_private), owner_auth)
-        if not self._store.set_resident(record, handle):
+
+        def note(handle: int) -> None:
+            if not self._store.set_resident(record, handle):
+                raise Error(CKR.OBJECT_HANDLE_INVALID, "the key was deleted meanwhile")
+
+        self._require_writable()
+        handle = resident.keep(self._tpm, srk, Blob(record.tpm_public, record.tpm_private), owner_auth, note)
+        try:
+            note(handle)
+        except Error:
             resident.evict(self._tpm, srk, record.tpm_public, owner_auth)
-            raise Error(CKR.OBJECT_HANDLE_INVALID, "the key was deleted meanwhile")
+            raise
         return handle
 
     def remove(self, srk: Srk, record: Record, owner_auth: bytes) -> bool:
@@ -51,6 +59,18 @@ class Residents:
         was = self._evict(srk, record, owner_auth)
         self._store.set_resident(record, 0)
         return was
+
+    def strays(self, srks: list[Srk]) -> dict[int, Record | None]:
+        """Give the handles of keys below these storage root keys of which the store does not know that they are there.
+
+        With each is the key, or None if the store has no such key.
+        """
+        found: dict[int, Record | None] = {}
+        for handle, public in resident.below(self._tpm, srks).items():
+            keys = self._store.keys_of(public)
+            if handle not in {key.resident for key in keys}:
+                found[handle] = keys[0] if keys else None
+        return found
 
     def evict(self, srk: Srk, records: list[Record]) -> None:
         """Take keys that are about to be deleted out of the TPM; the store stays as it is.

@@ -175,10 +175,15 @@ class Store:
 
     def residents(self, token: int) -> list[Record]:
         """Give a token's keys that stay in the TPM, oldest first."""
-        query = "SELECT id FROM object WHERE token=? AND resident != 0 ORDER BY id"
+        return self._records("SELECT id FROM object WHERE token=? AND resident != 0 ORDER BY id", token)
 
+    def keys_of(self, public: bytes) -> list[Record]:
+        """Give the keys with this public area, of whatever token, oldest first: one, and copies of it."""
+        return self._records("SELECT id FROM object WHERE tpm_public=? ORDER BY id", public)
+
+    def _records(self, query: str, value: int | bytes) -> list[Record]:
         def work(db: Connection) -> list[Record]:
-            found = [_record(db, id_) for (id_,) in db.execute(query, (token,)).fetchall()]
+            found = [_record(db, id_) for (id_,) in db.execute(query, (value,)).fetchall()]
             return [record for record in found if record]
 
         return self.database.read(work, [])

@@ -91,10 +91,13 @@ def _findings() -> Iterator[Finding]:
         yield from _bus(machine)
         try:
             yield from _tpm(machine.config)
+            usable: list[Token] = []
             for token in machine.tokens:
                 yield (found := _token(machine, token))
                 if found.state != WRONG:
                     yield from _residents(token)
+                    usable.append(token)
+            yield from _strays(usable)
         except Error as error:
             yield Finding(
                 "TPM", WRONG, error.why, "see that the TPM is on, that 'tcti' names it, and that nothing else holds it"
@@ -257,6 +260,26 @@ def _residents(token: Token) -> Iterator[Finding]:
                 yield Finding(about, NOTE, f"no longer resident at {record.resident:#x}; works, but slower", remedy)
     finally:
         token.vault.tpm.release()
+
+
+def _strays(tokens: list[Token]) -> Iterator[Finding]:
+    """Look for resident keys that the store does not know to be there, and that nobody may miss."""
+    if not tokens:
+        return
+    rows = [token.row for token in tokens]
+    try:
+        strays = tokens[0].vault.residents.strays([Srk(row.srk_handle, row.srk_public) for row in rows])
+    finally:
+        tokens[0].vault.tpm.release()
+    for handle, key in strays.items():
+        if key is None:
+            text = f"{handle:#x} is of no key of this store: another store has it, or it was left behind"
+            yield Finding("resident key", NOTE, text, f"if no store has it: tpm2_evictcontrol -C o -c {handle:#x}")
+        else:
+            label = as_text(key.attributes.get(CKA.LABEL, b""))
+            text = f"{handle:#x} is of the key '{label}', whose use it does not serve"
+            remedy = f"p11tpm key resident '{label}', or with --undo to free the place"
+            yield Finding("resident key", NOTE, text, remedy)
 
 
 def _check_srk(tpm: Tpm, srk: Srk) -> None:

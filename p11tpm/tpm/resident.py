@@ -6,14 +6,17 @@ hierarchy, empty on most machines.
 
 from __future__ import annotations
 
+from p11tpm import hashes
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error, TpmError
 from p11tpm.tpm import command
-from p11tpm.tpm.codec import Reader, name_of, u32
+from p11tpm.tpm.codec import HASHES, Reader, name_of, u32
 from p11tpm.tpm.loaded import OWNER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from p11tpm.tpm.codec import Blob, Srk
     from p11tpm.tpm.tpm import Tpm
 
@@ -26,18 +29,19 @@ _MOST_HANDLES = 64  # asked for at a time
 _TRIES = 3  # of finding a handle that nobody else takes meanwhile
 
 
-def keep(tpm: Tpm, srk: Srk, blob: Blob, owner_auth: bytes) -> int:
+def keep(tpm: Tpm, srk: Srk, blob: Blob, owner_auth: bytes, note: Callable[[int], None]) -> int:
     """Leave a key in the TPM and give its handle; that of the key itself if it is there already.
 
+    `note` is told of a handle before the TPM is asked to leave the key there, and of 0 if it refuses.
     CKR_DEVICE_MEMORY if the TPM is full, CKR_ACTION_PROHIBITED if `owner_auth` is not the owner's.
     """
     try:
-        return tpm.run(lambda: _keep(tpm, srk, blob, owner_auth), srk)
+        return tpm.run(lambda: _keep(tpm, srk, blob, owner_auth, note), srk)
     except TpmError as error:
         raise _meant(error, owner_auth) from None
 
 
-def _keep(tpm: Tpm, srk: Srk, blob: Blob, owner_auth: bytes) -> int:
+def _keep(tpm: Tpm, srk: Srk, blob: Blob, owner_auth: bytes, note: Callable[[int], None]) -> int:
     tries = _TRIES
     while True:
         used = _used(tpm)
@@ -46,9 +50,11 @@ def _keep(tpm: Tpm, srk: Srk, blob: Blob, owner_auth: bytes) -> int:
             return found
         free = next(handle for handle in HANDLES if handle not in used)
         tries -= 1
+        note(free)
         try:
             _persist(tpm, srk, blob, owner_auth, free)
         except TpmError as error:
+            note(0)
             if error.code != TPM.NV_DEFINED or not tries:
                 raise
         else:
@@ -76,15 +82,41 @@ def evict(tpm: Tpm, srk: Srk, public: bytes, owner_auth: bytes) -> bool:
 
 
 def _evict(tpm: Tpm, srk: Srk, public: bytes, owner_auth: bytes) -> bool:
-    handle = _find(tpm, name_of(public), _used(tpm))
-    if handle:
-        _evict_control(tpm, srk, (handle, name_of(public)), owner_auth, handle)
-    return bool(handle)
+    name, used, found = name_of(public), _used(tpm), False
+    while handle := _find(tpm, name, used):
+        _evict_control(tpm, srk, (handle, name), owner_auth, handle)
+        used = {other for other in used if other > handle}
+        found = True
+    return found
 
 
 def is_at(tpm: Tpm, public: bytes, handle: int) -> bool:
     """Say whether the TPM has the key with this TPMT_PUBLIC at a handle."""
     return tpm.run(lambda: _find(tpm, name_of(public), {handle} & _used(tpm))) == handle
+
+
+def below(tpm: Tpm, srks: list[Srk]) -> dict[int, bytes]:
+    """Give the TPMT_PUBLIC of each key at one of `HANDLES` that is below one of these storage root keys."""
+    parents = [_qualified(u32(OWNER), srk.name) for srk in srks]
+
+    def read() -> dict[int, bytes]:
+        found = {}
+        for handle in sorted(_used(tpm)):
+            public, name, qualified = _read(tpm, handle)
+            if qualified in {_qualified(parent, name) for parent in parents}:
+                found[handle] = public
+        return found
+
+    return tpm.run(read)
+
+
+def _qualified(parent: bytes, name: bytes) -> bytes:
+    """Give the Qualified Name of an object below one with the Qualified Name `parent` (Part 1, clause 16).
+
+    It is empty if the object's hash is one that no key of a token has.
+    """
+    digest = HASHES.get(int.from_bytes(name[:2], "big"))
+    return name[:2] + hashes.digest(digest, parent + name) if digest else b""
 
 
 def _evict_control(tpm: Tpm, srk: Srk, thing: tuple[int, bytes], owner_auth: bytes, handle: int) -> None:
@@ -112,12 +144,13 @@ def _used(tpm: Tpm) -> set[int]:
 
 def _find(tpm: Tpm, name: bytes, handles: set[int]) -> int:
     """Give the handle of the object with a Name; 0 if none of `handles` has it."""
-    for handle in sorted(handles):
-        reader = Reader(tpm.wire.plain(command.READ_PUBLIC, u32(handle))[1])
-        reader.buffer()
-        if reader.buffer() == name:
-            return handle
-    return 0
+    return next((handle for handle in sorted(handles) if _read(tpm, handle)[1] == name), 0)
+
+
+def _read(tpm: Tpm, handle: int) -> tuple[bytes, bytes, bytes]:
+    """Give the TPMT_PUBLIC of an object, its Name and its Qualified Name (Part 3, clause 12.4)."""
+    reader = Reader(tpm.wire.plain(command.READ_PUBLIC, u32(handle))[1])
+    return reader.buffer(), reader.buffer(), reader.buffer()
 
 
 def _meant(error: TpmError, owner_auth: bytes) -> Error:

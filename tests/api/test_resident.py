@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
+import sys
 
 import pytest
 from cryptoki import SO, USER, Rv
@@ -18,6 +20,7 @@ from p11tpm.tpm import resident as module
 PIN, SO_PIN = b"123456", b"so-secret"
 FIRST = module.HANDLES.start
 OWNER = "owner secret"
+SIGNS = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign"
 
 
 class Ground:
@@ -159,9 +162,8 @@ def test_somebody_elses_key_at_the_handle(ground, swtpm, attributes):
     good(ground.key("resident", "key"))
     swtpm.tool("evictcontrol", "-C", "o", "-c", f"{FIRST:#x}")
     context = swtpm.directory / "other.context"
-    usual = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign"
     swtpm.tool(
-        "createprimary", "-C", "o", "-G", "ecc256:ecdsa", "-p", "other", "-a", usual + attributes, "-c", str(context)
+        "createprimary", "-C", "o", "-G", "ecc256:ecdsa", "-p", "other", "-a", SIGNS + attributes, "-c", str(context)
     )
     swtpm.tool("evictcontrol", "-C", "o", "-c", str(context), f"{FIRST:#x}")
     swtpm.flush()
@@ -316,3 +318,73 @@ def test_a_public_key_alone_can_not_be_resident(ground):
     ground.run.C_DestroyObject(ground.session, ground.pair("key")[1])
     ground.tpm_left_alone()
     failed(ground.key("resident", "key"), "'key' is no key of the TPM")
+
+
+# -- what is left behind
+
+
+KILLED = """if True:
+    import os, signal, sys
+    from p11tpm.cli.root import p11tpm
+    from p11tpm.tpm import resident
+    persist = resident._persist
+    def killed(*args):
+        if sys.argv[1] == "after":
+            persist(*args)
+        os.kill(os.getpid(), signal.SIGKILL)
+    resident._persist = killed
+    p11tpm(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_key_that_was_made_resident_by_a_killed_command_is_evicted_when_it_is_deleted(ground, swtpm, when):
+    command = [sys.executable, "-c", KILLED, when, "key", "resident", "key", "--pin-file", str(ground.pin_file)]
+    done = subprocess.run(command, env=dict(os.environ), capture_output=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(ground.handles()) == (when == "after")
+    swtpm.flush()
+    good(ground.key("delete", "key", "--yes"))
+    assert ground.handles() == []
+
+
+def strays(ground):
+    found = json.loads(ground.cli("doctor", "--json", pin=False).stdout)
+    return [(one["state"], one["text"], one["remedy"]) for one in found if one["about"] == "resident key"]
+
+
+def test_doctor_names_a_resident_key_that_the_store_does_not_know_of(ground):
+    good(ground.key("resident", "key"))
+    assert strays(ground) == []
+    with sqlite3.connect(ground.database) as database:
+        database.execute("UPDATE object SET resident = 0")
+    ((state, text, remedy),) = strays(ground)
+    assert (state, f"{FIRST:#x}" in text, "'key'" in text) == ("note", True, True)
+    assert remedy.startswith("p11tpm key resident 'key'")
+    good(ground.key("delete", "key", "--yes"))
+    ((state, text, remedy),) = strays(ground)
+    assert (state, "of no key of this store" in text) == ("note", True)
+    assert remedy.endswith(f"tpm2_evictcontrol -C o -c {FIRST:#x}")
+
+
+def test_doctor_leaves_keys_of_other_software_alone(ground, swtpm):
+    context = str(swtpm.directory / "other.context")
+    for algorithm, more in (("ecc256:ecdsa", ()), ("ecc256:ecdsa", ("-g", "sha384"))):
+        swtpm.tool("createprimary", "-C", "o", "-G", algorithm, *more, "-a", SIGNS, "-c", context)
+        swtpm.tool("evictcontrol", "-C", "o", "-c", context)
+        swtpm.flush()
+    assert strays(ground) == []
+
+
+def test_a_key_that_is_there_twice_is_evicted_twice(ground):
+    """Two commands made it resident at the same time."""
+    good(ground.key("resident", "key"))
+    with sqlite3.connect(ground.database) as database:
+        database.execute("UPDATE object SET resident = 0")
+    code = "import sys; from p11tpm.cli.root import p11tpm; from p11tpm.tpm import resident; "
+    code += "resident._find = lambda *_: 0; p11tpm(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "key", "resident", "key", "--pin-file", str(ground.pin_file)]
+    subprocess.run(command, env=dict(os.environ), capture_output=True, timeout=60, check=True)
+    assert ground.handles() == [f"{FIRST:#x}", f"{FIRST + 1:#x}"]
+    good(ground.key("resident", "key", "--undo"))
+    assert ground.handles() == []
