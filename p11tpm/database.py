@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NAME = "p11tpm.db"
 PATIENCE = 60.0  # seconds for which a transaction waits for its turn
+_COMPANIONS = ("-journal", "-wal", "-shm")  # https://www.sqlite.org/tempfiles.html
 _BUSY_TIMEOUT = 30_000  # milliseconds for which one that has begun to write waits for readers to end
 _FORK_PATIENCE = 1.0  # seconds for which a fork waits for a transaction to end
 
@@ -94,6 +95,7 @@ class Database:
 
         def transaction() -> Result:
             connection = self._current()
+            self._check_companions()
             if connection is None or not (self._version or self._look(connection)):
                 return empty
             connection.execute("BEGIN")
@@ -109,6 +111,7 @@ class Database:
 
         def transaction() -> Result:
             connection = self._current()
+            self._check_companions()
             if not self.writable:
                 raise Error(CKR.TOKEN_WRITE_PROTECTED, f"the store {self.path} can not be written to")
             connection = connection or self._create()
@@ -126,6 +129,7 @@ class Database:
             if connection is None:
                 return (0, 0, 0)
             if self._status != self._quiet_at:
+                self._check_companions()
                 (self._data_version,) = connection.execute("PRAGMA data_version").fetchone()
                 quiet = time_ns() - max(self._status) > _QUIET
                 self._quiet_at = self._status if quiet else _NEVER
@@ -215,6 +219,7 @@ class Database:
     def _open(self) -> Connection:
         files.check_directory(self.directory)
         files.check_file(self.path)
+        self._check_companions()
         known = self._is_known()
         connection = self._connected("mode=rw")  # creates nothing, and is read-only where the file is
         try:
@@ -226,6 +231,14 @@ class Database:
             connection.close()
             raise
         return connection
+
+    def _check_companions(self) -> None:
+        """Refuse what is no file in the place of one that SQLite opens as soon as it is there: it would wait for it."""
+        for suffix in _COMPANIONS:
+            try:
+                files.check_file(self.path + suffix)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
 
     def _connected(self, how: str) -> Connection:
         quoted = self.path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")

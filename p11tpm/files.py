@@ -14,6 +14,10 @@ from p11tpm import system
 from p11tpm.ck import CKR
 from p11tpm.error import Error
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _LINKS = 40  # as many symbolic links as Linux itself follows on the way to a file
 
 
@@ -35,16 +39,25 @@ def _step(path: str, status: posix.stat_result) -> None:
         _require_unshared(path, status)
 
 
-def check_way(path: str, *, whole: bool = False) -> None:
+def _log_step(path: str, status: posix.stat_result) -> None:
+    """Refuse a step on the way to a log: as `_step`, but a group may write, as Ubuntu's syslog to /var/log."""
+    _require_ours(path, status)
+    if status.st_mode & (S_ISVTX | S_IWOTH) == S_IWOTH:
+        raise Error(CKR.GENERAL_ERROR, f"everybody may write to {path}: not used; run 'chmod o-w' on it")
+
+
+def check_way(
+    path: str, *, whole: bool = False, step: Callable[[str, posix.stat_result], None] = _step
+) -> None:
     """Refuse a path if somebody else may replace a directory or a link above its last component; one may be missing.
 
-    With `whole` the last component, and where it points to, is checked too. Raises CKR_GENERAL_ERROR, or OSError if the
-    way can not be followed.
+    With `whole` the last component, and where it points to, is checked too. `step` checks one directory. Raises
+    CKR_GENERAL_ERROR, or OSError if the way can not be followed.
     """
     parts = [*filter(None, path.split("/"))][::-1]
     parts = parts if whole else parts[1:]
     here, links = "/", 0
-    _step(here, posix.lstat(here))
+    step(here, posix.lstat(here))
     while parts:
         part = parts.pop()
         if part in {".", ".."}:
@@ -56,7 +69,7 @@ def check_way(path: str, *, whole: bool = False) -> None:
         except FileNotFoundError:
             return
         if not S_ISLNK(status.st_mode):
-            _step(entry, status)
+            step(entry, status)
             here = entry
             continue
         _require_ours(entry, status)
@@ -129,6 +142,34 @@ def read_checked(path: str, most: int) -> bytes | None:
         return posix.read(descriptor, most)
     finally:
         posix.close(descriptor)
+
+
+def check_log(path: str) -> None:
+    """Refuse the path of a log if another user can choose what is written to, or if it is not a regular file."""
+    check_way(path, step=_log_step)
+    try:
+        _require_log(path, posix.lstat(path))
+    except FileNotFoundError:
+        return
+
+
+def open_log(path: str) -> int:
+    """Open a log to append to, and make it, mode 0600, if it is missing; raises as `check_log`, or OSError."""
+    check_way(path, step=_log_step)
+    flags = posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC
+    descriptor = posix.open(path, flags | posix.O_NOFOLLOW | posix.O_NOCTTY | posix.O_NONBLOCK, 0o600)
+    try:
+        _require_log(path, posix.fstat(descriptor))
+    except Error:
+        posix.close(descriptor)
+        raise
+    return descriptor
+
+
+def _require_log(path: str, status: posix.stat_result) -> None:
+    _require_ours(path, status)
+    if not S_ISREG(status.st_mode) or status.st_nlink > 1:
+        raise Error(CKR.GENERAL_ERROR, f"{path} is not a regular file with one name: not used")
 
 
 def may_write(path: str) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import posix
 from time import gmtime, localtime, time
 
+from p11tpm import files
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,21 +53,10 @@ def _stderr(severity: int, line: str) -> None:
 
 
 def _file(path: str) -> Callable[[int, str], None]:
-    flags = (
-        posix.O_WRONLY
-        | posix.O_APPEND
-        | posix.O_CREAT
-        | posix.O_CLOEXEC
-        | posix.O_NOFOLLOW
-        | posix.O_NOCTTY
-        | posix.O_NONBLOCK
-    )
-
     def write(severity: int, line: str) -> None:
-        descriptor = posix.open(path, flags, 0o600)
+        descriptor = files.open_log(path)
         try:
-            if posix.fstat(descriptor).st_uid in {0, posix.geteuid()}:
-                posix.write(descriptor, _stamped(severity, line))
+            posix.write(descriptor, _stamped(severity, line))
         finally:
             posix.close(descriptor)
 

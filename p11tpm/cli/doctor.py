@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from p11tpm import files
 from p11tpm.ck import CKA, CKR, CKU
 from p11tpm.cli import module
 from p11tpm.cli.machine import Machine
@@ -83,6 +84,7 @@ def _findings() -> Iterator[Finding]:
         return
     with machine:
         yield _store(Path(machine.config.store))
+        yield from _log(machine.config.log)
         yield from _pin_file(machine.config)
         device = _device(machine.config)
         yield device
@@ -136,6 +138,23 @@ def _store(directory: Path) -> Finding:
         text = f"{directory} may be read by group {_group_name(status.st_gid)}, whose programs may use the keys"
         return Finding("store", NOTE, text, f"if none does: chmod -R g= {directory}")
     return Finding("store", OK, f"{directory}, {owner}'s alone")
+
+
+def _log(path: str) -> Iterator[Finding]:
+    """Look whether a log that is a file would be written to, which programs do not say."""
+    if not path.startswith("/"):
+        return
+    why = "" if files.may_write(path) else f"{path} may not be written to by {_user_name(os.geteuid())}"
+    try:
+        files.check_log(path)
+    except Error as error:
+        why = error.why
+    except OSError as error:
+        why = f"{path}: {error.strerror}"
+    if why:
+        yield Finding("log", WRONG, why, "set 'log' to a file in a directory that no other user may write to")
+    else:
+        yield Finding("log", OK, path)
 
 
 def _pin_file(config: Config) -> Iterator[Finding]:

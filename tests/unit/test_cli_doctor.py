@@ -153,3 +153,13 @@ def test_trust_in_a_tpm_that_may_be_on_a_bus_is_doubted(cli, host_env, store, tm
     assert findings(cli("doctor", "--json", env=env))["TPM bus"]["state"] == "note"
     (tmp_path / "p11tpm.conf").write_text("")
     assert "TPM bus" not in findings(cli("doctor", "--json", env=env))
+
+
+def test_a_log_that_nothing_would_be_written_to(cli, host_env, tmp_path):
+    env = host_env()
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "p11tpm.conf").write_text(f"log = {tmp_path}/logs/p11tpm.log\n")
+    assert findings(cli("doctor", "--json", env=env))["log"]["state"] == "ok"
+    assert not (tmp_path / "logs" / "p11tpm.log").exists()
+    (tmp_path / "logs").chmod(0o777)
+    assert "everybody may write" in the_only_wrong(cli("doctor", "--json", env=env), "log")["text"]

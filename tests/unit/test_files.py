@@ -230,3 +230,22 @@ def test_names_that_an_address_would_change(home, as_nobody):
     assert as_nobody(lambda: labels(directory)) == ["there"]
     assert names(directory) == ["p11tpm.db"]
     assert names(home) == [directory.name]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "link"])
+@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
+def test_what_is_no_file_beside_the_database_is_refused_and_not_waited_for(home, as_nobody, suffix, kind):
+    store = home / "store"
+    path = store / f"p11tpm.db{suffix}"
+
+    def work() -> list[str]:
+        make(store)
+        opened = Store(str(store))
+        assert [row.label for row in opened.tokens()] == ["there"]
+        {"fifo": os.mkfifo, "directory": Path.mkdir, "link": lambda path: path.symlink_to("fifo")}[kind](path)
+        if kind == "link":
+            os.mkfifo(store / "fifo")
+        reads = (lambda: opened.find(1, {}, {}), lambda: opened.add([Record(1, bytes(16), {})]), lambda: labels(store))
+        return [refused(read) for read in reads]
+
+    assert all(f"{path} is not a regular file" in why for why in as_nobody(work))

@@ -151,3 +151,53 @@ def test_lines_of_several_processes_stay_whole(tmp_path):
     assert [process.wait(60) for process in processes] == [0] * 4
     lines = path.read_text().splitlines()
     assert sorted(line[-200:] for line in lines) == sorted(letter * 200 for letter in "abcd" for _ in range(200))
+
+
+OTHER = 65533
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("shape", ["their link to a directory", "their directory", "open to everybody"])
+def test_no_file_is_made_where_another_user_says(home, shape):
+    where = home / "way"
+    (home / "target").mkdir(0o755)
+    os.chown(home, 0, 0)
+    if shape == "their link to a directory":
+        home.chmod(0o1777)
+        where.symlink_to(home / "target")
+    else:
+        where.mkdir()
+        where.chmod(0o777 if shape == "open to everybody" else 0o755)
+    if shape != "open to everybody":
+        os.chown(where, OTHER, OTHER, follow_symlinks=False)
+    configure(str(where / "log"))
+    log.error("x")
+    assert [path for path in home.rglob("log") if path.is_file()] == []
+
+
+@pytest.mark.usefixtures("root")
+def test_a_group_may_write_to_the_directory(home):
+    """As Ubuntu's group syslog may to /var/log."""
+    os.chown(home, 0, OTHER)
+    home.chmod(0o775)
+    configure(str(home / "log"))
+    log.error("x")
+    assert (home / "log").read_text().endswith(" error: x\n")
+
+
+def test_a_second_name_of_another_file_gets_nothing(tmp_path):
+    path = tmp_path / "log"
+    (tmp_path / "other").write_text("")
+    path.hardlink_to(tmp_path / "other")
+    configure(str(path))
+    log.error("x")
+    assert path.read_text() == ""
+
+
+def test_a_special_file_gets_nothing_even_if_somebody_reads_it(tmp_path):
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    configure(str(tmp_path / "fifo"))
+    log.error("x")
+    assert os.read(reader, 1) == b"", "nobody has it open to write"
+    os.close(reader)
