@@ -4,12 +4,8 @@ static int open_broker(connection *c)
 {
     if (c->fd < 0)
         return CONNECTION_WANTS_SOCKET;
-    c->has_manager = true;
-    if (fcntl(c->fd, F_SETFL, 0) == 0) /* it comes with O_NONBLOCK */
-        return 0;
-    int error = errno;
-    close_fd(c);
-    return error;
+    c->has_manager = true; /* the socket comes with O_NONBLOCK */
+    return 0;
 }
 
 /* True if tpm2-abrmd has gone since the last command, with everything that was left in the TPM: nothing need be sent. */
@@ -17,7 +13,6 @@ static bool lost_broker(connection *c)
 {
     if (c->kind != BROKER || is_alive(c))
         return false;
-    c->held_count = 0;
-    shut(c);
+    drop(c);
     return true;
 }

@@ -67,24 +67,30 @@ static void follow_handles(connection *c, const uint8_t *command, size_t size, c
     }
 }
 
-static void flush_held(connection *c)
+/* False if the TPM did not answer: what is left there is the next program's to flush, p11tpm/tpm/reclaim.py. */
+static bool flush_held(connection *c, int ms)
 {
-    while (c->held_count) {
+    bool answers = true;
+    struct timespec end = from_now(ms);
+    while (c->held_count && answers) {
         uint32_t handle = c->held[--c->held_count];
         uint8_t flush[] = { 0x80, 0x01, 0, 0, 0, 14, 0, 0, 0x01, 0x65, (uint8_t)(handle >> 24), (uint8_t)(handle >> 16),
                             (uint8_t)(handle >> 8), (uint8_t)handle };
         uint8_t response[RESPONSE_SIZE];
         size_t response_size;
-        if (transact(c, flush, sizeof flush, response, &response_size))
-            c->held_count = 0; /* nobody is there to flush anything */
+        c->deadline = end;
+        answers = !transact(c, flush, sizeof flush, response, &response_size);
     }
+    c->held_count = 0;
+    return answers;
 }
 
-static void shut(connection *c)
+/* Flushes what was left in the TPM, in `ms` at most, and closes; false if something is still there. */
+static bool shut(connection *c, int ms)
 {
     if (!c->is_open)
-        return;
-    flush_held(c);
+        return true;
+    bool flushed = flush_held(c, ms);
     if (c->kind != DEVICE)
         hang_up(c);
     close_fd(c);
@@ -95,6 +101,14 @@ static void shut(connection *c)
         unblock_signals(&old);
     }
     c->is_open = false;
+    return flushed;
+}
+
+/* Closes without a word to the TPM. */
+static void drop(connection *c)
+{
+    c->held_count = 0;
+    shut(c, 0);
 }
 
 static enum kind kind_of(const char *tcti)
@@ -138,7 +152,7 @@ static connection *connection_new(const char *tcti, int idle_ms)
     return c;
 }
 
-/* Opens what is not open and gives the epoch. 0, an errno (ECANCELED: the process ends), or CONNECTION_REFUSED_IN_SETUID.
+/* Opens what is not open and gives the epoch. 0, an errno (ECANCELED: the process ends, or connection_end() was called), or CONNECTION_REFUSED_IN_SETUID.
  * CONNECTION_WANTS_SOCKET: to be called again with the descriptor of a socket from tpm2-abrmd as `given` (else -1), which then
  * belongs to the connection. */
 static int connection_open(connection *c, int given, uint64_t *epoch)
@@ -149,9 +163,12 @@ static int connection_open(connection *c, int given, uint64_t *epoch)
     int error = pthread_mutex_lock(&c->lock);
     if (error)
         return error;
+    int given_up = GIVE_UP;
+    if (atomic_compare_exchange_strong(&c->wish, &given_up, GO_ON))
+        drop(c);
     if (!c->is_open)
         join_timer(c);
-    if (!c->is_open && process_ends) {
+    if (c->wish == END || (!c->is_open && process_ends)) {
         error = ECANCELED;
     } else if (!c->is_open) {
         if (c->kind == BROKER)
@@ -170,9 +187,10 @@ static int connection_open(connection *c, int given, uint64_t *epoch)
     return error;
 }
 
-/* Sends one command and gives the response (at most RESPONSE_SIZE bytes). 0, an errno, or CONNECTION_STALE when the connection
- * is not the one of `epoch` any more: then nothing was sent. */
-static int connection_transact(connection *c, uint64_t epoch, const uint8_t *command, size_t size,
+/* Sends one command and gives the response (at most RESPONSE_SIZE bytes), which has to come within `ms`. 0, an errno, or
+ * CONNECTION_STALE when the connection is not the one of `epoch` any more: then nothing was sent. After ETIMEDOUT and ECANCELED
+ * (connection_give_up() was called) the connection is closed. */
+static int connection_transact(connection *c, uint64_t epoch, int ms, const uint8_t *command, size_t size,
                                uint8_t *response, size_t *response_size)
 {
     int error = pthread_mutex_lock(&c->lock);
@@ -182,9 +200,14 @@ static int connection_transact(connection *c, uint64_t epoch, const uint8_t *com
     if (size < HEADER_SIZE)
         error = EINVAL;
     else if (c->is_open && c->epoch == epoch) {
-        error = lost_broker(c) ? CONNECTION_STALE : transact(c, command, size, response, response_size);
+        c->deadline = from_now(ms);
+        error = c->wish != GO_ON ? ECANCELED
+            : lost_broker(c)     ? CONNECTION_STALE
+                                 : transact(c, command, size, response, response_size);
         if (!error)
             follow_handles(c, command, size, response, *response_size);
+        else if (error == ETIMEDOUT || error == ECANCELED)
+            drop(c);
         clock_gettime(CLOCK_MONOTONIC, &c->last_use);
     }
     pthread_mutex_unlock(&c->lock);
@@ -212,22 +235,37 @@ static void connection_ended(connection *c, uint32_t handle)
     pthread_mutex_unlock(&c->lock);
 }
 
-/* Flushes what was left in the TPM, closes, and waits for the timer thread to end. 0 or EDEADLK, as all that take the lock:
- * this was called by a signal handler in the middle of a command. */
-static int connection_close(connection *c)
+/* Flushes what was left in the TPM, closes, and waits for the timer thread to end, for `ms` in all. 0; ETIMEDOUT if something is
+ * left there; EDEADLK, as all that take the lock: this was called by a signal handler in the middle of a command. */
+static int connection_close(connection *c, int ms)
 {
-    int error = pthread_mutex_lock(&c->lock);
+    struct timespec end = from_now(ms);
+    int error = pthread_mutex_clocklock(&c->lock, CLOCK_MONOTONIC, &end);
     if (error)
         return error;
-    shut(c);
+    ms = ms_until(end);
+    bool flushed = shut(c, ms < FLUSH_MS ? ms : FLUSH_MS);
     join_timer(c);
     pthread_mutex_unlock(&c->lock);
-    return 0;
+    return flushed ? 0 : ETIMEDOUT;
+}
+
+/* Lets whoever waits for the TPM on this connection give up, within LOOK_MS, and close it; the next one opens it again. */
+static void connection_give_up(connection *c)
+{
+    int going_on = GO_ON;
+    atomic_compare_exchange_strong(&c->wish, &going_on, GIVE_UP);
+}
+
+/* As connection_give_up(), and nobody opens it again. */
+static void connection_end(connection *c)
+{
+    c->wish = END;
 }
 
 static void connection_free(connection *c)
 {
-    if (connection_close(c) || !unregister_connection(c))
+    if (connection_close(c, FLUSH_MS) == EDEADLK || !unregister_connection(c))
         return;
     pthread_cond_destroy(&c->wake);
     pthread_mutex_destroy(&c->lock);

@@ -7,13 +7,17 @@
 #define HEADER_SIZE 10 /* tag, size, command or response code: TPM 2.0 Part 1, clause 16 */
 #define LINGER_MS 4 /* after a command, swtpm's socket is kept for the next one ... */
 #define TURN_MS 50 /* ... but no longer than this in all, since nobody else is served meanwhile */
+#define OPEN_MS 30000 /* for so long swtpm's socket may be served to others before us */
 #define REST_MS 1000 /* a TPM may take minutes for an RSA key, but sends a response at once */
+#define FLUSH_MS 2000 /* for so long a connection's end waits for the TPM */
+#define LOOK_MS 100 /* who waits for the TPM looks so often whether he is still to */
 #define EXIT_MS 2000 /* longer than this the end of the process does not wait for the TPM */
 #define CONNECTIONS_MAX 64
 #define HELD_MAX 16
 #define POLL_MAX 8
 
 enum kind { DEVICE, SWTPM, BROKER, LOADER };
+enum wish { GO_ON, GIVE_UP, END }; /* the command that is under way; everything, for ever */
 
 typedef struct connection {
     pthread_mutex_t lock; /* everything below */
@@ -26,6 +30,8 @@ typedef struct connection {
     pid_t owner;
     uint64_t epoch; /* counts the times it was opened: what was loaded in an older epoch is gone */
     int idle_ms;
+    atomic_int wish; /* any thread may write it */
+    struct timespec deadline; /* of the command that is under way */
     struct timespec last_use;
     struct timespec connected; /* swtpm */
     enum kind kind;
@@ -61,4 +67,20 @@ static bool is_before(struct timespec a, struct timespec b)
     return a.tv_sec < b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec < b.tv_nsec);
 }
 
-static void shut(connection *c); /* connection.c; the idle timer does it too */
+static struct timespec from_now(int ms)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return later(now, ms);
+}
+
+/* How long it is to a time, rounded up; 0 if that has passed. */
+static int ms_until(struct timespec time)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return is_before(now, time) ? (int)((time.tv_sec - now.tv_sec) * 1000 + (time.tv_nsec - now.tv_nsec + 999999L) / 1000000L) : 0;
+}
+
+static bool shut(connection *c, int ms); /* connection.c; the idle timer does it too */
+static void drop(connection *c);

@@ -35,9 +35,30 @@ static int open_device(connection *c)
     return error == ENOENT ? open_path(c, "/dev/tpm0") : error;
 }
 
+/* Waits until the descriptor is ready for `events`. 0, an errno; ETIMEDOUT after the command's deadline, ECANCELED if nobody
+ * wants its response any more. */
+static int await(connection *c, short events)
+{
+    for (;;) {
+        struct pollfd ready = { .fd = c->fd, .events = events };
+        int left = ms_until(c->deadline);
+        int count = poll(&ready, 1, left < LOOK_MS ? left : LOOK_MS);
+        if (count > 0)
+            return 0;
+        if (count < 0 && errno != EINTR)
+            return errno;
+        if (c->wish != GO_ON)
+            return ECANCELED;
+        if (!left)
+            return ETIMEDOUT;
+    }
+}
+
+/* A driver takes a command whole, and Linux's lets write(2) wait for the response, with deadlines of its own: up to five minutes
+ * (tpm2-cmd.c). With O_NONBLOCK it would be poll(2) that waits for as long (tpm-dev-common.c). */
 static int write_all(connection *c, const uint8_t *bytes, size_t size)
 {
-    if (c->kind == DEVICE) { /* a driver takes a command whole */
+    if (c->kind == DEVICE) {
         ssize_t written;
         do
             written = write(c->fd, bytes, size);
@@ -46,10 +67,11 @@ static int write_all(connection *c, const uint8_t *bytes, size_t size)
     }
     while (size) {
         ssize_t written = send(c->fd, bytes, size, MSG_NOSIGNAL);
-        if (written < 0 && errno == EINTR)
-            continue;
+        int error = written >= 0 || errno == EINTR ? 0 : errno == EAGAIN ? await(c, POLLOUT) : errno;
+        if (error)
+            return error;
         if (written < 0)
-            return errno;
+            continue;
         bytes += written;
         size -= (size_t)written;
     }
@@ -60,14 +82,16 @@ static int read_response(connection *c, uint8_t *response, size_t *response_size
 {
     size_t have = 0, wanted = HEADER_SIZE;
     while (have < wanted) {
-        struct pollfd ready = { .fd = c->fd, .events = POLLIN };
-        if (have && poll(&ready, 1, REST_MS) == 0)
-            return EIO; /* fewer bytes than the header says */
+        int error = await(c, POLLIN);
+        if (error)
+            return have && error == ETIMEDOUT ? EIO : error; /* fewer bytes than the header says */
         ssize_t more = read(c->fd, response + have, RESPONSE_SIZE - have);
-        if (more < 0 && errno == EINTR)
+        if (more < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
         if (more <= 0)
             return more < 0 ? errno : EIO;
+        if (!have)
+            c->deadline = from_now(REST_MS);
         have += (size_t)more;
         if (have >= HEADER_SIZE)
             wanted = be32(response + 2);

@@ -15,7 +15,7 @@ static void *watch(void *argument)
         else if (lingers && !process_ends)
             hang_up(c);
         else
-            shut(c);
+            shut(c, FLUSH_MS);
     }
     pthread_mutex_unlock(&c->lock);
     return NULL;

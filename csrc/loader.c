@@ -30,6 +30,8 @@ static int errno_of_loader(TSS2_RC code)
     case TSS2_BASE_RC_BAD_VALUE:
     case TSS2_BASE_RC_NOT_SUPPORTED:
         return EINVAL;
+    case TSS2_BASE_RC_TRY_AGAIN:
+        return ETIMEDOUT;
     case TSS2_BASE_RC_MEMORY:
         return ENOMEM;
     default:
@@ -64,14 +66,26 @@ static int open_loader(connection *c)
     return error;
 }
 
+/* As await() does it, where the library that was loaded can: that of the simulator, for one, waits without end. */
+static TSS2_RC receive(connection *c, uint8_t *response, size_t *response_size)
+{
+    TSS2_RC code;
+    int left;
+    do {
+        left = ms_until(c->deadline);
+        *response_size = RESPONSE_SIZE;
+        code = Tss2_Tcti_Receive(c->loader, response_size, response, left < LOOK_MS ? left : LOOK_MS);
+    } while ((code & 0xFFFF) == TSS2_BASE_RC_TRY_AGAIN && left && c->wish == GO_ON);
+    return code;
+}
+
 static int transact_loader(connection *c, const uint8_t *command, size_t size, uint8_t *response, size_t *response_size)
 {
     sigset_t old;
     block_signals(&old);
     TSS2_RC code = Tss2_Tcti_Transmit(c->loader, size, command);
-    *response_size = RESPONSE_SIZE;
     if (!code)
-        code = Tss2_Tcti_Receive(c->loader, response_size, response, TSS2_TCTI_TIMEOUT_BLOCK);
+        code = receive(c, response, response_size);
     unblock_signals(&old);
     int error = errno_of_loader(code);
     return error ? error : *response_size < HEADER_SIZE ? EIO : 0;

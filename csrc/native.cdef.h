@@ -11,15 +11,18 @@ int ecdh(int bits, const uint8_t *scalar, const uint8_t *x, const uint8_t *y,
 #define CONNECTION_REFUSED_IN_SETUID ...
 #define CONNECTION_WANTS_SOCKET ...
 #define RESPONSE_SIZE ...
+#define FLUSH_MS ...
 
 typedef struct connection connection;
 
 connection *connection_new(const char *tcti, int idle_ms);
 int connection_open(connection *c, int given, uint64_t *epoch);
-int connection_transact(connection *c, uint64_t epoch, const uint8_t *command, size_t size,
+int connection_transact(connection *c, uint64_t epoch, int ms, const uint8_t *command, size_t size,
                         uint8_t *response, size_t *response_size);
 void connection_ended(connection *c, uint32_t handle);
-int connection_close(connection *c);
+int connection_close(connection *c, int ms);
+void connection_give_up(connection *c);
+void connection_end(connection *c);
 int connection_has_manager(const connection *c);
 int connection_is_exclusive(const connection *c);
 void connection_free(connection *c);

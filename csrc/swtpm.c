@@ -18,20 +18,22 @@ static int connect_swtpm(connection *c)
     int family = c->address ? c->address->ai_family : AF_UNIX;
     const struct sockaddr *address = c->address ? c->address->ai_addr : (struct sockaddr *)&c->path;
     socklen_t size = c->address ? c->address->ai_addrlen : sizeof c->path;
-    c->fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    c->fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (c->fd < 0)
         return errno;
-    if (connect(c->fd, address, size) == 0)
-        return 0;
-    int error = errno;
-    if (error == EINTR) { /* goes on by itself: connect(2) */
-        struct pollfd ready = { .fd = c->fd, .events = POLLOUT };
+    int error = connect(c->fd, address, size) ? errno : 0;
+    while (error == EAGAIN && ms_until(c->deadline) && c->wish == GO_ON) { /* a Unix socket, and its queue is full */
+        poll(NULL, 0, 1);
+        error = connect(c->fd, address, size) ? errno : 0;
+    }
+    if (error == EINPROGRESS || error == EINTR) { /* goes on by itself: connect(2) */
         socklen_t length = sizeof error;
-        while (poll(&ready, 1, -1) < 0 && errno == EINTR)
-            ;
-        if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
+        error = await(c, POLLOUT);
+        if (!error && getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
             error = errno;
     }
+    if (error == EAGAIN)
+        error = ETIMEDOUT;
     if (error)
         close_fd(c);
     return error;
@@ -58,6 +60,7 @@ static int open_swtpm(connection *c)
     free(path);
     free(host);
     free(port);
+    c->deadline = from_now(OPEN_MS);
     if (!error)
         error = connect_swtpm(c); /* says now whether anybody is there */
     hang_up(c);

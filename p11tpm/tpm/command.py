@@ -6,15 +6,20 @@ from p11tpm.tpm.codec import u16, u32
 
 NO_SESSIONS, SESSIONS = 0x8001, 0x8002  # TPM_ST: Part 2, clause 6.9
 
+# The TCG's PC Client Platform TPM Profile gives a TPM 20 ms, 750 ms or 2 s for a command, by its kind, and no bound for
+# making a key, for which Linux waits five minutes. A resource manager may have another program's command to end first.
+_SECONDS, _SECONDS_FOR_A_KEY = 30, 300
+
 
 class Command:
     """A command: its code, and what sessions and handles mean to it.
 
     `hides`: the first parameter carries a secret; `hidden`: the first one of the response does. `makes`: the response
     has the handle of something new. `guess`: it tries a PIN, so it is not repeated unless the TPM said no clearly.
+    `seconds`: how long the TPM may take for it.
     """
 
-    __slots__ = ("code", "guess", "hidden", "hides", "makes", "name")
+    __slots__ = ("code", "guess", "hidden", "hides", "makes", "name", "seconds")
 
     def __init__(
         self,
@@ -25,6 +30,7 @@ class Command:
         hidden: bool = False,
         makes: bool = False,
         guess: bool = False,
+        seconds: int = _SECONDS,
     ) -> None:
         self.name = name
         self.code = code
@@ -32,6 +38,7 @@ class Command:
         self.hidden = hidden
         self.makes = makes
         self.guess = guess
+        self.seconds = seconds
 
     def request(self, handles: bytes, area: bytes, parameters: bytes) -> bytes:
         """Put a request together; `area` is the authorisation area, empty for none (Part 1, clause 18)."""
@@ -40,13 +47,13 @@ class Command:
 
 
 EVICT_CONTROL = Command("EvictControl", 0x120)
-CREATE_PRIMARY = Command("CreatePrimary", 0x131, makes=True)
+CREATE_PRIMARY = Command("CreatePrimary", 0x131, makes=True, seconds=_SECONDS_FOR_A_KEY)
 SEQUENCE_COMPLETE = Command("SequenceComplete", 0x13E, hides=True, hidden=True)
 STIR_RANDOM = Command("StirRandom", 0x146)
 OBJECT_CHANGE_AUTH = Command("ObjectChangeAuth", 0x150, hides=True, guess=True)
 OBJECT_RESET_AUTH = Command("ObjectChangeAuth", 0x150, hides=True)  # by a policy that does without the old value
 POLICY_SECRET = Command("PolicySecret", 0x151, guess=True)
-CREATE = Command("Create", 0x153, hides=True)
+CREATE = Command("Create", 0x153, hides=True, seconds=_SECONDS_FOR_A_KEY)
 ECDH_ZGEN = Command("ECDH_ZGen", 0x154, hidden=True)
 HMAC = Command("HMAC", 0x155, hides=True, hidden=True)
 IMPORT = Command("Import", 0x156)  # what it carries is encrypted already, unlike its first parameter

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from p11tpm.tpm.broker import Broker
 
+_FLUSH = lib.FLUSH_MS / 1000  # seconds
 _BROKER_PAUSES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 0)  # seconds: it has just been started
 _ABSENT = {ENOENT, ENXIO, ENODEV, ECONNREFUSED, EHOSTUNREACH, ETIMEDOUT}
 
@@ -43,7 +44,7 @@ _REFUSALS = {  # why a connection could not be opened, and what to do about it
     EACCES: _NO_PERMISSION,
     EPERM: _NO_PERMISSION,
     EBUSY: (CKR.DEVICE_ERROR, "another program uses the TPM ({tcti}): use device:/dev/tpmrm0 instead"),
-    ECANCELED: (CKR.DEVICE_REMOVED, "the program is ending, and what it had in the TPM was flushed"),
+    ECANCELED: (CKR.DEVICE_REMOVED, "the program is ending, or has called C_Finalize"),
     EINVAL: (CKR.GENERAL_ERROR, "{tcti} is no connection to a TPM that tpm2-tss knows: correct 'tcti'"),
     ENOMEM: (CKR.HOST_MEMORY, "no memory for the connection to the TPM"),
     lib.CONNECTION_REFUSED_IN_SETUID: (
@@ -62,6 +63,17 @@ class LostError(Error):
 
     def __init__(self, error: int) -> None:
         super().__init__(CKR.DEVICE_REMOVED, f"the connection to the TPM broke: {strerror(error)}")
+
+
+class SilentError(Error):
+    """The TPM did not answer in time, or the caller's run or login ended meanwhile; the connection was dropped.
+
+    What was loaded is left in the TPM.
+    """
+
+    def __init__(self, command: str, why: str) -> None:
+        dropped = "the connection was dropped, and what it had loaded is left in the TPM"
+        super().__init__(CKR.DEVICE_ERROR, f"the TPM did not answer {command} {why}; {dropped}")
 
 
 def _refused(tcti: str, error: int) -> Error:
@@ -137,14 +149,21 @@ class Connection:
                 if descriptor is not None:
                     return lib.connection_open(self._native, descriptor, epoch)  # type: ignore[no-any-return]
 
-    def transact(self, command: bytes) -> bytes:
+    def transact(self, command: bytes, seconds: float) -> bytes:
         """Send a command and wait for its response, without the GIL; the caller serialises.
 
-        StaleError if the connection was closed since `open`, LostError if it broke.
+        StaleError if the connection was closed since `open`, LostError if it broke, TimeoutError if there was no
+        response within `seconds`, InterruptedError if `give_up` was called; both close it.
         """
-        error = lib.connection_transact(self._native, self.epoch, command, len(command), self._response, self._size)
+        wait = max(0, round(seconds * 1000))
+        native = self._native
+        error = lib.connection_transact(native, self.epoch, wait, command, len(command), self._response, self._size)
         if error == lib.CONNECTION_STALE:
             raise StaleError
+        if error == ETIMEDOUT:
+            raise TimeoutError
+        if error == ECANCELED:
+            raise InterruptedError
         if error:
             raise LostError(error)
         return bytes(ffi.buffer(self._response, self._size[0]))
@@ -163,9 +182,17 @@ class Connection:
         """Note that a session ended by itself, so that nothing flushes what gets its handle next."""
         lib.connection_ended(self._native, handle)
 
-    def close(self) -> None:
-        """Flush what was left in the TPM and close; `open` opens it again."""
-        lib.connection_close(self._native)
+    def close(self, seconds: float = 2 * _FLUSH) -> bool:
+        """Flush what was left in the TPM and close; `open` opens it again. False if it did not answer in time."""
+        return not lib.connection_close(self._native, max(0, round(seconds * 1000)))
+
+    def give_up(self) -> None:
+        """Let the thread that waits for a response go on without; it closes the connection."""
+        lib.connection_give_up(self._native)
+
+    def end(self) -> None:
+        """Never open again, and give up."""
+        lib.connection_end(self._native)
 
     def abandon(self) -> None:
         """Let go of the parent's connection in a forked child; nothing is sent, and this object is of no more use."""

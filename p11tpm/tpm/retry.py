@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import sleep
+from time import monotonic, sleep
 
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error, TpmError
@@ -10,6 +10,7 @@ from p11tpm.tpm.connection import LostError, StaleError
 
 _FULL = frozenset({TPM.CONTEXT_GAP, TPM.OBJECT_MEMORY, TPM.SESSION_MEMORY, TPM.MEMORY, TPM.SESSION_HANDLES})
 _GONE = frozenset(range(TPM.REFERENCE_H0, TPM.REFERENCE_LAST + 1))
+_SECONDS = 30  # after which nothing is tried again
 _FULL_TRIES = 5
 _RECLAIMS = 1
 _REOPENINGS = 1
@@ -20,9 +21,10 @@ _IDLE_ENDS = 3  # the connection closed itself between two commands of one call:
 class Retry:
     """The tries that one call has left."""
 
-    __slots__ = ("_full", "_idle", "_rebuild", "_reclaim", "_reopen")
+    __slots__ = ("_end", "_full", "_idle", "_rebuild", "_reclaim", "_reopen")
 
     def __init__(self) -> None:
+        self._end = monotonic() + _SECONDS
         self._full = _FULL_TRIES
         self._reclaim = _RECLAIMS
         self._reopen = _REOPENINGS
@@ -34,6 +36,8 @@ class Retry:
 
         `stale_possible`: the session or key was older than the call, and somebody else's may be in its place by now.
         """
+        if monotonic() > self._end:
+            return False
         if isinstance(error, StaleError):
             self._idle -= 1
             return self._idle >= 0

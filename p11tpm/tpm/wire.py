@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from time import sleep
+from time import monotonic, sleep
 
 from p11tpm import hashes
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error, TpmError
 from p11tpm.tpm.codec import Reader, u32
 from p11tpm.tpm.command import NO_SESSIONS, SESSIONS, Command
-from p11tpm.tpm.connection import Connection, LostError
+from p11tpm.tpm.connection import Connection, LostError, SilentError
 from p11tpm.tpm.hmac_session import TamperedError
 
 TYPE_CHECKING = False
@@ -110,8 +110,9 @@ class Wire:
     def _send(self, command: Command, request: bytes, tag: int) -> Reader:
         """Send a request, again while the TPM is busy, and read the response's header."""
         waited, pause = 0.0, 0.002
+        deadline = monotonic() + command.seconds
         while True:
-            response = self._transact(command, request)
+            response = self._transact(command, request, deadline)
             code = plain_code(int.from_bytes(response[6:10], "big"))
             if int.from_bytes(response[:2], "big") != (NO_SESSIONS if code else tag):
                 raise TamperedError(command.name)  # an error never has sessions, a success as many as its command
@@ -123,11 +124,15 @@ class Wire:
             waited += pause
             pause = min(pause * 2, 0.25)
 
-    def _transact(self, command: Command, request: bytes) -> bytes:
+    def _transact(self, command: Command, request: bytes, deadline: float) -> bytes:
         try:
-            return self.connection.transact(request)
+            return self.connection.transact(request, deadline - monotonic())
         except LostError as error:
             if not command.guess:
                 raise
             # The TPM may have counted a wrong PIN: trying it again would count it twice
             raise Error(CKR.DEVICE_REMOVED, f"{error.why}; whether the PIN was right is not known") from None
+        except TimeoutError:
+            raise SilentError(command.name, f"within {command.seconds} s") from None
+        except InterruptedError:
+            raise SilentError(command.name, "before its user logged out or ended the run") from None

@@ -60,7 +60,7 @@ class Tape:
     def ended(self, handle: int) -> None:
         """Take note, as a connection does; there is nothing to flush."""
 
-    def transact(self, command: bytes) -> bytes:
+    def transact(self, command: bytes, _seconds: float) -> bytes:
         number, self.commands = self.commands, self.commands + 1
         if number >= MOST_COMMANDS:
             raise RecursionError("a call that does not end")
@@ -79,8 +79,8 @@ class Recorder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
-    def transact(self, command: bytes) -> bytes:
-        response = self._connection.transact(command)
+    def transact(self, command: bytes, seconds: float) -> bytes:
+        response = self._connection.transact(command, seconds)
         self.record.append((command, response))
         return response
 

@@ -83,6 +83,11 @@ class Swtpm(Stoppable):
             raise RuntimeError("the TPM is off")
         return self._process.frozen()
 
+    def is_asked(self) -> bool:
+        """Whether a command has come that was not read (proc(5), /proc/net/tcp: rx_queue), as while it is `frozen`."""
+        rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+        return any(row[1].endswith(f":{self.port:04X}") and row[3] == "01" and row[4][9:] != "00000000" for row in rows)
+
     def stop(self) -> None:
         self.power_off()
         shutil.rmtree(self.directory, ignore_errors=True)

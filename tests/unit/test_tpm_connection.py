@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import tty
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from p11tpm._native import lib
 
 from p11tpm.ck import CKR
 from p11tpm.error import Error
-from p11tpm.tpm import Tpm, provision, template
-from p11tpm.tpm.connection import LostError
+from p11tpm.tpm import Tpm, command, provision, template
+from p11tpm.tpm.connection import LostError, SilentError
 from p11tpm.tpm.hmac_session import TamperedError
 from rig.deadline import exit_code, join
+from rig.process import wait_until
 from rig.proxy import Command
 from unit.tpm_ground import SECRET, SO, USER, Ground, timer_threads
 
@@ -197,6 +199,96 @@ def test_a_resource_manager_and_what_the_library_knows(tabrmd, tmp_path, way):
         check=False,
     )
     assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+# -- one that does not answer
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Have one command, which `Tpm.lockout` sends, wait for a moment only."""
+    monkeypatch.setattr(command.GET_CAPABILITY, "seconds", 0.3)
+
+
+def assert_silent(tpm: Tpm) -> None:
+    """Ask a TPM that does not answer: an error in time, and no descriptor is kept."""
+    start = time.monotonic()
+    with pytest.raises(
+        SilentError, match=r"did not answer GetCapability within 0.3 s; the connection was dropped"
+    ) as error:
+        tpm.lockout()
+    assert error.value.rv == CKR.DEVICE_ERROR
+    assert 0.2 < time.monotonic() - start < 1.5, "it was not asked a second time"
+
+
+@pytest.mark.usefixtures("soon")
+def test_swtpm_does_not_answer(swtpm):
+    tpm = Tpm(swtpm.tcti)
+    tpm.lockout()
+    with swtpm.frozen():
+        assert_silent(tpm)
+        assert_silent(tpm)
+    assert tpm.lockout().max_tries == 3, "afterwards it is as if nothing had been"
+    tpm.release()
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_resource_manager_does_not_answer(tabrmd, monkeypatch):
+    for name, value in tabrmd.env.items():
+        monkeypatch.setenv(name, value)
+    tpm = Tpm(tabrmd.tcti)
+    tpm.lockout()
+    with tabrmd.swtpm.frozen():
+        assert_silent(tpm)
+    assert tpm.lockout().max_tries == 32
+    tpm.release()
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_device_does_not_answer():
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    assert_silent(Tpm(f"device:{os.ttyname(slave)}"))
+    os.close(slave)
+    os.close(master)
+
+
+@pytest.mark.usefixtures("soon")
+def test_what_serves_others_is_waited_for_no_longer(tmp_path):
+    """The socket takes nobody in: its queue is full."""
+    path = tmp_path / "tpm.socket"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as before:
+        listener.bind(str(path))
+        listener.listen(0)
+        tpm = Tpm(f"swtpm:path={path}")
+        tpm.connection.open()
+        listener.accept()[0].close()
+        before.connect(str(path))
+        assert_silent(tpm)
+
+
+def test_who_waits_is_told_to_give_up(swtpm):
+    tpm = Tpm(swtpm.tcti)
+    tpm.lockout()
+    errors = []
+
+    def ask() -> None:
+        try:
+            tpm.lockout()
+        except Error as error:
+            errors.append(error.why)
+
+    with swtpm.frozen():
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        wait_until(swtpm.is_asked, "a command for the TPM")
+        tpm.connection.give_up()
+        join(thread)
+    assert [why.partition(";")[0] for why in errors] == [
+        "the TPM did not answer GetCapability before its user logged out or ended the run"
+    ]
+    assert tpm.lockout().max_tries == 3
+    tpm.release()
 
 
 # -- guests

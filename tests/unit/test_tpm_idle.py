@@ -77,14 +77,14 @@ def test_a_stale_connection_says_so(swtpm):
     connection = Connection(swtpm.tcti, 0.1)
     assert not connection.open()
     assert connection.open()
-    assert len(connection.transact(GET_RANDOM)) == 20
+    assert len(connection.transact(GET_RANDOM, 10)) == 20
     wait_until(lambda: timer_threads() == 0, "the end of the timer")
     with pytest.raises(StaleError):
-        connection.transact(GET_RANDOM)
+        connection.transact(GET_RANDOM, 10)
     assert not connection.open(), "what was loaded is gone"
     connection.close()
     with pytest.raises(StaleError):
-        connection.transact(GET_RANDOM)
+        connection.transact(GET_RANDOM, 10)
 
 
 def test_releasing_is_quick_and_leaves_nothing(ground, swtpm):
@@ -123,7 +123,7 @@ def test_signals_are_not_for_the_timer_thread(ground):
 def test_a_connection_that_never_stays_open(ground, monkeypatch):
     opened = []
 
-    def transact(_self: Connection, _command: bytes) -> bytes:
+    def transact(_self: Connection, _command: bytes, _seconds: float) -> bytes:
         opened.append(True)
         raise StaleError
 

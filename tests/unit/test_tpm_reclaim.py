@@ -126,7 +126,7 @@ def test_the_connection_knows_what_makes_a_handle(proxy, sent):
     proxy.answer = lambda _request: bytes.fromhex("80010000000e00000000") + HANDLE.to_bytes(4, "big")
     connection = Connection(proxy.tcti, 10)
     connection.open()
-    connection.transact(sent.request(bytes(4), b"", b""))
+    connection.transact(sent.request(bytes(4), b"", b""), 10)
     connection.close()
     flushed = [one.request[-4:] for one in proxy.commands if one.request != sent.request(bytes(4), b"", b"")]
     assert flushed == ([HANDLE.to_bytes(4, "big")] if sent.makes else [])
@@ -137,7 +137,7 @@ def test_the_connection_knows_what_ends_a_handle(proxy, ending):
     proxy.answer = lambda _request: bytes.fromhex("80010000000e00000000") + HANDLE.to_bytes(4, "big")
     connection = Connection(proxy.tcti, 10)
     connection.open()
-    connection.transact(command.HMAC_START.request(bytes(4), b"", b""))
-    connection.transact(ending.request(HANDLE.to_bytes(4, "big"), b"", b""))
+    connection.transact(command.HMAC_START.request(bytes(4), b"", b""), 10)
+    connection.transact(ending.request(HANDLE.to_bytes(4, "big"), b"", b""), 10)
     connection.close()
     assert len(proxy.commands) == 2
