@@ -67,6 +67,7 @@ INCLUDES = """
 #include <string.h>
 #include <sys/mman.h>
 #include <syslog.h>
+#include <time.h>
 #include <unistd.h>
 #pragma GCC visibility push(default)
 {headers}

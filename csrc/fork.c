@@ -4,6 +4,8 @@
  * What the handlers tell each other is the forking thread's own.
  */
 
+enum { FORK_SECONDS = 10 }; /* longer a fork does not wait for a start or an end, which take less: p11tpm/ending.py */
+
 static __thread struct {
     bool locked; /* start_lock */
     bool took;   /* the GIL, and Python's own locks */
@@ -27,7 +29,11 @@ static void before_fork(void)
         forking.locked = pthread_mutex_trylock(&start_lock) == 0;
         return;
     }
-    forking.locked = pthread_mutex_lock(&start_lock) == 0; /* EDEADLK: forked by something that C_Initialize called */
+    struct timespec end;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += FORK_SECONDS;
+    /* EDEADLK: forked by something that C_Initialize called */
+    forking.locked = pthread_mutex_clocklock(&start_lock, CLOCK_MONOTONIC, &end) == 0;
     if (state == STARTED && python_runs()) {
         forking.gil = PyGILState_Ensure();
         PyOS_BeforeFork();

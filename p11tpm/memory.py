@@ -63,10 +63,10 @@ class Memory:
         with self._lock:
             return sum(self._records.pop(record.id, None) is not None for record in records)
 
-    def forget(self, session: int | None = None) -> list[int]:
-        """Forget what `session` made, or everything, and give the identifiers of what was forgotten."""
+    def forget(self, sessions: set[int] | None = None) -> list[int]:
+        """Forget what `sessions` made, or everything, and give the identifiers of what was forgotten."""
         with self._lock:
-            gone = [id_ for id_, (owner, _) in self._records.items() if session in {None, owner}]
+            gone = [id_ for id_, (owner, _) in self._records.items() if sessions is None or owner in sessions]
             for id_ in gone:
                 del self._records[id_]
         return gone

@@ -8,6 +8,7 @@ from itertools import count
 from p11tpm import log
 from p11tpm.ck import CKR, CKU
 from p11tpm.config import Config
+from p11tpm.ending import Ending
 from p11tpm.error import Error
 from p11tpm.session import Session
 from p11tpm.store import Store
@@ -60,11 +61,14 @@ class Module:
         self.config = Config.load()
         log.configure(self.config)
         self.store = Store(self.config.store)
-        self._lock = _thread.RLock()
+        self._lock = _thread.RLock()  # nobody waits for a TPM while he has it
+        self._opening = _thread.RLock()  # taken before the other one, and held until the last session's login has ended
         self._running = _thread.allocate_lock()
         self._running.acquire()
         self._tokens: dict[int, Token] = {}
+        self._ended = False
         self._sessions = Handles(CKR.SESSION_HANDLE_INVALID)
+        self._sessions_by_slot: dict[int, dict[int, Session]] = {}
         self._objects = Handles(CKR.OBJECT_HANDLE_INVALID)
         self._object_handles: dict[tuple[int, int], int] = {}
 
@@ -96,9 +100,14 @@ class Module:
             return None
         with self._lock:
             if slot not in self._tokens:
+                self._require_run()
                 self._tokens[slot] = Token(self.config, self.store, row)
             self._tokens[slot].seen = row
             return self._tokens[slot]
+
+    def _require_run(self) -> None:
+        if self._ended:
+            raise Error(CKR.CRYPTOKI_NOT_INITIALIZED, "another thread has called C_Finalize")
 
     def token(self, slot: int) -> Token:
         """Give the initialised token in a slot; CKR_TOKEN_NOT_RECOGNIZED if it is not initialised."""
@@ -109,7 +118,7 @@ class Module:
 
     def init_token(self, slot: int, label: str, so_pin: bytes) -> None:
         """Initialise the token in a slot, or initialise it again; CKR_SESSION_EXISTS while sessions are open."""
-        with self._lock:
+        with self._opening:
             token = self.slot(slot)
             if self.sessions_of(slot):
                 raise Error(CKR.SESSION_EXISTS, "close the sessions first")
@@ -128,7 +137,9 @@ class Module:
         if not read_write and token.logged_in == CKU.SO:
             raise Error(CKR.SESSION_READ_WRITE_SO_EXISTS, "the SO is logged in: read-write sessions only")
         session = Session(token, read_write=read_write)
-        session.handle = self._sessions.add(session)
+        with self._opening, self._lock:
+            session.handle = self._sessions.add(session)
+            self._sessions_by_slot.setdefault(slot, {})[session.handle] = session
         return session.handle
 
     def session(self, handle: int) -> Session:
@@ -138,23 +149,32 @@ class Module:
 
     def sessions_of(self, slot: int) -> list[Session]:
         """Give the open sessions with the token of a slot."""
-        return [session for session in self._sessions.all() if session.token.id == slot]
+        return list(self._sessions_by_slot.get(slot, {}).values())
 
     def close_session(self, handle: int) -> None:
         """Close a session with its session objects; the last one ends the login (clause 5.6.2)."""
-        with self._lock:
-            session: Session = self._sessions.pop(handle)
-            session.cancel_all()
-            token = session.token
-            token.end_session(handle)
-            if token.logged_in is not None and not self.sessions_of(token.id):
-                self._end_login(token)
+        self._close(self.session(handle).token, handle)
 
     def close_all(self, slot: int) -> None:
         """Close every session with the token of a slot (clause 5.6.3)."""
-        self.slot(slot)
-        for session in self.sessions_of(slot):
-            self.close_session(session.handle)
+        token = self.slot(slot)
+        if token is not None:
+            self._close(token)
+
+    def _close(self, token: Token, handle: int | None = None) -> None:
+        """Close one session with a token, or all of them."""
+        ending = Ending()
+        with self._lock:
+            open_ = self._sessions_by_slot.get(token.id, {})
+            closed = set(open_) if handle is None else {handle}
+            for one in closed:
+                self._sessions.pop(one).cancel_all()
+                del open_[one]
+        token.end_sessions(closed)
+        if token.logged_in is not None and not open_:
+            with ending.holding(self._opening, lambda: None):
+                if not open_ and token.logged_in is not None:
+                    self._end_login(token, ending)
 
     def login(self, session: Session, user: int, pin: bytes) -> None:
         """Log in; the SO needs all sessions to be read-write (clause 5.6.8)."""
@@ -174,21 +194,31 @@ class Module:
 
     def logout(self, session: Session) -> None:
         """Log out; what the sessions had begun ends (clause 5.6.9)."""
-        with self._lock:
-            self._end_login(session.token)
-            for other in self.sessions_of(session.token.id):
-                other.cancel_all()
+        self._end_login(session.token, Ending())
+        for other in self.sessions_of(session.token.id):
+            other.cancel_all()
 
-    def _end_login(self, token: Token) -> None:
+    def _end_login(self, token: Token, ending: Ending) -> None:
         """Log out; handles of private objects end with the login, whoever logs in next (clause 5.6.9)."""
-        known = [id_ for token_id, id_ in self._object_handles if token_id == token.id]
+        known = self._known_of(token)
+        private = self._private_among(token, known)
+        token.logout(ending)
+        private |= self._private_among(token, self._known_of(token) - known)  # those that got a handle meanwhile
+        with self._lock:
+            for id_ in private:
+                handle = self._object_handles.pop((token.id, id_), None)
+                if handle is not None:
+                    self._objects.pop(handle)
+
+    def _known_of(self, token: Token) -> set[int]:
+        with self._lock:
+            return {id_ for token_id, id_ in self._object_handles if token_id == token.id}
+
+    def _private_among(self, token: Token, known: set[int]) -> set[int]:
         try:
-            private = token.private_among(known)
+            return token.private_among(known)
         except Error:  # the store cannot be read, and nothing of it is sure to be public
-            private = set(known)
-        token.logout()
-        for id_ in private:
-            self._objects.pop(self._object_handles.pop((token.id, id_)))
+            return known
 
     # -- objects
 
@@ -229,9 +259,12 @@ class Module:
 
     def close(self) -> None:
         """End the run: logins, keys in the TPM, connections."""
+        ending = Ending()
         self._running.release()
+        with self._lock:
+            self._ended = True
         for token in list(self._tokens.values()):
-            token.close()
+            token.close(ending, for_ever=True)
         self.store.close()
 
     def pause(self) -> None:

@@ -81,9 +81,11 @@ class Session:
             raise Error(CKR.OPERATION_ACTIVE, "an operation of this kind is active in the session")
 
     def cancel(self, kind: str) -> bool:
-        """End an operation without a result; False if there was none."""
-        with self._lock:
-            return self._operations.pop(kind, None) is not None
+        """End an operation without a result, as soon as a call that uses it has ended; False if there was none.
+
+        That call is not waited for.
+        """
+        return self._operations.pop(kind, None) is not None
 
     def cancel_these(self, flags: int) -> None:
         """End the operations that CKF_ flags name; those that are not active, and other flags, are passed over."""
@@ -92,11 +94,10 @@ class Session:
                 self.cancel(kind)
 
     def cancel_all(self) -> None:
-        """End every operation, as login, logout and the end of the session do."""
-        with self._lock:
-            self._operations.clear()
-            self._keys.clear()
-            self._taken = None
+        """End every operation, as login, logout and the end of the session do; no call is waited for."""
+        self._operations.clear()
+        self._keys.clear()
+        self._taken = None
 
     @property
     def calculates(self) -> bool:

@@ -8,6 +8,7 @@ from posix import urandom
 from p11tpm import attribute
 from p11tpm.attribute import FALSE, TRUE, Template, to_ulong
 from p11tpm.ck import CKA, CKF, CKO, CKR, CKU
+from p11tpm.ending import Ending
 from p11tpm.error import Error, GoneError
 from p11tpm.late import loading
 from p11tpm.mechanism import Mechanism, offered
@@ -36,6 +37,7 @@ class Token:
         self.lock = _Lock(self)
         self.seen = row  # the token as it was when somebody asked last
         self._vault: Vault | None = None
+        self._ended = False
         self._profiles: Profiles | None = None
         self._read_before: dict[int, Object] = {}
         self._read_at: object = None
@@ -48,6 +50,8 @@ class Token:
         """What the TPM does for the token."""
         with self.lock:
             if self._vault is None:
+                if self._ended:
+                    raise Error(CKR.CRYPTOKI_NOT_INITIALIZED, "another thread has called C_Finalize")
                 with loading:
                     from p11tpm.vault import Vault
 
@@ -107,7 +111,7 @@ class Token:
                 new.id = self.id
                 self._store.replace_token(new, self.vault.row.uuid)
             finally:
-                self.close()
+                self.close(Ending())
 
     def delete(self) -> None:
         """Remove the token and all of its objects from the store, and its resident keys from the TPM.
@@ -115,7 +119,7 @@ class Token:
         CKR_ACTION_PROHIBITED if the TPM's owner has to agree to the latter.
         """
         self._evict_all()
-        self.close()
+        self.close(Ending())
         self._store.delete_token(self.id)
 
     def _evict_all(self) -> None:
@@ -210,27 +214,32 @@ class Token:
         with self.lock:
             self.vault.check_user(pin)
 
-    def logout(self) -> None:
+    def logout(self, ending: Ending) -> None:
         """End the login of the process: private session objects go, and so do the keys in the TPM (clause 5.6.9)."""
-        with self.lock:
+        with ending.holding(self.lock, self._give_up):
             if self.logged_in is None:
                 raise Error(CKR.USER_NOT_LOGGED_IN, "nobody is logged in")
-            self.end_login()
+            self.end_login(ending)
 
-    def end_login(self) -> None:
+    def end_login(self, ending: Ending) -> None:
         """End the login, if there is one; the caller has the lock."""
         self.logged_in = None
         self.memory.forget_private({CKA.PRIVATE: TRUE})
         if self._vault is not None:
-            self._vault.shut()
+            self._vault.shut(ending)
 
-    def close(self) -> None:
-        """End login, session objects and the connection to the TPM."""
-        with self.lock:
+    def close(self, ending: Ending, *, for_ever: bool = False) -> None:
+        """End login, session objects and the connection to the TPM; with `for_ever` it is not opened again."""
+        with ending.holding(self.lock, self._give_up):
+            self._ended = for_ever
             self.logged_in = None
             self.memory.forget()
             if self._vault is not None:
-                self._vault.shut()
+                self._vault.shut(ending, for_ever=for_ever)
+
+    def _give_up(self) -> None:
+        if self._vault is not None:
+            self._vault.tpm.connection.give_up()
 
     def abandon(self) -> None:
         """Forget the login in a forked child; the connection is the parent's and is not used."""
@@ -285,9 +294,9 @@ class Token:
             found += self.profiles.find(template)
         return found
 
-    def private_among(self, ids: list[int]) -> set[int]:
+    def private_among(self, ids: set[int]) -> set[int]:
         """Return those of these objects that are private, visible or not."""
-        passing = {*ids}.intersection(self.memory.find({CKA.PRIVATE: TRUE}, {}))
+        passing = ids.intersection(self.memory.find({CKA.PRIVATE: TRUE}, {}))
         return passing | self._store.having([id_ for id_ in ids if id_ > 0], CKA.PRIVATE, TRUE)
 
     def _find_encrypted(self, template: Template) -> list[int]:
@@ -457,9 +466,9 @@ class Token:
             with self.lock:
                 _ = self._vault.row
 
-    def end_session(self, session: int) -> None:
-        """Forget the session objects of a session (clause 4.4)."""
-        self.memory.forget(session)
+    def end_sessions(self, sessions: set[int]) -> None:
+        """Forget the session objects of sessions (clause 4.4)."""
+        self.memory.forget(sessions)
 
     # -- keys that stay in the TPM
 
@@ -489,15 +498,23 @@ class _Lock:
         self._lock = _thread.RLock()
         self._token = token
 
+    def acquire(self, timeout: float = -1) -> bool:
+        """Take it; False if that takes longer than `timeout` seconds."""
+        return self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        """Let go of it."""
+        self._lock.release()
+
     def __enter__(self) -> None:
-        self._lock.acquire()
+        self.acquire()
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
         try:
             if isinstance(error, GoneError):
-                self._token.end_login()
+                self._token.end_login(Ending())
         finally:
-            self._lock.release()
+            self.release()
 
 
 def _is_ours(record: Record) -> bool:

@@ -9,6 +9,7 @@ import _thread
 from posix import urandom
 from time import time
 
+from p11tpm import log
 from p11tpm.ck import CKA, CKR, CKU
 from p11tpm.error import Error, GoneError
 from p11tpm.late import loading
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from p11tpm.config import Config
+    from p11tpm.ending import Ending
     from p11tpm.object import Object
     from p11tpm.residents import Residents
     from p11tpm.store import Record, Store
@@ -99,12 +101,15 @@ class Vault:
             _require_user_pin(row)
             self._attempt_user(row, pin).wipe()
 
-    def shut(self) -> None:
-        """Wipe what a login left, and let go of the TPM."""
-        with self._lock:
+    def shut(self, ending: Ending, *, for_ever: bool = False) -> None:
+        """Wipe what a login left, and let go of the TPM; with `for_ever` it is not opened again."""
+        with ending.holding(self._lock, self.tpm.connection.give_up):
             self._wipe()
             self._srk = None
-            self.tpm.release()
+            if not self.tpm.end(ending, for_ever=for_ever):
+                log.error(
+                    "the TPM did not answer in time: the connection was dropped, and what was loaded is left in it"
+                )
 
     def abandon(self) -> None:
         """Wipe what a login left in a forked child; the connection is the parent's and is not used."""

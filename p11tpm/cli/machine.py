@@ -11,6 +11,7 @@ from p11tpm.ck import CKA, CKF, CKO, CKR, CKU
 from p11tpm.cli import prompt
 from p11tpm.cli.output import as_text, printable, say
 from p11tpm.config import Config
+from p11tpm.ending import Ending
 from p11tpm.error import Error
 from p11tpm.object import Object
 from p11tpm.pin import check_new
@@ -52,7 +53,7 @@ class Machine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for token in self.tokens:
-            token.close()
+            token.close(Ending())
         self.store.close()
 
     def add(self, label: str, so_pin: bytes | None, pin: bytes | None) -> Token:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
     from typing import TypeVar
 
+    from p11tpm.ending import Ending
     from p11tpm.tpm.codec import Key, Srk
     from p11tpm.tpm.wire import Session
 
@@ -209,6 +210,20 @@ class Tpm:
         with self.lock:
             self.loaded.forget()
             self.connection.close()
+
+    def end(self, ending: Ending, *, for_ever: bool = False) -> bool:
+        """Release in time, though other threads wait for the TPM; False if something was left in it.
+
+        With `for_ever` nobody opens the connection again.
+        """
+        with ending.holding(self.lock, self.connection.give_up) as held:
+            flushed = False
+            if held:
+                self.loaded.forget()
+                flushed = self.connection.close(ending.left())
+            if for_ever:
+                self.connection.end()
+        return flushed
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's connection without a word to the TPM. Of no more use afterwards."""

@@ -43,7 +43,7 @@ LAYERS = (
     ({"tpm"}, {"store", "database", "schema", "record"}, {"config", "pinfile"}, {"log"}),
     ({"files"}, {"trylock"}, {"_native"}),
     ({"error", "ck", "hashes"},),
-    ({"late", "system"},),
+    ({"ending", "late", "system"},),
 )
 NOT_FOR_THE_COMMAND_LINE = {"module", "session"}
 C_BOUNDARY = {"entry", "marshal"}  # the only files that know the cffi of the C ABI

@@ -19,6 +19,7 @@ import pytest
 from p11tpm._native import lib
 
 from p11tpm.ck import CKR
+from p11tpm.ending import Ending
 from p11tpm.error import Error
 from p11tpm.tpm import Tpm, command, provision, template
 from p11tpm.tpm.connection import LostError, SilentError
@@ -289,6 +290,15 @@ def test_who_waits_is_told_to_give_up(swtpm):
     ]
     assert tpm.lockout().max_tries == 3
     tpm.release()
+
+
+def test_a_connection_that_has_ended_is_not_opened_again(swtpm):
+    tpm = Tpm(swtpm.tcti)
+    tpm.lockout()
+    assert tpm.end(Ending(), for_ever=True)
+    with pytest.raises(Error, match="has called C_Finalize"):
+        tpm.lockout()
+    assert swtpm.loaded() == []
 
 
 # -- guests
