@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 NAME = "p11tpm.db"
-PATIENCE = 60.0  # seconds for which a transaction waits for its turn
+PATIENCE = 30.0  # seconds for which a transaction waits for its turn
 _COMPANIONS = ("-journal", "-wal", "-shm")  # https://www.sqlite.org/tempfiles.html
 _BUSY_TIMEOUT = 30_000  # milliseconds for which one that has begun to write waits for readers to end
 _FORK_PATIENCE = 1.0  # seconds for which a fork waits for a transaction to end
@@ -115,11 +115,25 @@ class Database:
             if not self.writable:
                 raise Error(CKR.TOKEN_WRITE_PROTECTED, f"the store {self.path} can not be written to")
             connection = connection or self._create()
-            result = _written(connection, work)
+            result = self._written(connection, work)
             self._version = len(schema.MIGRATIONS)
             return result
 
         return self._alone(transaction)
+
+    def _written(self, connection: Connection, work: Callable[[Connection], Result]) -> Result:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT}")
+            schema.migrate(connection)
+            result = work(connection)
+            connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - readers were waited for long enough, and it is not tried again
+            raise self._meant(error) from None
+        finally:
+            _end(connection)
+            connection.execute("PRAGMA busy_timeout=0")
+        return result
 
     def changes(self) -> tuple[int, int, int]:
         """Give a value that differs after any process wrote, at the cost of one stat() if none did lately."""
@@ -276,7 +290,7 @@ class Database:
         if 0 < self._version < len(schema.MIGRATIONS):
             if not self.writable:
                 raise Error(CKR.DEVICE_ERROR, f"the store {self.path} is of an older p11tpm: open it as its owner once")
-            _written(connection, schema.version)
+            self._written(connection, schema.version)
             self._version = len(schema.MIGRATIONS)
         return self._version
 
@@ -297,7 +311,9 @@ class Database:
         if code is None:
             return error
         rv, why = _MEANINGS.get(code) or _MEANINGS.get(code & 0xFF) or (CKR.GENERAL_ERROR, "SQLite failed")
-        return Error(rv, f"the store {self.path}: {why} ({getattr(error, 'sqlite_errorname', code)})")
+        holders = files.lockers(self.path) if code & 0xFF == _BUSY else []
+        who = "".join(f"; process {pid} of uid {uid} has it locked" for pid, uid in holders)
+        return Error(rv, f"the store {self.path}: {why} ({getattr(error, 'sqlite_errorname', code)}){who}")
 
 
 class _Functools:
@@ -321,19 +337,6 @@ def _sqlite() -> Any:
             if lent:
                 del sys.modules["functools"]
     return _sqlite3
-
-
-def _written(connection: Connection, work: Callable[[Connection], Result]) -> Result:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT}")
-        schema.migrate(connection)
-        result = work(connection)
-        connection.execute("COMMIT")
-    finally:
-        _end(connection)
-        connection.execute("PRAGMA busy_timeout=0")
-    return result
 
 
 def _end(connection: Connection) -> None:

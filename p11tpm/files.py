@@ -172,6 +172,31 @@ def _require_log(path: str, status: posix.stat_result) -> None:
         raise Error(CKR.GENERAL_ERROR, f"{path} is not a regular file with one name: not used")
 
 
+def lockers(path: str) -> list[tuple[int, int]]:
+    """Give the processes, with their users, that have a lock on a file, except this one; those that proc(5) shows."""
+    found = []
+    try:
+        status = posix.stat(path)
+        file = f"{posix.major(status.st_dev):02x}:{posix.minor(status.st_dev):02x}:{status.st_ino}"
+        for line in _locks().decode().splitlines():
+            words = line.split()  # 1: POSIX ADVISORY READ 24837 fe:00:2172626 0 EOF
+            if len(words) > 5 and words[5] == file and int(words[4]) != posix.getpid():
+                found.append((int(words[4]), posix.stat(f"/proc/{words[4]}").st_uid))
+    except OSError:
+        pass
+    return found
+
+
+def _locks() -> bytes:
+    descriptor, content = posix.open("/proc/locks", posix.O_RDONLY | posix.O_CLOEXEC), b""
+    try:
+        while part := posix.read(descriptor, 1 << 16):
+            content += part
+    finally:
+        posix.close(descriptor)
+    return content
+
+
 def may_write(path: str) -> bool:
     """Tell whether we may change a file, or make it if it is missing."""
     above = system.dirname(path)

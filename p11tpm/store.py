@@ -7,7 +7,7 @@ One SQLite file, ``p11tpm.db``, with a rollback journal; every method that chang
 from __future__ import annotations
 
 from p11tpm.ck import CKR
-from p11tpm.database import PATIENCE, Database
+from p11tpm.database import Database
 from p11tpm.error import Error, GoneError
 from p11tpm.record import COLUMNS, Record, TokenRow, counts_guesses
 from p11tpm.trylock import TryLock, abandon_locks
@@ -26,6 +26,7 @@ _ID_AND_COLUMNS = ", ".join(("id", *COLUMNS))
 _MARKS = ", ".join("?" for _ in COLUMNS)
 _SETTINGS = ", ".join(f"{name}=?" for name in COLUMNS)
 _FEW = (4, 32, 256, 2048)  # objects that a search may look at one by one: the fewer the better
+_TURN = 60.0  # seconds for which whoever tries a PIN waits for others who do
 _MOST = 250  # attributes in a search; SQLite's limit is a thousand conditions
 
 
@@ -210,7 +211,7 @@ class Store:
 
     def try_lock(self) -> TryLock:
         """Return the lock under which one process at a time tries a PIN, and so knows of the others' wrong ones."""
-        return TryLock(self.database.directory, PATIENCE)
+        return TryLock(self.database.directory, _TURN)
 
     def failures(self, token: int, role: str) -> tuple[int, int]:
         """Give how many PINs of a role were wrong, and the Unix time of the last one in seconds."""

@@ -47,7 +47,9 @@ class Token:
 
     @property
     def vault(self) -> Vault:
-        """What the TPM does for the token."""
+        """What the TPM does for the token. Whoever uses it does not wait for one who makes a key."""
+        if self._vault is not None:
+            return self._vault
         with self.lock:
             if self._vault is None:
                 if self._ended:
@@ -461,8 +463,15 @@ class Token:
                     self._vault.tpm.forget(record.uuid)
 
     def _check_login(self) -> None:
-        """Raise GoneError if somebody is logged in to a token that is no longer there; ends the login."""
-        if self._vault is not None and self._vault.whose is not None:
+        """Raise GoneError if somebody is logged in to a token that is no longer there; ends the login.
+
+        Without the lock, which whoever makes a key has for long, if all is well.
+        """
+        if self._vault is None or self._vault.whose is None:
+            return
+        try:
+            _ = self._vault.row
+        except GoneError:
             with self.lock:
                 _ = self._vault.row
 

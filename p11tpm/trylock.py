@@ -7,7 +7,7 @@ its end, in place: that takes no room on a full disk, and outlives a process tha
 from __future__ import annotations
 
 import posix
-from _stat import S_IMODE, S_ISREG
+from _stat import S_IFDIR, S_IMODE, S_IROTH, S_ISREG
 from time import monotonic, sleep
 
 from p11tpm.ck import CKR
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 NAME = "p11tpm.lock"
+_PATIENCE_WITH_STRANGERS = 10.0  # seconds
 _BEGUN, _ENDED = b"!", b"."
 _FLAGS = posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW | posix.O_NONBLOCK
 
@@ -29,7 +30,8 @@ class TryLock:
     """The lock of a store's directory.
 
     Others are waited for, `patience` seconds at most: CKR_FUNCTION_FAILED. Where there is no such file and none can be
-    made, the directory itself is locked, and nothing is noted. A file system without locks has none.
+    made, the directory itself is locked, and nothing is noted. If any user can lock that, it is waited for ten seconds
+    at most, and the try is made without the lock. A file system without locks has none.
     """
 
     __slots__ = ("_descriptor", "_directory", "_patience")
@@ -45,12 +47,15 @@ class TryLock:
 
             self._descriptor = _open(self._directory)
             _held.add(self._descriptor)
-        deadline = monotonic() + self._patience
+        anybody = posix.fstat(self._descriptor).st_mode & (S_IFDIR | S_IROTH) == S_IFDIR | S_IROTH
+        deadline = monotonic() + (min(self._patience, _PATIENCE_WITH_STRANGERS) if anybody else self._patience)
         while True:
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if monotonic() > deadline:
+                    if anybody:
+                        return self
                     self._close()
                     raise Error(CKR.FUNCTION_FAILED, "another program has been trying a PIN for too long") from None
                 sleep(0.005)

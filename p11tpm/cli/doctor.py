@@ -133,7 +133,8 @@ def _store(directory: Path) -> Finding:
     modes = {str(file): stat.S_IMODE(file.stat().st_mode) for file in files}
     open_ = [file for file, mode in modes.items() if mode & 0o027]
     if open_:
-        return Finding("store", WRONG, f"others can read {', '.join(open_)}", f"chmod o=,g-w {' '.join(open_)}")
+        text = f"others can read, and so keep from changing, {', '.join(open_)}"
+        return Finding("store", WRONG, text, f"chmod o=,g-w {' '.join(open_)}")
     if any(mode & 0o040 for mode in modes.values()):
         text = f"{directory} may be read by group {_group_name(status.st_gid)}, whose programs may use the keys"
         return Finding("store", NOTE, text, f"if none does: chmod -R g= {directory}")

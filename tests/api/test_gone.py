@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ from p11tpm import domain
 from p11tpm.attribute import FALSE, TRUE, ulong
 from p11tpm.ck import CKA, CKK, CKM, CKO, CKR, CKS
 from p11tpm.config import Config
+from p11tpm.error import Error
 from p11tpm.operation.derive import Derivation
 from p11tpm.store import Store
 from p11tpm.token import Token
+from p11tpm.tpmpair import TpmPair
+from rig.deadline import join
 
 PIN, SO_PIN = b"123456", b"so-secret"
 NOTE = {CKA.CLASS: ulong(CKO.DATA), CKA.TOKEN: TRUE, CKA.VALUE: b"a note"}
@@ -123,6 +127,37 @@ def test_one_can_log_in_to_what_is_there_now(token, session):
     token.login(session, USER, b"another")
     _, private = ec_pair(token, session)
     token.sign(session, private, CKM.ECDSA, bytes(32))
+
+
+def test_a_key_that_is_gone_ends_the_login(token, session):
+    _, private = ec_pair(token, session)
+    Other().initialize_again()
+    assert refused(token.sign, session, private, CKM.ECDSA, bytes(32)) == CKR.DEVICE_REMOVED
+    assert token.state(session) == CKS.RW_PUBLIC_SESSION
+
+
+def test_a_key_is_used_while_another_is_made(token, session, monkeypatch):
+    """Also after the store has changed, so that the login is looked at again."""
+    _, private = ec_pair(token, session)
+    begun, end = threading.Event(), threading.Event()
+
+    def long(*_):
+        begun.set()
+        assert end.wait(60)
+        raise Error(CKR.FUNCTION_FAILED, "enough")
+
+    monkeypatch.setattr(TpmPair, "make", long)
+    thread = threading.Thread(target=refused, args=(ec_pair, token, session), daemon=True)
+    thread.start()
+    assert begun.wait(60)
+    other = Other()
+    other.store.update_token(other.token.row, label="renamed")
+    signer = threading.Thread(target=token.sign, args=(session, private, CKM.ECDSA, bytes(32)), daemon=True)
+    signer.start()
+    signer.join(30)
+    end.set()
+    assert not signer.is_alive()
+    join(thread)
 
 
 def test_the_so_sets_no_pin_of_another_token(token, swtpm):

@@ -384,3 +384,39 @@ def test_a_file_that_nobody_touches_is_not_read_again(store, directory, monkeypa
     assert store.version() != before
     assert statements == ["PRAGMA data_version"]
     assert store.token(token).label == "changed"
+
+
+# -- other users, who may read the file
+
+
+HOLD = """if True:
+    import fcntl, os, sys, time
+    os.setgroups([]), os.setgid(65533), os.setuid(65533)
+    with open(sys.argv[1], "rb") as file:
+        fcntl.lockf(file, fcntl.LOCK_SH, int(sys.argv[3]), int(sys.argv[2]))
+        print("held", flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize(("start", "length"), [(0, 0), (0x40000002, 510)], ids=["the file", "as readers do"])
+def test_a_lock_of_another_user_is_waited_for_and_named(home, monkeypatch, start, length):
+    os.chown(home, 0, 0)
+    store = Store(str(home / "store"))
+    token = store.add_token(a_token())
+    (home / "store").chmod(0o755)
+    Path(store.database.path).chmod(0o644)
+    monkeypatch.setattr(database, "PATIENCE", 0.2)
+    monkeypatch.setattr(database, "_BUSY_TIMEOUT", 200)
+    command = [sys.executable, "-c", HOLD, store.database.path, str(start), str(length)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder, killed_after(holder.pid):
+        assert holder.stdout.readline() == b"held\n"
+        before = time.monotonic()
+        with pytest.raises(Error, match=f"process {holder.pid} of uid 65533 has it locked") as caught:
+            store.add([a_record(token)])
+        assert caught.value.rv == CKR.FUNCTION_FAILED
+        assert time.monotonic() - before < 10
+        assert store.find(token, {}, {}) == []
+        holder.kill()
+    assert store.add([a_record(token)]) == [1]

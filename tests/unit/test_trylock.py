@@ -1,5 +1,6 @@
 """The lock under which PINs are tried, and what it notes."""
 
+import fcntl
 import os
 import signal
 import stat
@@ -96,3 +97,21 @@ def test_a_special_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / NAME)
     with pytest.raises(Error, match="not a regular file"), TryLock(str(tmp_path), 1):
         pass
+
+
+def test_a_directory_that_anybody_can_lock_does_not_keep_anybody_out(tmp_path, monkeypatch):
+    """As another user's lock on a directory that a unit's StateDirectory= made, where no file can be made."""
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr("p11tpm.trylock._PATIENCE_WITH_STRANGERS", 0.02)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    try:
+        assert note(tmp_path, end=True), "a file that only we can lock is there"
+        (tmp_path / NAME).unlink()
+        (tmp_path / NAME).symlink_to("nowhere")
+        assert not note(tmp_path, end=True), "the TPM is asked for its count first"
+        tmp_path.chmod(0o750)
+        with pytest.raises(Error, match="for too long"), TryLock(str(tmp_path), 0.02):
+            pass
+    finally:
+        os.close(descriptor)
