@@ -75,6 +75,8 @@ class Tries:
         `private` is the sealed object that the PIN opens: a PIN that failed on it is not tried on it again.
         Raises CKR_PIN_INCORRECT, CKR_PIN_LOCKED, or CKR_FUNCTION_FAILED if a policy of the token is not satisfied.
         """
+        if not 0 < len(pin) <= PIN_LONGEST:
+            raise Error(CKR.PIN_INCORRECT, f"a PIN has at most {PIN_LONGEST} bytes, and is not empty")
         mark = self._mark(pin, private)
         if mark in _failed:
             raise Error(CKR.PIN_INCORRECT, "this PIN was wrong before; it was not tried again")

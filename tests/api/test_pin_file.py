@@ -60,9 +60,10 @@ def test_the_pin_comes_from_the_file(token, anonymous):
 
 
 def test_a_given_pin_counts_as_ever(token, anonymous, pin_file, swtpm):
-    with pytest.raises(Rv, match="CKR_PIN_INCORRECT"):
-        token.login(anonymous, USER, b"")  # not NULL
-    assert swtpm.lockout_counter() == 1
+    for given, counted in ((b"", 0), (b"wrong", 1)):  # neither is NULL
+        with pytest.raises(Rv, match="CKR_PIN_INCORRECT"):
+            token.login(anonymous, USER, given)
+        assert swtpm.lockout_counter() == counted
     pin_file.unlink()
     token.login(anonymous, USER, PIN)
 

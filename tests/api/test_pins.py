@@ -96,6 +96,15 @@ def test_the_length_of_a_new_pin(token, anonymous, new):
     token.login(anonymous, USER, PIN)
 
 
+@pytest.mark.parametrize("pin", [b"", b"x" * 129])
+def test_what_is_no_pin_costs_no_try(token, slot, anonymous, swtpm, pin):
+    refused(CKR.PIN_INCORRECT, token.login, anonymous, USER, pin)
+    refused(CKR.PIN_INCORRECT, token.login, anonymous, SO, pin)
+    refused(CKR.PIN_INCORRECT if not pin else CKR.PIN_LEN_RANGE, token.set_pin, anonymous, pin, b"new pin")
+    assert not token.token_info(slot).flags & (CKF.USER_PIN_COUNT_LOW | CKF.SO_PIN_COUNT_LOW)
+    assert swtpm.lockout_counter() == 0
+
+
 @pytest.mark.parametrize("new", [b"1234", b"x" * 128, "žluť".encode(), b"ends in zeros\0\0"])
 def test_pins_that_are_allowed(token, anonymous, new):
     token.set_pin(anonymous, PIN, new)
