@@ -17,6 +17,8 @@ def main() -> None:
 
 
 def _run() -> int:
+    if sys.stdout is None:
+        return _failed("standard output is closed: there is no place to print to, and nothing was done")
     _quiet()
     try:
         from p11tpm.cli.root import run
@@ -45,8 +47,7 @@ def _quiet() -> None:
     warnings.simplefilter("ignore")
     warnings.showwarning = lambda *_, **__: None  # for libraries with filters of their own
     sys.unraisablehook = lambda _: None
-    if sys.stdout is not None:
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a label may have any character
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a label may have any character
 
 
 def _failed(text: str) -> int:
@@ -58,7 +59,6 @@ def _failed(text: str) -> int:
 def _flush() -> None:
     """Give up output that cannot be written, which was said before: Python would try again and complain at its end."""
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)

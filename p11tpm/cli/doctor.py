@@ -126,6 +126,9 @@ def _store(directory: Path) -> Finding:
         status = directory.stat()
     except FileNotFoundError:
         return Finding("store", NOTE, f"there is none yet in {directory}", "p11tpm init")
+    except NotADirectoryError:
+        remedy = "set 'store' in p11tpm.conf to a directory that can be made"
+        return Finding("store", WRONG, f"{directory} cannot be made: a part of its path is not a directory", remedy)
     owner = _user_name(status.st_uid)
     files = [directory, *directory.glob("p11tpm.db*")]
     if status.st_uid != os.geteuid() or not os.access(directory, os.W_OK):

@@ -18,6 +18,7 @@ from p11tpm.pin import check_new
 from p11tpm.pinfile import PinFile
 from p11tpm.store import Store
 from p11tpm.token import Token
+from p11tpm.tpm import Tpm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,6 +69,14 @@ class Machine:
             raise click.UsageError(f"A token's label is text of 1 to 32 bytes: {printable(label)!r} is not.")
         if any(token.label == label for token in self.tokens):
             raise Error(CKR.ARGUMENTS_BAD, f"there is already a token '{label}': choose another label")
+
+    def check_tpm(self) -> None:
+        """Refuse to ask for the PIN of a new token where no TPM answers that could make it."""
+        tpm = Tpm(self.config.tcti)
+        try:
+            tpm.lockout()
+        finally:
+            tpm.release()
 
     def pin_of_new(self, label: str) -> bytes | None:
         """Give the PIN that programs will read for a new token with this label; None if they read none."""

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 from rich.console import Console
 
+from p11tpm.ck import CKR
 from p11tpm.cli.prompt import interruptible
+from p11tpm.error import Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,10 +72,11 @@ def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is destroyed, unless `yes`; a program that can not be asked has to say --yes."""
     if yes:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError(f"{question} Nobody is there to confirm it: add --yes.")
     with interruptible():
-        click.confirm(question, abort=True, err=True)
+        if not click.confirm(question, err=True):
+            raise Error(CKR.FUNCTION_CANCELED, "it was not confirmed; nothing was changed")
 
 
 def wait(text: str, work: Callable[[], Result]) -> Result:

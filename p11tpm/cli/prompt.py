@@ -93,11 +93,17 @@ def new_pair(
 
 def read(file: Path, what: str = "PIN") -> bytes:
     """Read the PIN, or `what`, that is the only line of a file, as `PinFile` says, or all that comes from a pipe."""
-    descriptor = os.dup(0) if str(file) == "-" else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = _stdin() if str(file) == "-" else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return PinFile(str(file), what).take(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _stdin() -> int:
+    if sys.stdin is None:  # it was closed when Python started; by now the descriptor may be any file
+        raise Error(CKR.ARGUMENTS_BAD, "standard input is closed: give the PIN in a file, or by a pipe")
+    return os.dup(0)
 
 
 @contextlib.contextmanager

@@ -110,6 +110,7 @@ def new_pins(
     if no_pin and (pin_file or so_pin_file):
         raise click.UsageError("--no-pin and a PIN file contradict each other.")
     machine.check_new_label(label)
+    machine.check_tpm()
     if no_pin:
         return None, None
     known = None if pin_file else machine.pin_of_new(label)

@@ -133,6 +133,14 @@ def test_init_without_a_tpm_changes_nothing(p11tpm_cli, host_env, pin_file, stor
     assert json.loads(good(p11tpm_cli("token", "list", "--json"))) == []
 
 
+@pytest.mark.parametrize("command", [["init"], ["token", "create", "--label", "web"]])
+def test_without_a_tpm_nobody_is_asked_for_a_pin(host_env, store, command):
+    code, seen = talk(command, host_env("swtpm:host=127.0.0.1,port=1", store), [])
+    assert code == 1
+    assert "no TPM at swtpm:host=127.0.0.1,port=1" in seen
+    assert "PIN" not in seen
+
+
 def talk(arguments, env, answers, prepare=None):
     """Run the command on a terminal, answer what it asks for secrets, and give exit status and what was to be seen."""
     terminal = Terminal([CLI, *arguments], env, prepare=prepare)
@@ -198,6 +206,35 @@ def test_a_missing_pin_file_is_said(cli, tmp_path):
 
 def test_a_pin_may_come_by_stdin(cli):
     good(cli("key", "generate", "--label", "web", "--pin-file", "-", input=f"{USER_PIN}\n"))
+
+
+def closing(which, env, *arguments):
+    """Run the command with a standard stream closed, such as `<&-`."""
+    command = ["sh", "-c", f'exec "$@" {which}', "sh", CLI, *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.usefixtures("cli")
+def test_a_closed_stdin_is_said(host_env):
+    generate = ["key", "generate", "--label", "web", "--pin-file", "-"]
+    failed(closing("<&-", host_env(), *generate), "standard input is closed: give the PIN")
+    failed(closing("<&-", host_env(), "key", "delete", "ssh"), "add --yes", 2)
+
+
+def test_a_closed_stdout_is_a_failure(free, host_env):
+    for command in (["key", "list"], ["key", "public"], ["key", "delete", "ssh", "--yes"], ["--help"]):
+        failed(closing(">&-", host_env(), *command), "standard output is closed")
+    good(closing("2>&-", host_env(), "key", "generate", "--label", "web"))
+    assert [key["label"] for key in json.loads(good(free("key", "list", "--json")))] == ["ssh", "web"]
+
+
+@pytest.mark.usefixtures("cli")
+@pytest.mark.parametrize("pin", ["", "x" * 129])
+def test_what_is_no_pin_costs_no_try( host_env, swtpm, pin):
+    code, seen = talk(["key", "generate", "--label", "web"], host_env(), [("PIN of token 'p11tpm': ", pin)])
+    assert code == 1
+    assert "a PIN has at most 128 bytes, and is not empty" in seen
+    assert swtpm.lockout_counter() == 0
 
 
 # -- keys
@@ -269,12 +306,15 @@ def test_a_copy_of_a_private_key_is_a_key(cli, store):
 @pytest.mark.parametrize("prepare", [None, ignore_interrupts])
 def test_deleting_asks(cli, host_env, pin_file, prepare):
     failed(cli("key", "delete", "ssh", "--pin-file", pin_file), "add --yes", 2)
-    for answer, code, left in (("n\n", 1, True), (CTRL_C, 1, True), ("y\n", 0, False)):
+    not_confirmed, interrupted = "not confirmed; nothing was changed", "interrupted; what was there"
+    answers = (("n\n", 1, not_confirmed), ("\n", 1, not_confirmed), (CTRL_C, 1, interrupted), ("y\n", 0, ""))
+    for answer, code, said in answers:
         terminal = Terminal([CLI, "key", "delete", "ssh", "--pin-file", pin_file], host_env(), prepare=prepare)
         assert terminal.shows(r"\[y/N\]: \Z"), terminal.seen
         terminal.type(answer)
         assert terminal.end() == code, terminal.seen
-        assert ("ssh" in good(cli("key", "list"))) is left
+        assert said in terminal.seen
+        assert ("ssh" in good(cli("key", "list"))) is bool(said)
 
 
 def test_a_token_without_pin_asks_for_none(free):

@@ -103,6 +103,13 @@ def test_a_store_that_a_group_may_read(cli, store):
     assert f"group {grp.getgrgid(os.getgid()).gr_name}" in found["text"]
 
 
+def test_a_store_below_a_file(p11tpm_cli, host_env, tmp_path, swtpm):
+    (tmp_path / "file").touch()
+    env = host_env(swtpm, tmp_path / "file" / "below" / "store")
+    found = the_only_wrong(p11tpm_cli("doctor", "--json", env=env), "store")
+    assert "a part of its path is not a directory" in found["text"]
+
+
 def test_a_store_that_others_may_write_to(cli, store):
     store.chmod(0o777)
     the_only_wrong(cli("doctor", "--json"), "store")
