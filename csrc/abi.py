@@ -48,7 +48,9 @@ class Function:
         """Give the exported function."""
         return (
             f"CK_RV {self.name}({self.declared})\n"
-            f"{{\n    return ready ? result(py_{self.name}({self.passed})) : CKR_CRYPTOKI_NOT_INITIALIZED;\n}}\n"
+            "{\n    int cancel = refuse_cancel();\n"
+            f"    CK_RV rv = ready ? result(py_{self.name}({self.passed})) : CKR_CRYPTOKI_NOT_INITIALIZED;\n"
+            "    allow_cancel(cancel);\n    return rv;\n}\n"
         )
 
 

@@ -7,6 +7,7 @@
 enum { FORK_SECONDS = 10 }; /* longer a fork does not wait for a start or an end, which take less: p11tpm/ending.py */
 
 static __thread struct {
+    int cancel;  /* whether the thread may be cancelled */
     bool locked; /* start_lock */
     bool took;   /* the GIL, and Python's own locks */
     PyGILState_STATE gil;
@@ -23,6 +24,7 @@ static bool python_runs(void)
 
 static void before_fork(void)
 {
+    forking.cancel = refuse_cancel();
     forking.took = false;
     if (python_runs() && holds_gil()) {
         /* Python itself forks: it has made its preparations, and start_lock comes before the GIL */
@@ -49,6 +51,7 @@ static void after_fork_in_parent(void)
     }
     if (forking.locked)
         pthread_mutex_unlock(&start_lock);
+    allow_cancel(forking.cancel);
 }
 
 static void after_fork_in_child(void)
@@ -64,6 +67,7 @@ static void after_fork_in_child(void)
         state = FAILED; /* cffi's own lock is lost with the thread that was starting */
     /* not unlocked: the owner that it remembers is the parent's thread id */
     start_lock = (pthread_mutex_t)PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
+    allow_cancel(forking.cancel);
 }
 
 static void watch_forks(void)

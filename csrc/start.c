@@ -15,6 +15,20 @@ static pthread_mutex_t start_lock = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
 static atomic_int state = NEW; /* written with start_lock held, by the end of Python or by a child after fork */
 static atomic_bool ready;      /* between C_Initialize and C_Finalize */
 
+/* A thread that is cancelled (pthread_cancel(3)) must not take Python's locks with it: that has to wait until it goes back to the
+ * host. */
+static int refuse_cancel(void)
+{
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    return before;
+}
+
+static void allow_cancel(int before)
+{
+    pthread_setcancelstate(before, &before);
+}
+
 static CK_RV result(uint64_t answer)
 {
     return (answer & FINISHED_MASK) == FINISHED ? (CK_RV)(answer & ~FINISHED_MASK) : CKR_GENERAL_ERROR;
@@ -288,6 +302,7 @@ CK_RV C_Initialize(void *arguments)
     CK_RV rv = CKR_GENERAL_ERROR;
     if (!is_our_python())
         return rv;
+    int cancel = refuse_cancel();
     pthread_once(&once, watch_forks);
     PyThreadState *held = let_go_of_gil();
     /* EDEADLK: something that Python loads (an engine of OpenSSL) came back here */
@@ -300,6 +315,7 @@ CK_RV C_Initialize(void *arguments)
         pthread_mutex_unlock(&start_lock);
     }
     take_gil_back(held);
+    allow_cancel(cancel);
     return rv;
 }
 
@@ -308,6 +324,7 @@ CK_RV C_Finalize(void *reserved)
     CK_RV rv = CKR_GENERAL_ERROR;
     if (!ready)
         return CKR_CRYPTOKI_NOT_INITIALIZED;
+    int cancel = refuse_cancel();
     PyThreadState *held = let_go_of_gil();
     if (pthread_mutex_lock(&start_lock) == 0) {
         rv = ready ? result(py_C_Finalize(reserved)) : CKR_CRYPTOKI_NOT_INITIALIZED;
@@ -316,5 +333,6 @@ CK_RV C_Finalize(void *reserved)
         pthread_mutex_unlock(&start_lock);
     }
     take_gil_back(held);
+    allow_cancel(cancel);
     return rv;
 }

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         def release(self) -> None:
             """Let go of it."""
 
+
 SECONDS = 10.0  # after which C_Finalize, C_Logout, C_CloseSession and C_CloseAllSessions have returned
 _PATIENCE = 6.0  # seconds of them for which other threads may go on waiting for the TPM
 _FLUSHING = 3.0  # seconds of them that are kept for what is flushed at last

@@ -46,9 +46,7 @@ def _log_step(path: str, status: posix.stat_result) -> None:
         raise Error(CKR.GENERAL_ERROR, f"everybody may write to {path}: not used; run 'chmod o-w' on it")
 
 
-def check_way(
-    path: str, *, whole: bool = False, step: Callable[[str, posix.stat_result], None] = _step
-) -> None:
+def check_way(path: str, *, whole: bool = False, step: Callable[[str, posix.stat_result], None] = _step) -> None:
     """Refuse a path if somebody else may replace a directory or a link above its last component; one may be missing.
 
     With `whole` the last component, and where it points to, is checked too. `step` checks one directory. Raises

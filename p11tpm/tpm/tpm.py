@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
-
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error, TpmError
 from p11tpm.late import loading
@@ -12,6 +10,7 @@ from p11tpm.tpm.codec import Blob, Reader, name_of, sized, u16, u32
 from p11tpm.tpm.connection import Connection, StaleError
 from p11tpm.tpm.loaded import Loaded
 from p11tpm.tpm.retry import Retry, outcome
+from p11tpm.tpm.turns import Turns
 from p11tpm.tpm.wire import RefusedError, Wire
 
 TYPE_CHECKING = False
@@ -72,7 +71,7 @@ class Tpm:
         trusted: bool = False,
         is_ours: Callable[[bytes], bool] = lambda _public: False,
     ) -> None:
-        self.lock = _thread.RLock()
+        self.lock = Turns()
         self.connection = Connection(tcti, idle_seconds)
         self.wire = Wire(self.connection)
         self.loaded = Loaded(self.wire, trusted=trusted)

@@ -96,12 +96,12 @@ print(*sorted(set(sys.modules) - before))
 OURS = {
     "_native", "_native.lib", "attribute", "ck", "config", "database", "entry", "entry.attach",
     "entry.decrypt", "entry.digest", "entry.dual", "entry.encrypt", "entry.general", "entry.key",
-    "entry.object", "entry.run", "entry.session", "entry.sign", "entry.slot", "entry.verify", "error",
+    "ending", "entry.object", "entry.run", "entry.session", "entry.sign", "entry.slot", "entry.verify", "error",
     "files", "hashes", "late", "log", "marshal", "mechanism", "memory", "module", "object", "operation",
     "operation.find", "operation.message", "operation.sign", "operation.use", "padding", "parameter", "pin",
     "record", "schema", "secret", "session", "store", "system", "token", "tpm", "tpm.codec", "tpm.command",
     "tpm.connection", "tpm.hmac_session", "tpm.kdf", "tpm.loaded", "tpm.retry", "tpm.salt", "tpm.template",
-    "tpm.tpm", "tpm.wire", "trylock", "vault",
+    "tpm.tpm", "tpm.turns", "tpm.wire", "trylock", "vault",
 }
 PYTHONS = {  # or fewer, as a version of Python has it
     "__future__", "_cffi_backend", "_functools", "_operator", "_p11tpm", "_p11tpm.lib", "_sha2", "_sha256", "_sqlite3",

@@ -1,0 +1,22 @@
+"""Threads of a host: what one of them does, or suffers, does not hold up the others and leaves nothing in the TPM."""
+
+from __future__ import annotations
+
+SLOWEST = 2000  # milliseconds for 16,000 sessions; it was 16,000
+
+
+def test_a_cancelled_thread_leaves_no_lock_behind(hosts, forker, swtpm):
+    assert hosts("threads", forker.module, "cancelled", env=forker.env) == ["done"]
+    assert swtpm.loaded() == []
+
+
+def test_nothing_is_left_by_threads_that_sign_during_finalize(hosts, forker, swtpm):
+    assert hosts("threads", forker.module, "finalized", env=forker.env) == ["done"]
+    assert swtpm.loaded() == []
+
+
+def test_sessions_are_closed_in_time_that_grows_with_their_number(hosts, forker):
+    *said, done = hosts("threads", forker.module, "closed", env=forker.env)
+    times = {word: int(ms) for word, ms in map(str.split, said)}
+    assert (set(times), done) == ({"all", "each"}, "done")
+    assert max(times.values()) < SLOWEST
