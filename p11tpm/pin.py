@@ -10,7 +10,7 @@ from p11tpm.ck import CKF, CKR, CKU
 from p11tpm.config import PIN_LONGEST
 from p11tpm.error import TPM, Error, TpmError
 from p11tpm.record import counts_guesses
-from p11tpm.tpm import Srk
+from p11tpm.tpm import AbsentError, Srk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,6 +101,10 @@ class Tries:
                 raise Error(CKR.PIN_LOCKED, why)
             try:
                 result = use()
+            except AbsentError:
+                if noted:
+                    lock.end()
+                raise
             except TpmError as error:
                 if self._count(error, mark):
                     lock.end()

@@ -76,10 +76,14 @@ class SilentError(Error):
         super().__init__(CKR.DEVICE_ERROR, f"the TPM did not answer {command} {why}; {dropped}")
 
 
-def _refused(tcti: str, error: int) -> Error:
+class AbsentError(Error):
+    """The connection could not be opened: the TPM was asked nothing."""
+
+
+def _refused(tcti: str, error: int) -> AbsentError:
     """Say why a connection could not be opened and what to do about it."""
     rv, why = _REFUSALS.get(error, (CKR.DEVICE_REMOVED if error in _ABSENT else CKR.DEVICE_ERROR, ""))
-    return Error(rv, why.format(tcti=tcti) or f"no TPM at {tcti}: {strerror(error)}")
+    return AbsentError(rv, why.format(tcti=tcti) or f"no TPM at {tcti}: {strerror(error)}")
 
 
 class Connection:

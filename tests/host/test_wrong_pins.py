@@ -184,3 +184,16 @@ def test_a_killed_login_does_not_shut_out_the_next(hosts, owner, tpm, fault):
     assert killed.returncode == -9
     assert hosts("logins", owner.module, RIGHT, env=owner.env) == [OK]
     assert tpm.lockout_counter() == 0
+
+
+def test_a_tpm_that_is_not_there_has_counted_nothing(hosts, owner, tpm):
+    """A power cut counts as a try, so the TPM's own count is no reason to refuse the right PIN afterwards."""
+    tpm.power_off()
+    assert hosts("logins", owner.module, RIGHT, env=owner.env) == [f"login {CKR.DEVICE_REMOVED:#x}"]
+    assert (owner.store / "p11tpm.lock").read_bytes() == b"."
+    tpm.restart()
+    tpm.set_lockout(3)
+    while tpm.lockout_counter() < 2:
+        assert hosts("logins", owner.module, RIGHT, env=owner.env) == [OK]
+        tpm.restart()
+    assert hosts("logins", owner.module, RIGHT, env=owner.env) == [OK]
