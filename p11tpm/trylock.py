@@ -7,7 +7,7 @@ its end, in place: that takes no room on a full disk, and outlives a process tha
 from __future__ import annotations
 
 import posix
-from _stat import S_IFDIR, S_IMODE, S_IROTH, S_ISREG
+from _stat import S_IFDIR, S_IMODE, S_IROTH, S_ISDIR, S_ISREG
 from time import monotonic, sleep
 
 from p11tpm.ck import CKR
@@ -42,6 +42,24 @@ class TryLock:
         self._descriptor = -1
 
     def __enter__(self) -> Self:
+        while True:
+            self._lock()
+            if self._is_in_place():
+                return self
+            self._close()
+
+    def _is_in_place(self) -> bool:
+        """Say whether what is locked is what the next process will lock: the file may be another one by now."""
+        status = posix.fstat(self._descriptor)
+        if S_ISDIR(status.st_mode):
+            return True
+        try:
+            there = posix.lstat(f"{self._directory}/{NAME}")
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino)
+
+    def _lock(self) -> None:
         with loading:
             import fcntl
 
@@ -55,14 +73,14 @@ class TryLock:
             except BlockingIOError:
                 if monotonic() > deadline:
                     if anybody:
-                        return self
+                        return
                     self._close()
                     raise Error(CKR.FUNCTION_FAILED, "another program has been trying a PIN for too long") from None
                 sleep(0.005)
             except OSError:
-                return self
+                return
             else:
-                return self
+                return
 
     def begin(self) -> bool:
         """Note that a try begins; False if that cannot be noted, or if an earlier try was noted and not its end."""

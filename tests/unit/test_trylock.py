@@ -4,14 +4,17 @@ import fcntl
 import os
 import signal
 import stat
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from p11tpm.ck import CKR
 from p11tpm.error import Error
 from p11tpm.trylock import NAME, TryLock, abandon_locks
-from rig.deadline import exit_code
+from rig.deadline import exit_code, join
+from rig.process import wait_until
 
 
 def test_one_try_at_a_time(tmp_path):
@@ -91,6 +94,21 @@ def test_where_no_file_can_be_made_nothing_is_noted_and_there_is_a_lock(tmp_path
     with TryLock(str(tmp_path), 1), pytest.raises(Error) as error, TryLock(str(tmp_path), 0.02):
         pass
     assert error.value.rv == CKR.FUNCTION_FAILED
+
+
+def opened(path):
+    return sum(entry.resolve() == path for entry in Path("/proc/self/fd").iterdir())
+
+
+def test_a_file_that_was_deleted_while_somebody_waited_for_it_locks_nobody(tmp_path):
+    """The one that waited locks the new file, as the next one does."""
+    with TryLock(str(tmp_path), 1):
+        waiting = threading.Thread(target=lambda: note(tmp_path, end=False), daemon=True)
+        waiting.start()
+        wait_until(lambda: opened(tmp_path / NAME) == 2, "the thread that waits for the lock")
+        (tmp_path / NAME).unlink()
+    join(waiting)
+    assert (tmp_path / NAME).read_bytes() == b"!"
 
 
 def test_a_special_file_is_refused(tmp_path):
