@@ -53,7 +53,7 @@ def check_new(pin: bytes, shortest: int) -> None:
         raise Error(CKR.PIN_INVALID, "a PIN is UTF-8 text") from None
 
 
-def _reserve(max_tries: int) -> int:
+def reserve(max_tries: int) -> int:
     """Give the number of the TPM's tries that are left to everybody else once a PIN has failed."""
     return 0 if max_tries < 3 else max(1, min(8, max_tries // 4))
 
@@ -169,7 +169,7 @@ class Tries:
             return failures >= self._limit
         if all_of_tpm and lockout.counter >= self._limit:
             return True
-        return lockout.locked or lockout.counter + _reserve(lockout.max_tries) >= lockout.max_tries
+        return lockout.locked or lockout.counter + reserve(lockout.max_tries) >= lockout.max_tries
 
     def flags(self) -> int:
         """Give the role's part of CK_TOKEN_INFO.flags; the TPM is only asked after a failure."""

@@ -19,6 +19,7 @@ from p11tpm.cli.machine import Machine
 from p11tpm.cli.output import as_text, example, json_option, print_json, printable
 from p11tpm.config import Config
 from p11tpm.error import Error
+from p11tpm.pin import reserve
 from p11tpm.pinfile import PinFile
 from p11tpm.record import counts_guesses
 from p11tpm.tpm import Srk, Tpm
@@ -238,6 +239,9 @@ def _tpm(config: Config) -> Iterator[Finding]:
     tries = f"{lockout.counter} of {lockout.max_tries} wrong PINs counted, one forgiven every {lockout.interval} s"
     if lockout.locked:
         yield Finding("TPM lockout", WRONG, f"locked: {tries}", "wait, or: tpm2_dictionarylockout --clear-lockout")
+    elif lockout.counter + reserve(lockout.max_tries) >= lockout.max_tries:
+        text = f"{tries}; what is left is for others: after a wrong PIN, logins are refused until one is forgiven"
+        yield Finding("TPM lockout", NOTE, text, "wait, or: tpm2_dictionarylockout --clear-lockout")
     else:
         yield Finding("TPM lockout", OK, tries)
     if lockout.auth_set:

@@ -45,6 +45,16 @@ def test_a_lockout_authorisation_is_seen(cli, swtpm):
     assert findings(cli("doctor", "--json"))["TPM lockout authorisation"]["state"] == "ok"
 
 
+def test_logins_that_are_refused_for_the_sake_of_others_are_told(cli, swtpm, pin_file):
+    for wrong in ("wrong 1", "wrong 2"):
+        pin_file.write_text(wrong + "\n")
+        assert cli("key", "generate", "--algorithm", "p256", "--label", "x", "--pin-file", pin_file).returncode
+    found = findings(cli("doctor", "--json"))["TPM lockout"]
+    assert (swtpm.lockout_counter(), found["state"]) == (2, "note")
+    assert "refused" in found["text"]
+    assert "clear-lockout" in found["remedy"]
+
+
 def test_a_cleared_tpm_is_another_one(cli, swtpm):
     swtpm.clear()
     assert "another TPM" in the_only_wrong(cli("doctor", "--json"), "token 'p11tpm'")["text"]
