@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-SLOWEST = 2000  # milliseconds for 16,000 sessions; it was 16,000
-
 
 def test_a_cancelled_thread_leaves_no_lock_behind(hosts, forker, swtpm):
     assert hosts("threads", forker.module, "cancelled", env=forker.env) == ["done"]
@@ -18,5 +16,11 @@ def test_nothing_is_left_by_threads_that_sign_during_finalize(hosts, forker, swt
 def test_sessions_are_closed_in_time_that_grows_with_their_number(hosts, forker):
     *said, done = hosts("threads", forker.module, "closed", env=forker.env)
     times = {word: int(ms) for word, ms in map(str.split, said)}
-    assert (set(times), done) == ({"all", "each"}, "done")
-    assert max(times.values()) < SLOWEST
+    assert (set(times), done) == ({"open", "all", "each"}, "done")
+    assert max(times["all"], times["each"]) < 10 * max(1, times["open"]), "it was 200 times as long"
+
+
+def test_logouts_while_others_sign(hosts, forker, swtpm):
+    """Nobody waits for a lock of somebody who waits for theirs."""
+    assert hosts("logouts", forker.module, env=forker.env) == ["signatures 1"]
+    assert swtpm.loaded() == []
