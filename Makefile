@@ -136,7 +136,8 @@ $(TOOLS): pyproject.toml $(VENV)
 	@.venv/bin/python $(PIP_INSTALL) --editable '.[test]'
 	@touch $@
 
-$(BUILT): $(wildcard csrc/*.*) $(VENV) | packages-build
+# with the byte code of the package, which a start reads from one file
+$(BUILT): $(wildcard csrc/*.* p11tpm/*.py p11tpm/*/*.py) $(VENV) | packages-build
 	@echo "Building the module"
 	@.venv/bin/python csrc/build.py
 	@touch $@

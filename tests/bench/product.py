@@ -19,6 +19,7 @@ import p11tpm
 import rig
 from p11tpm.ck import CKA, CKU
 from p11tpm.config import Config
+from p11tpm.ending import Ending
 from p11tpm.record import Record
 from p11tpm.store import Store
 from p11tpm.token import Token
@@ -135,7 +136,7 @@ class P11tpm(Product):
         token = Token.open_all(Config.load(), shelf)[0]
         token.login(CKU.USER, PIN)
         yield token, shelf
-        token.close()
+        token.close(Ending())
         shelf.close()
 
 
