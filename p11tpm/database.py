@@ -72,6 +72,7 @@ class Database:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.path = f"{directory}/{NAME}"
+        self._companions = [self.path + suffix for suffix in _COMPANIONS]
         self._make_locks()
         self._connection: Connection | None = None
         self._file = (0, 0)
@@ -248,11 +249,12 @@ class Database:
 
     def _check_companions(self) -> None:
         """Refuse what is no file in the place of one that SQLite opens as soon as it is there: it would wait for it."""
-        for suffix in _COMPANIONS:
-            try:
-                files.check_file(self.path + suffix)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
+        for path in self._companions:
+            if posix.access(path, posix.F_OK, follow_symlinks=False):
+                try:
+                    files.check_file(path)
+                except FileNotFoundError:  # a journal that has just gone
+                    continue
 
     def _connected(self, how: str) -> Connection:
         quoted = self.path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
