@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from rig.process import clean_env, wait_until
 if TYPE_CHECKING:
     from typing import IO
 
-ROOT = Path(__file__).parents[2]
+PLACE = Path(sys.prefix) / "go"  # in the environment of the tests: the checkout's own files stay as they are
 SECONDS = 300  # for a build, with other programs at work beside it
 
 
@@ -28,7 +29,7 @@ def go(*verb: str, name: str, what: str | Path, package: str) -> Path:
         ["dpkg-query", "-W", "-f=${Version}", package], capture_output=True, timeout=60, check=True
     ).stdout
     source = what.read_bytes() if isinstance(what, Path) else what.encode()
-    made = ROOT / "build" / f"{name}-{hashlib.sha256(source + version).hexdigest()[:16]}"
+    made = PLACE / f"{name}-{hashlib.sha256(source + version).hexdigest()[:16]}"
     made.parent.mkdir(exist_ok=True)
     with (made.parent / f"{name}.lock").open("w") as lock:
         wait_until(lambda: _locked(lock), f"another build of {name}", SECONDS)

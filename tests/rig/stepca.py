@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rig.caclient import CaClient
-from rig.golang import ROOT, go
+from rig.golang import go
 from rig.process import Process, Stoppable, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "contrib" / "step-ca" / "main.go"
 PACKAGE = "golang-github-smallstep-certificates-dev"
 
