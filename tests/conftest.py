@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 
 import rig
+from rig.p11_kit import system_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,6 +64,13 @@ def tabrmd() -> Iterator[rig.Tabrmd]:
     """A TPM that several processes may use at a time."""
     with rig.Tabrmd(max_tries=32) as broker:
         yield broker
+
+
+@pytest.fixture
+def p11_kit_settings() -> Iterator[None]:
+    """No other test installs the module for p11-kit meanwhile."""
+    with system_settings():
+        yield
 
 
 @pytest.fixture

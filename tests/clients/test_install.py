@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rig
+from rig.p11_kit import system_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +58,11 @@ def usual() -> Iterator[Path]:
         pytest.skip("only root installs below /usr/local")
     if (USUAL / "lib" / "p11tpm").exists():
         pytest.skip("p11tpm is installed on this machine, and stays so")
+    with system_settings(change=True):
+        yield from as_usual()
+
+
+def as_usual() -> Iterator[Path]:
     before = files(USUAL), files(P11_KIT), P11_KIT.exists()
     try:
         make("install")

@@ -22,6 +22,8 @@ from rig.recipe import Recipe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.usefixtures("p11_kit_settings")
+
 LIST, REMOTE, UNIT, CLIENT = range(4)  # blocks of the recipe
 KEYS = {"rsa": "rsa2048", "ec": "p256"}
 LIBRARIES = Path("/usr/lib")

@@ -18,6 +18,8 @@ from rig.program import said
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.usefixtures("p11_kit_settings")
+
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[rig.Tabrmd]:

@@ -114,7 +114,7 @@ def test_a_program_that_says_it_is_another_version(hosts, module_path, version):
 
 
 @pytest.fixture
-def remote(user, tmp_path):
+def remote(user, tmp_path, p11_kit_settings):  # noqa: ARG001 - for as long as they are read
     """p11-kit, which runs the module in a process of its own, as the message advises."""
     return P11Kit(user.env, tmp_path, f"remote: |p11-kit remote '{user.module}'\n")
 

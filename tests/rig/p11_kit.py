@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shlex
 import subprocess
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
+from rig.process import wait_until
 from rig.rights import require_mounts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rig.user import User
+
+SECONDS = 240  # for which the tests of another process may have the system's settings
 
 
 def variable(name: str) -> str:
     """What p11-kit says of itself to programs that are built with it."""
     command = ["/usr/bin/pkg-config", f"--variable={name}", "p11-kit-1"]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+
+
+@contextlib.contextmanager
+def system_settings(*, change: bool = False) -> Iterator[None]:
+    """Keep other tests from changing p11-kit's settings of the system; with `change`, also from reading them."""
+    how = fcntl.LOCK_EX if change else fcntl.LOCK_SH
+    with (Path(tempfile.gettempdir()) / f"p11tpm-tests-p11-kit-{os.getuid()}.lock").open("w") as lock:
+        wait_until(lambda: _locked(lock, how), "p11-kit's settings of the system", SECONDS)
+        yield
+
+
+def _locked(file: IO[str], how: int) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 class P11Kit:
