@@ -3,10 +3,39 @@
 A module that another thread is loading at a fork stays half loaded in the child, and whoever needs it there waits for
 ever. So a thread holds `loading` while it loads one, and a fork takes it first.
 The same goes for libcrypto's locks: a thread that may take them without the GIL holds `loading` too.
+Nobody waits for a transaction of the store while holding it: a fork stops those first, then takes `loading`.
 """
 
 from __future__ import annotations
 
 import _thread
+import posix
+
+from p11tpm.ending import SECONDS
 
 loading = _thread.RLock()
+_taken: list[bool] = []  # whether the thread that forks holds `loading`
+
+
+def _before_fork() -> None:
+    _taken.append(loading.acquire(timeout=SECONDS))
+
+
+def _after_fork_in_parent() -> None:
+    if _taken.pop():
+        loading.release()
+
+
+def _after_fork_in_child() -> None:
+    """Free the lock in the child, which does not have the thread that may have kept it from the fork."""
+    if _taken.pop():
+        loading.release()
+    else:
+        loading._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - what threading.RLock does after a fork
+
+
+posix.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)

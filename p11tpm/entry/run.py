@@ -5,9 +5,7 @@ from __future__ import annotations
 import posix
 
 from p11tpm.ck import CKR
-from p11tpm.ending import SECONDS
 from p11tpm.error import Error
-from p11tpm.late import loading
 from p11tpm.marshal import NULL
 from p11tpm.module import Module
 
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from p11tpm.session import Session
 
 _run: Module | None = None
-_loads: list[bool] = []  # whether the thread that forks holds `loading`
 
 
 def module() -> Module:
@@ -58,7 +55,6 @@ def end() -> None:
 
 
 def _before_fork() -> None:
-    _loads.append(loading.acquire(timeout=SECONDS))
     if _run is not None:
         _run.pause()
 
@@ -66,18 +62,11 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     if _run is not None:
         _run.resume()
-    _go_on_loading()
-
-
-def _go_on_loading() -> None:
-    if _loads.pop():
-        loading.release()
 
 
 def _after_fork_in_child() -> None:
     """Forget the run in a forked child, where the parent's connections must not be used."""
     global _run
-    _go_on_loading()
     run, _run = _run, None
     if run is not None:
         run.abandon()

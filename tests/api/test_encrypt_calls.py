@@ -11,7 +11,7 @@ from parameters import ccm, ctr, gcm
 
 from p11tpm.attribute import FALSE, TRUE, ulong
 from p11tpm.ck import CKA, CKK, CKM, CKO, CKR
-from rig.deadline import exit_code, join
+from rig.deadline import exit_code, fork, join
 
 
 def test_a_buffer_that_is_just_large_enough(token, session):
@@ -259,14 +259,7 @@ def test_a_fork_while_others_encrypt(token, session):
         thread.start()
     try:
         for _ in range(10):
-            pid = os.fork()
-            if not pid:
-                status = 2
-                try:
-                    status = in_child(token)
-                finally:
-                    os._exit(status)
-            assert exit_code(pid) == 0
+            assert exit_code(fork(lambda: in_child(token))) == 0
     finally:
         ended.set()
         join(*threads)

@@ -1,11 +1,10 @@
 """C_WaitForSlotEvent: no event ever, and a wait that costs nothing and ends with the run."""
 
-import os
 import threading
 import time
 
 from p11tpm.ck import CKF, CKR
-from rig.deadline import exit_code
+from rig.deadline import exit_code, fork
 
 
 class Waiter(threading.Thread):
@@ -57,18 +56,17 @@ def test_waits_end_with_the_run(token):
 
 def test_a_child_is_not_disturbed_by_a_wait_of_its_parent(token):
     waiter = Waiter(token)
-    child = os.fork()
-    if child == 0:
+
+    def wait_in_child() -> int:
         rv = token.raw.C_WaitForSlotEvent(CKF.DONT_BLOCK, token.ulong(), token.ffi.NULL)
         token.initialize()
         mine = Waiter(token)
         waited = mine.rv is None
         token.finalize()
         mine.join(5)
-        os._exit(
-            0 if (rv, waited, mine.rv) == (CKR.CRYPTOKI_NOT_INITIALIZED, True, CKR.CRYPTOKI_NOT_INITIALIZED) else 1
-        )
-    assert exit_code(child) == 0
+        return 0 if (rv, waited, mine.rv) == (CKR.CRYPTOKI_NOT_INITIALIZED, True, CKR.CRYPTOKI_NOT_INITIALIZED) else 1
+
+    assert exit_code(fork(wait_in_child)) == 0
     assert waiter.rv is None
     token.finalize()
     waiter.join(5)

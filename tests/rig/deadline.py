@@ -6,14 +6,35 @@ import contextlib
 import os
 import signal
 import threading
+import traceback
 from typing import TYPE_CHECKING
 
 from rig.process import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SECONDS = 60
+FAILED = 120  # the exit code of a child whose work raised an error
+
+
+def fork(work: Callable[[], int | None]) -> int:
+    """Fork a child that does `work` and exits with what it answers; return its process id.
+
+    Whatever happens there, it does not come back to the test, and an alarm ends it.
+    """
+    child = os.fork()
+    if child == 0:
+        code = FAILED
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the parent's tells it that a test takes too long
+            signal.alarm(SECONDS)
+            code = work() or 0
+        except BaseException:  # noqa: BLE001 - nobody else is there to tell it
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return child
 
 
 def exit_code(child: int, seconds: float = SECONDS) -> int:

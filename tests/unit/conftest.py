@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from p11tpm.error import Error
-from rig.deadline import exit_code, killed_after
+from rig.deadline import exit_code, fork, killed_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,8 +25,8 @@ NOBODY = 65534
 def in_child(work: Callable[[], Any], uid: int | None = None) -> Any:
     """Give what `work` answers or raises in a forked child, which takes on `uid` if we are root."""
     ours, theirs = os.pipe()
-    child = os.fork()
-    if child == 0:
+
+    def tell() -> None:
         try:
             if uid is not None and os.geteuid() == 0:
                 os.setgroups([])
@@ -37,10 +37,9 @@ def in_child(work: Callable[[], Any], uid: int | None = None) -> Any:
             answer = (None, (error.rv, error.why))
         except BaseException as error:  # noqa: BLE001 - the parent raises it
             answer = (False, error)
-        try:
-            os.write(theirs, pickle.dumps(answer))
-        finally:
-            os._exit(0)
+        os.write(theirs, pickle.dumps(answer))
+
+    child = fork(tell)
     os.close(theirs)
     with killed_after(child), open(ours, "rb") as pipe:  # noqa: PTH123 - a descriptor has no path
         content = pipe.read()

@@ -17,7 +17,7 @@ from p11tpm import database, schema
 from p11tpm.ck import CKR
 from p11tpm.error import Error
 from p11tpm.store import Record, Store, TokenRow
-from rig.deadline import exit_code, join, killed_after
+from rig.deadline import exit_code, fork, join, killed_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -336,10 +336,12 @@ def test_a_fork_while_another_thread_writes_does_the_parent_no_harm(directory):
 def test_a_child_has_its_own_connection(store, directory):
     token = store.add_token(a_token())
     store.pause()
-    child = os.fork()
-    if child == 0:
+
+    def add() -> int:
         store.abandon()
-        os._exit(0 if store.add([a_record(token)]) == [1] else 1)
+        return 0 if store.add([a_record(token)]) == [1] else 1
+
+    child = fork(add)
     store.resume()
     assert exit_code(child) == 0
     assert store.add([a_record(token)]) == [2]
@@ -357,13 +359,14 @@ def test_forks_while_threads_work_do_not_hang(store):
     threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
+
+    def find() -> None:
+        store.abandon()
+        store.find(token, {LABEL: b"x"}, {})
+
     for _ in range(40):
         store.pause()
-        child = os.fork()
-        if child == 0:
-            store.abandon()
-            store.find(token, {LABEL: b"x"}, {})
-            os._exit(0)
+        child = fork(find)
         store.resume()
         assert exit_code(child) == 0
     end.set()

@@ -12,7 +12,7 @@ FILES = {str(path.relative_to(TESTS)): path for path in sorted(TESTS.rglob("*.py
 
 RUN = {f"subprocess.{name}" for name in ("call", "check_call", "check_output", "run")}
 WAITS = {"acquire", "communicate", "join", "result", "wait"}  # methods; without an argument, they wait for ever
-ENDLESS = {"os.wait", "os.waitpid", "signal.pause"}  # rig.deadline has what ends
+ENDLESS = {"os.fork", "os.wait", "os.waitpid", "signal.pause"}  # rig.deadline has what ends
 
 # Programs of their own, to which whoever starts them gives a deadline; and what makes a deadline.
 ENDED_BY_OTHERS = {"host/guest.py", "rig/deadline.py", "unit/faulty.py"}

@@ -21,7 +21,7 @@ from p11tpm.error import Error
 from p11tpm.tpm import Tpm, provision, template
 from p11tpm.tpm.broker import Broker, Message, address, call
 from p11tpm.tpm.codec import Key
-from rig.deadline import exit_code, join
+from rig.deadline import exit_code, fork, join
 from rig.process import wait_until
 from rig.tabrmd import BUS_NAME
 from unit.tpm_ground import SECRET, SO, USER, timer_threads
@@ -114,19 +114,20 @@ def test_a_forked_child_has_a_tpm_of_its_own(bus, tpm, started, signing):
     others = [threading.Thread(target=keep_signing, daemon=True) for _ in range(signing)]
     for thread in others:
         thread.start()
-    children = []
-    for _ in range(3):
-        children.append(os.fork())
-        if children[-1] == 0:
-            signal.alarm(30)
-            tpm.abandon()
-            own = Tpm(bus.tcti)
-            r, _ = own.sign(srk, private, bytes(32))
-            own.release()
-            os._exit(0 if r and threads() == 1 else 1)
-    assert [exit_code(child) for child in children] == [0, 0, 0]
-    end.set()
-    join(*others)
+
+    def sign_alone() -> int:
+        tpm.abandon()
+        own = Tpm(bus.tcti)
+        r, _ = own.sign(srk, private, bytes(32))
+        own.release()
+        return 0 if r and threads() == 1 else 1
+
+    try:
+        children = [fork(sign_alone) for _ in range(3)]
+        assert [exit_code(child) for child in children] == [0, 0, 0]
+    finally:
+        end.set()
+        join(*others)
     tpm.sign(srk, private, bytes(32))
 
 
@@ -143,12 +144,13 @@ def test_a_fork_while_the_broker_is_asked(bus, monkeypatch):
     asking.start()
     accepted, _ = listener.accept()
     assert accepted.recv(4096).startswith(b"\0AUTH EXTERNAL")
-    child = os.fork()
-    if child == 0:
+
+    def let_go() -> int:
         accepted.close()
         tpm.abandon()
-        os._exit(len(sockets().keys() - before.keys()))
-    assert exit_code(child) == 0
+        return len(sockets().keys() - before.keys())
+
+    assert exit_code(fork(let_go)) == 0
     accepted.close()
     asking.join(5)
     assert not asking.is_alive()

@@ -24,7 +24,7 @@ from p11tpm.error import Error
 from p11tpm.tpm import Tpm, command, provision, template
 from p11tpm.tpm.connection import LostError, SilentError
 from p11tpm.tpm.hmac_session import TamperedError
-from rig.deadline import exit_code, join
+from rig.deadline import exit_code, fork, join
 from rig.process import wait_until
 from rig.proxy import Command
 from unit.tpm_ground import SECRET, SO, USER, Ground, timer_threads
@@ -308,17 +308,15 @@ def test_a_forked_child_lets_go_and_the_parent_goes_on(ground, swtpm):
     key = ground.key(template.ec("p256"))
     ground.sign(key)
     ground.proxy.clear()
-    child = os.fork()
-    if child == 0:
-        try:
-            ground.tpm.abandon()
-            own = Tpm(ground.proxy.tcti)
-            r, _ = own.sign(ground.srk, key, bytes(32))
-            own.release()
-            os._exit(0 if r else 1)
-        finally:
-            os._exit(2)
-    assert exit_code(child) == 0
+
+    def sign_alone() -> int:
+        ground.tpm.abandon()
+        own = Tpm(ground.proxy.tcti)
+        r, _ = own.sign(ground.srk, key, bytes(32))
+        own.release()
+        return 0 if r else 1
+
+    assert exit_code(fork(sign_alone)) == 0
     assert ground.proxy.names == ["StartAuthSession", "Load", "Sign", "FlushContext", "FlushContext"]
     ground.proxy.clear()
     ground.sign(key)
@@ -331,13 +329,15 @@ def test_a_child_that_abandons_a_device_closes_it(swtpm):
     tpm = Tpm(f"device:{device.path}")
     tpm.lockout()
     sent = len(device.commands)
-    child = os.fork()
-    if child == 0:
+
+    def let_go() -> int:
+        nonlocal tpm
         tpm.abandon()
         left = descriptors_of(device)
         del tpm
-        os._exit(len(left))
-    assert exit_code(child) == 0
+        return len(left)
+
+    assert exit_code(fork(let_go)) == 0
     assert len(device.commands) == sent
     tpm.lockout()
     tpm.release()

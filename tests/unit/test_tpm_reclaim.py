@@ -10,7 +10,7 @@ from p11tpm.ck import CKR
 from p11tpm.error import TpmError
 from p11tpm.tpm import Key, Tpm, command, template
 from p11tpm.tpm.connection import Connection
-from rig.deadline import exit_code
+from rig.deadline import exit_code, fork
 from unit.test_tpm_connection import Device
 from unit.tpm_ground import Ground, public_key
 
@@ -27,15 +27,13 @@ def ground(proxy):
 def sign_and_die(ground: Ground, key: Key) -> None:
     """Use a key in a process that ends without a word to the TPM."""
     ground.start_again()
-    child = os.fork()
-    if child == 0:
-        try:
-            own = Tpm(ground.proxy.tcti)
-            own.sign(ground.srk, key, bytes(32))
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert exit_code(child) == 0
+
+    def sign() -> None:
+        own = Tpm(ground.proxy.tcti)
+        own.sign(ground.srk, key, bytes(32))
+        os._exit(0)  # before `own` closes its connection
+
+    assert exit_code(fork(sign)) == 0
     ground.proxy.clear()
 
 

@@ -13,7 +13,7 @@ import pytest
 from p11tpm.ck import CKR
 from p11tpm.error import Error
 from p11tpm.trylock import NAME, TryLock, abandon_locks
-from rig.deadline import exit_code, join
+from rig.deadline import exit_code, fork, join
 from rig.process import wait_until
 
 
@@ -29,14 +29,18 @@ def test_one_try_at_a_time(tmp_path):
 def test_a_lock_ends_with_the_process_whatever_its_children_do(tmp_path):
     """The process is killed while it has the lock, and a child that was forked meanwhile lives on."""
     told, tell = os.pipe()
-    parent = os.fork()
-    if parent == 0:
+
+    def live_on() -> None:
+        abandon_locks()
+        os.write(tell, b"%d\n" % os.getpid())
+        time.sleep(60)
+
+    def keep_the_lock() -> None:
         with TryLock(str(tmp_path), 1):
-            if os.fork() == 0:
-                abandon_locks()
-                os.write(tell, b"%d\n" % os.getpid())
-                time.sleep(60)
+            fork(live_on)
             time.sleep(60)
+
+    parent = fork(keep_the_lock)
     child = int(os.read(told, 100))
     try:
         with pytest.raises(Error), TryLock(str(tmp_path), 0.02):
@@ -68,12 +72,12 @@ def test_a_try_whose_end_was_not_noted_is_known_to_the_next_one(tmp_path):
 
 
 def test_a_killed_process_leaves_its_note(tmp_path):
-    child = os.fork()
-    if child == 0:
+    def be_killed() -> None:
         with TryLock(str(tmp_path), 1) as lock:
             lock.begin()
             os.kill(os.getpid(), signal.SIGKILL)
-    assert exit_code(child) == -signal.SIGKILL
+
+    assert exit_code(fork(be_killed)) == -signal.SIGKILL
     assert not note(tmp_path, end=True)
 
 
