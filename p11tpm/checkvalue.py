@@ -21,7 +21,7 @@ def check_value(key_type: int, value: bytes) -> bytes:
     if key_type not in {CKK.AES, *DES_SIZES}:
         return digest("sha1", value)[:3]
     with loading:
-        from p11tpm.operation.block import InMemory
+        from p11tpm.block import InMemory
 
     cipher = InMemory(key_type, value)
     return cipher.context(ECB).update(bytes(cipher.block))[:3]

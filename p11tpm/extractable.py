@@ -1,34 +1,24 @@
-"""RSA and EC private keys that may leave the token: session objects, made and used in software (clause 4.9).
+"""RSA and EC private keys that may leave the token: session objects, made in software (clause 4.9).
 
 The secret of such a key is its PKCS #8 DER, which is what C_WrapKey encrypts.
 """
 
 from __future__ import annotations
 
-from math import gcd
-from posix import urandom
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from p11tpm import der
 from p11tpm.attribute import to_ulong
-from p11tpm.ck import CKA, CKK, CKR
-from p11tpm.error import Error
+from p11tpm.ck import CKA, CKK
 from p11tpm.mechanism import curve_of
-from p11tpm.public import ec_curve, prehashed
+from p11tpm.public import ec_curve
 from p11tpm.tpmpair import TpmPair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from p11tpm.object import Object
     from p11tpm.record import Record
     from p11tpm.token import Token
-
-_NOISE = 8  # bytes by which an exponent is made longer, so that the time it takes tells nothing of it
 
 
 def pkcs8(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
@@ -53,54 +43,3 @@ class ExtractablePair(TpmPair):
             point = curve_key.public_key().public_numbers()
             self._describe_pair(point.x, point.y)
             record.secret = pkcs8(curve_key)
-
-
-class InSoftware:
-    """The private operations of `Vault`, with keys that are not in the TPM. `spend` takes one use of a key."""
-
-    def __init__(self, spend: Callable[[Object], None]) -> None:
-        self._spend = spend
-
-    def rsa(self, key: Object, block: bytes) -> bytes:
-        """Do the RSA private operation on a block as long as the modulus, in time that does not depend on the key."""
-        self._spend(key)
-        numbers = der.private_numbers(key.secret())
-        types = (CKA.MODULUS, CKA.PUBLIC_EXPONENT, CKA.PRIME_1, CKA.PRIME_2, CKA.EXPONENT_1, CKA.EXPONENT_2)
-        modulus, public, prime, other, exponent, exponent_2 = (int.from_bytes(numbers[type_], "big") for type_ in types)
-        number, blind = int.from_bytes(block, "big"), _coprime(modulus)
-        blinded = number * pow(blind, public, modulus) % modulus
-        at_prime, at_other = _power(blinded, exponent, prime), _power(blinded, exponent_2, other)
-        factor = (at_prime - at_other) * pow(other, -1, prime) % prime
-        result = (at_other + factor * other) * pow(blind, -1, modulus) % modulus
-        if pow(result, public, modulus) != number:
-            raise Error(CKR.FUNCTION_FAILED, "the RSA operation went wrong; its result would give the key away")
-        return result.to_bytes(len(block), "big")
-
-    def ecdsa(self, key: Object, digest: bytes) -> tuple[int, int]:
-        """Sign a digest of 32, 48 or 64 bytes and return r and s."""
-        self._spend(key)
-        return decode_dss_signature(_ec_key(key).sign(digest, ec.ECDSA(prehashed(digest))))
-
-    def ecdh(self, key: Object, point: tuple[int, int]) -> bytes:
-        """Multiply a key and a point of its curve and return the x coordinate, as long as the field."""
-        self._spend(key)
-        private = _ec_key(key)
-        return private.exchange(ec.ECDH(), ec.EllipticCurvePublicNumbers(*point, private.curve).public_key())
-
-
-def _coprime(modulus: int) -> int:
-    """Return a random number that has an inverse."""
-    while True:
-        number = int.from_bytes(urandom((modulus.bit_length() + 7) // 8 + _NOISE), "big") % modulus
-        if gcd(number, modulus) == 1:
-            return number
-
-
-def _power(base: int, exponent: int, prime: int) -> int:
-    """Raise to a power modulo a prime, with another exponent of the same value each time."""
-    return pow(base, exponent + int.from_bytes(urandom(_NOISE), "big") * (prime - 1), prime)
-
-
-def _ec_key(key: Object) -> ec.EllipticCurvePrivateKey:
-    numbers = der.private_numbers(key.secret())
-    return ec.derive_private_key(int.from_bytes(numbers[CKA.VALUE], "big"), ec_curve(curve_of(numbers[CKA.EC_PARAMS])))

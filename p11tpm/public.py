@@ -9,18 +9,26 @@ from p11tpm.mechanism import CURVES, curve_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from cryptography.hazmat.primitives.asymmetric.dsa import DSAPublicKey
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurve, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
     from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
-    from p11tpm.object import Object
+    class Key(Protocol):
+        """A public key as its attributes describe it: an `Object`, for one."""
+
+        key_type: int | None
+
+        def get(self, type_: int, /) -> bytes:
+            """Return the value of an attribute."""
 
 _SIZES = range(512, 16384 + 1)  # bits of an RSA modulus that came from anywhere: more would take minutes
 _LONGEST_EXPONENT = 256  # bits: FIPS 186-5, appendix A.1.1
 
 
-def public_key(key: Object) -> RSAPublicKey | EllipticCurvePublicKey:
+def public_key(key: Key) -> RSAPublicKey | EllipticCurvePublicKey:
     """Give a public key as the package cryptography has it.
 
     Raises CKR_KEY_SIZE_RANGE or CKR_KEY_TYPE_INCONSISTENT for numbers that make no key.
@@ -28,7 +36,7 @@ def public_key(key: Object) -> RSAPublicKey | EllipticCurvePublicKey:
     return rsa_key(key) if key.key_type == CKK.RSA else ec_key(key)
 
 
-def rsa_key(key: Object) -> RSAPublicKey:
+def rsa_key(key: Key) -> RSAPublicKey:
     """Give an RSA public key; CKR_KEY_SIZE_RANGE if its numbers make none."""
     with loading:
         from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
@@ -40,7 +48,7 @@ def rsa_key(key: Object) -> RSAPublicKey:
         raise Error(CKR.KEY_SIZE_RANGE, "these numbers make no RSA key") from None
 
 
-def ec_key(key: Object) -> EllipticCurvePublicKey:
+def ec_key(key: Key) -> EllipticCurvePublicKey:
     """Give an EC public key; CKR_KEY_TYPE_INCONSISTENT if its point is not on its curve."""
     with loading:
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -54,7 +62,7 @@ def ec_key(key: Object) -> EllipticCurvePublicKey:
         raise Error(CKR.KEY_TYPE_INCONSISTENT, "the point is not on the curve") from None
 
 
-def dsa_key(key: Object) -> DSAPublicKey:
+def dsa_key(key: Key) -> DSAPublicKey:
     """Give a DSA public key; CKR_KEY_SIZE_RANGE if its numbers make none."""
     with loading:
         from cryptography.hazmat.primitives.asymmetric.dsa import DSAParameterNumbers, DSAPublicNumbers
@@ -87,7 +95,7 @@ def prehashed(hashed: bytes) -> Prehashed:
     return Prehashed(sizes[len(hashed)])
 
 
-def rsa_numbers(key: Object) -> tuple[int, int]:
+def rsa_numbers(key: Key) -> tuple[int, int]:
     """Give modulus and exponent of an RSA public key; CKR_KEY_SIZE_RANGE if they are of no size for RSA."""
     modulus = int.from_bytes(key.get(CKA.MODULUS), "big")
     exponent = int.from_bytes(key.get(CKA.PUBLIC_EXPONENT), "big")
@@ -96,7 +104,7 @@ def rsa_numbers(key: Object) -> tuple[int, int]:
     return modulus, exponent
 
 
-def rsa_raw(key: Object, block: bytes) -> bytes | None:
+def rsa_raw(key: Key, block: bytes) -> bytes | None:
     """Do the RSA public operation on a block as long as the modulus: as many bytes; None if it is not below it."""
     modulus, exponent = rsa_numbers(key)
     number = int.from_bytes(block, "big")

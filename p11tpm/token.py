@@ -19,8 +19,8 @@ from p11tpm.store import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.config import Config
-    from p11tpm.extractable import InSoftware
     from p11tpm.profile import Profiles
+    from p11tpm.software import InSoftware
     from p11tpm.store import Store, TokenRow
     from p11tpm.vault import Vault
 
@@ -360,7 +360,7 @@ class Token:
         if key.in_tpm or key.record.secret is None:
             return self.vault
         with loading:
-            from p11tpm.extractable import InSoftware
+            from p11tpm.software import InSoftware
 
         return InSoftware(self.vault.spend)
 

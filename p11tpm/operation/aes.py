@@ -16,10 +16,8 @@ from cryptography.hazmat.primitives.padding import PKCS7
 
 from p11tpm.ck import CKR
 from p11tpm.error import Error
-from p11tpm.late import loading
 from p11tpm.mechanism import CBC, CBC_PAD, CCM, CFB, CTR, ECB, GCM, KEY_WRAP, KEY_WRAP_PAD
 from p11tpm.operation import gcm, keywrap
-from p11tpm.operation.block import block_cipher
 from p11tpm.operation.cipher import Cipher
 from p11tpm.parameter import AES_BLOCK, refused
 
@@ -28,24 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from p11tpm.object import Object
-    from p11tpm.operation.block import BlockCipher, InMemory
-    from p11tpm.token import Token
+    from p11tpm.block import BlockCipher, InMemory
 
 _MOST_COLLECTED = 1 << 30  # bytes of a message that is kept until all of it is there
 _MOST_GCM = (1 << 36) - 32  # bytes: SP 800-38D, clause 5.2.1.1
 _LEAST_TAG = 4  # bytes: SP 800-38D, clause 5.2.1.2; a shorter one is guessed too soon
-
-
-def block_mode(token: Token, key: Object, form: str, params: Any, *, encrypt: bool) -> Cipher:
-    """Make what encrypts or decrypts by AES or DES, in a form of the table of mechanisms with its decoded parameter."""
-    forms = FORMS
-    if key.in_tpm:
-        with loading:
-            from p11tpm.operation import composed
-
-        forms = {**FORMS, **composed.FORMS}
-    return forms[form](block_cipher(token, key), params, encrypt)
 
 
 def length_error(encrypt: bool) -> Error:

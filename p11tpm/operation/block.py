@@ -1,59 +1,19 @@
-"""Block ciphers with their keys, wherever a key is: in memory, or in the TPM.
-
-Both give a mode at work (NIST SP 800-38A) as the package cryptography has it: `update` and `finalize`.
-"""
+"""Block ciphers with their keys, wherever a key is: in memory, or in the TPM."""
 
 from __future__ import annotations
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
-from p11tpm.ck import CKK
-from p11tpm.mechanism import CBC, CFB, CTR, ECB
-from p11tpm.parameter import AES_BLOCK, DES_BLOCK
+from p11tpm.block import InMemory
+from p11tpm.mechanism import CFB, CTR, ECB
+from p11tpm.parameter import AES_BLOCK
 from p11tpm.tpm.symmetric import MOST
-
-try:
-    from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES  # from version 43 on
-except ImportError:
-    from cryptography.hazmat.primitives.ciphers.algorithms import TripleDES
-try:
-    from cryptography.hazmat.decrepit.ciphers.modes import CFB as CFB_MODE  # from version 46 on
-except ImportError:
-    from cryptography.hazmat.primitives.ciphers.modes import CFB as CFB_MODE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, Protocol
-
+    from p11tpm.block import BlockCipher, Context
     from p11tpm.object import Object
     from p11tpm.token import Token
     from p11tpm.vault import Vault
 
-    class Context(Protocol):
-        """A mode at work in one direction."""
-
-        def update(self, data: bytes, /) -> bytes:
-            """Take the next bytes; ECB and CBC give whole blocks, the other modes as many as they took."""
-
-        def finalize(self) -> bytes:
-            """End; ValueError in the middle of a block of ECB or CBC."""
-
-    class BlockCipher(Protocol):
-        """A block cipher with its key. `block`: bytes of a block."""
-
-        block: int
-
-        def context(self, mode: str, iv: bytes = b"", *, encrypt: bool = True) -> Context:
-            """Begin ECB, CBC, CTR or CFB; `iv` is the first counter block of CTR."""
-
-
-_MODES: dict[str, Callable[[bytes], Any]] = {
-    ECB: lambda _: modes.ECB(),  # noqa: S305 - the host's choice, and what other modes are made of
-    CBC: modes.CBC,
-    CTR: modes.CTR,
-    CFB: CFB_MODE,
-}
 _STREAMS = {CTR, CFB}  # modes that take any number of bytes
 
 
@@ -62,22 +22,6 @@ def block_cipher(token: Token, key: Object) -> BlockCipher:
     if key.in_tpm:
         return InTpm(token.vault, key)
     return InMemory(key.key_type, key.secret())
-
-
-class InMemory:
-    """A block cipher by OpenSSL. `algorithm`: it and its key, as cryptography has them."""
-
-    def __init__(self, key_type: int | None, value: bytes) -> None:
-        self.algorithm: Any
-        if key_type == CKK.AES:
-            self.algorithm, self.block = algorithms.AES(value), AES_BLOCK
-        else:  # a key of double length has its first part once more at its end (clause 2.16)
-            self.algorithm, self.block = TripleDES((value + value)[:24]), DES_BLOCK
-
-    def context(self, mode: str, iv: bytes = b"", *, encrypt: bool = True) -> Context:
-        """Begin a mode."""
-        making = Cipher(self.algorithm, _MODES[mode](iv))
-        return making.encryptor() if encrypt else making.decryptor()
 
 
 class InTpm:

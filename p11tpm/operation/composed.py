@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from p11tpm.operation.block import BlockCipher
+    from p11tpm.block import BlockCipher
     from p11tpm.operation.cipher import Cipher
 
 

@@ -46,9 +46,15 @@ def cipher(token: Token, key: Object, row: Mechanism, params: Any, *, encrypt: b
     """
     if key.key_type != CKK.RSA:
         with loading:
-            from p11tpm.operation.aes import block_mode
+            from p11tpm.operation.aes import FORMS
+            from p11tpm.operation.block import block_cipher
 
-        return block_mode(token, key, row.form, params, encrypt=encrypt)
+            forms = FORMS
+            if key.in_tpm:
+                from p11tpm.operation import composed
+
+                forms = {**FORMS, **composed.FORMS}
+        return forms[row.form](block_cipher(token, key), params, encrypt)
     with loading:
         from p11tpm.operation.rsa import RsaDecrypt, RsaEncrypt
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from p11tpm.block import BlockCipher
     from p11tpm.mechanism import Mechanism
     from p11tpm.object import Object
-    from p11tpm.operation.block import BlockCipher
     from p11tpm.operation.message import Context
     from p11tpm.token import Token
     from p11tpm.vault import Vault

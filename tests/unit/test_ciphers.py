@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p11tpm import mechanism, padding
+from p11tpm.block import InMemory
 from p11tpm.ck import CKK, CKR
 from p11tpm.error import Error
 from p11tpm.operation import composed, gcm, keywrap
 from p11tpm.operation.aes import FORMS
-from p11tpm.operation.block import InMemory
 
 KEY, IV = bytes(range(32)), bytes(range(16))
 PARAMS = SimpleNamespace(iv=IV, bits=7, block=IV, nonce=IV[:12], associated=b"aad", tag_length=12)

@@ -34,11 +34,13 @@ LAYERS = (
             "residents",
             "secret",
             "secretkey",
+            "software",
             "softkey",
             "softpair",
             "tpmpair",
         },
     ),
+    ({"block"},),
     ({"mechanism", "attribute", "der", "domain", "padding", "parameter", "point"},),
     ({"tpm"}, {"store", "database", "schema", "record"}, {"config", "pinfile"}, {"log"}),
     ({"files"}, {"trylock"}, {"_native"}),
@@ -57,7 +59,7 @@ HEAVY = {
 }
 LOADED_WHEN_NEEDED = {
     *("cli", "tpm.password", "tpm.provision", "tpm.reclaim", "tpm.resident", "tpm.symmetric"),
-    *("der", "extractable", "keypair", "residents", "secretkey", "softkey", "softpair", "tpmpair"),
+    *("block", "der", "extractable", "keypair", "residents", "secretkey", "softkey", "softpair", "software", "tpmpair"),
     *(
         "operation.aes",
         "operation.block",
