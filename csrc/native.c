@@ -29,6 +29,7 @@
 #include <sys/auxv.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -50,6 +51,7 @@ static int secure(void)
     return getauxval(AT_SECURE) != 0;
 }
 
+#include "syslog.c"
 #include "agreement.c"
 #include "connection.h"
 #include "device.c"

@@ -4,6 +4,8 @@ extern const char MODULE_PATH[];
 
 int secure(void);
 
+void send_to_syslog(const char *path, int severity, const char *line);
+
 int ecdh(int bits, const uint8_t *scalar, const uint8_t *x, const uint8_t *y,
          uint8_t *own_x, uint8_t *own_y, uint8_t *shared_x);
 

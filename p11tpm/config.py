@@ -10,8 +10,10 @@ from __future__ import annotations
 import posix
 
 from p11tpm import files, system
+from p11tpm._native import lib
 from p11tpm.ck import CKM, CKR
 from p11tpm.error import Error
+from p11tpm.late import loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -229,8 +231,6 @@ _SETTINGS: dict[str, Callable[[str], Any]] = {
 
 def _is_setuid() -> bool:
     """Whether the kernel gave the program more rights than its caller has (AT_SECURE, as secure_getenv(3) asks)."""
-    from p11tpm._native import lib
-
     return bool(lib.secure())
 
 
@@ -266,8 +266,8 @@ def _home(environment: Mapping[str, str]) -> str | None:
     home = environment.get("HOME", "")
     if _is_ours(home):
         return home
-    import pwd
-
+    with loading:
+        import pwd
     try:
         home = pwd.getpwuid(posix.geteuid()).pw_dir
     except KeyError:

@@ -353,8 +353,8 @@ def _keep_for_ever(connection: Connection) -> None:
     Closing it would undo the parent's transaction in the file. An object in a cycle that is out of the garbage
     collector's reach lives as long as the process.
     """
-    import gc
-
+    with loading:
+        import gc
     cycle: list[object] = [connection]
     cycle.append(cycle)
     gc.freeze()

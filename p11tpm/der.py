@@ -10,6 +10,7 @@ from p11tpm.attribute import DOMAINS, Template, to_ulong, ulong, unsigned
 from p11tpm.ck import CKA, CKK, CKO, CKR
 from p11tpm.error import Error
 from p11tpm.hashes import digest
+from p11tpm.late import loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,8 +117,8 @@ def created_public(template: Template) -> Template:
 
 
 def _created_ec(params: bytes, octets: bytes) -> Template:
-    from p11tpm.mechanism import CURVES
-
+    with loading:
+        from p11tpm.mechanism import CURVES
     curve, bits = next(((name, bits) for name, (bits, oid) in CURVES.items() if oid == params), ("", 0))
     size = 1 + 2 * ((bits + 7) // 8)
     point = octets if curve and len(octets) == size else _point(octets)

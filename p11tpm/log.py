@@ -6,9 +6,10 @@ What is logged never holds data, PINs, authorisation values or attribute values:
 from __future__ import annotations
 
 import posix
-from time import gmtime, localtime, time
+from time import gmtime, time
 
 from p11tpm import files
+from p11tpm._native import lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,28 +19,12 @@ if TYPE_CHECKING:
 
 _ERROR, _DEBUG = 3, 7  # severities of syslog(3)
 _NAMES = {_ERROR: "error", _DEBUG: "debug"}
-_AUTHPRIV = 10 << 3  # facility of syslog(3) for what not every user may read
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _SYSLOG = "/dev/log"
 _LONGEST = 1000  # characters of a line
 
 
 def _syslog(severity: int, line: str) -> None:
-    """Send a line as syslog(3) does; syslog(3) itself would put our name on the host's own messages.
-
-    One socket for each message: nothing is kept that a fork or a restart of the daemon could spoil.
-    """
-    import _socket as sockets  # the module socket costs another 10 ms
-
-    now = localtime()
-    stamp = f"{_MONTHS[now.tm_mon - 1]} {now.tm_mday:2} {now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}"
-    message = f"<{_AUTHPRIV | severity}>{stamp} p11tpm[{posix.getpid()}]: {line}"
-    channel = sockets.socket(sockets.AF_UNIX, sockets.SOCK_DGRAM | sockets.SOCK_CLOEXEC | sockets.SOCK_NONBLOCK)
-    try:
-        channel.connect(_SYSLOG)
-        channel.send(_bytes(message), sockets.MSG_NOSIGNAL)
-    finally:
-        channel.close()
+    lib.send_to_syslog(_SYSLOG.encode(), severity, _bytes(line))
 
 
 def _stamped(severity: int, line: str) -> bytes:

@@ -98,8 +98,8 @@ class TryLock:
             return
 
     def __exit__(self, *_: object) -> None:
-        import fcntl
-
+        with loading:
+            import fcntl
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a child of a fork may have the descriptor, too
         except OSError:

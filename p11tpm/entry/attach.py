@@ -10,11 +10,11 @@ from _p11tpm import ffi, lib
 from p11tpm import log
 from p11tpm.ck import CKR, name
 from p11tpm.error import Error, LengthOnly, rv_of
-from p11tpm.late import loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
     from typing import Any
 
 FINISHED = int(lib.FINISHED)
@@ -35,18 +35,23 @@ FAULTS = frozenset(
 _attached: set[str] = set()
 
 
+def _frames(traceback: TracebackType | None) -> Iterator[str]:
+    """Describe the frames of a traceback, as the module traceback does; that would have to be imported just now."""
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        yield f'\n  File "{code.co_filename}", line {traceback.tb_lineno}, in {code.co_name}'
+        traceback = traceback.tb_next
+
+
 def _failed(function: str, exception: BaseException) -> int:
     """Log why a function failed and give its return value: never CKR_OK."""
     rv = rv_of(exception)
     if isinstance(exception, Error):
         (log.error if rv in FAULTS else log.debug)(f"{function}: {name(CKR, rv)}: {exception.why}")
     else:
-        with loading:
-            import traceback
-
         # The frames alone: the text of a foreign exception may hold data.
-        frames = "".join(traceback.format_tb(exception.__traceback__))
-        log.error(f"{function}: {name(CKR, rv)}: {type(exception).__name__}\n{frames}")
+        frames = "".join(_frames(exception.__traceback__))
+        log.error(f"{function}: {name(CKR, rv)}: {type(exception).__name__}{frames}")
     return rv
 
 
