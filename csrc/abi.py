@@ -132,6 +132,7 @@ class Abi:
         lines = [f"static {function.python};" for function in self.by_python]
         lines += [
             "static uint64_t py_attached(void);",
+            "static struct _cffi_externpy_s _cffi_externpy__py_attached;",
             f"#define FUNCTIONS {len(self.by_python)}u",
             f"#define FINISHED UINT64_C({FINISHED:#x})",
             f"#define FINISHED_MASK UINT64_C({FINISHED_MASK:#x})",

@@ -66,6 +66,8 @@ INCLUDES = """
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
@@ -76,7 +78,7 @@ INCLUDES = """
 
 
 # Another copy of the module in the process has a _p11tpm of its own, and instances of the modules that import that.
-LOAD_ENTRY = """
+LOAD_ENTRY = b"""
 import sys
 for name in [name for name in sys.modules if name == "p11tpm.marshal" or name.startswith("p11tpm.entry")]:
     del sys.modules[name]
@@ -248,9 +250,10 @@ def build_module(package: Path, directory: Path) -> Path:
     ffi = FFI()
     ffi.cdef(abi.cdef)
     ffi.embedding_api("")
-    ffi.embedding_init_code(LOAD_ENTRY)
-    code = first_code() + finder_code()
-    by_hand = "\n".join(f'#include "{name}.c"' for name in ("complain", "copies", "start", "fork", "interface"))
+    ffi.embedding_init_code("pass")
+    code = first_code() + finder_code() + f"static const char LOAD_ENTRY[] = {c_bytes(LOAD_ENTRY)};\n"
+    sources = ("syslog", "complain", "copies", "start", "fork", "interface")
+    by_hand = "\n".join(f'#include "{name}.c"' for name in sources)
     ffi.set_source(
         "_p11tpm",
         "\n".join([INCLUDES.format(headers=header), python_paths(package), code, abi.prototypes, by_hand, abi.stubs]),

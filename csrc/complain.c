@@ -1,6 +1,6 @@
-/* What goes wrong before there is a log. */
+/* What goes wrong before the log is known goes to syslog, as the log does by default. Never to a descriptor of the host's: what it
+ * has as descriptor 2 may be the socket of a peer. */
 
-/* For errors of the set-up only: nothing else may write to the host's stderr unasked. */
 static void complain(const char *format, ...)
 {
     char text[1024];
@@ -8,8 +8,7 @@ static void complain(const char *format, ...)
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    syslog(LOG_AUTHPRIV | LOG_ERR, "p11tpm: %s", text);
-    dprintf(STDERR_FILENO, "p11tpm: %s\n", text);
+    send_to_syslog("/dev/log", LOG_ERR, text);
 }
 
 /* Where this copy of the module is: there may be others in the process. */

@@ -158,13 +158,13 @@ static PyStatus initialize(void)
     return status;
 }
 
-/* Descriptors 0 and 1 are the host's: ssh-pkcs11-helper speaks its protocol on them. */
+/* Descriptors 0, 1 and 2 are the host's: ssh-pkcs11-helper speaks its protocol on them, and a daemon may have any socket there.
+ * Without a stream, Python's own hooks and cffi's write nothing. */
 static void take_streams_away(void)
 {
-    PySys_SetObject("stdin", Py_None);
-    PySys_SetObject("__stdin__", Py_None);
-    PySys_SetObject("stdout", Py_None);
-    PySys_SetObject("__stdout__", Py_None);
+    static const char *const streams[] = { "stdin", "__stdin__", "stdout", "__stdout__", "stderr", "__stderr__" };
+    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
+        PySys_SetObject(streams[i], Py_None);
 }
 
 /* Our code in one file: csrc/finder.py. If that can not be read, Python finds the code as it finds any. */
@@ -260,13 +260,56 @@ static bool ensure_python(bool *ours)
     return extend_search_path();
 }
 
+/* Says that the code does not load, and the exception that is why: cffi would print that to stderr. */
+static void complain_of_code(void)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *text = value ? PyObject_Str(value) : NULL;
+    const char *why = text ? PyUnicode_AsUTF8(text) : NULL;
+    const char *what = type ? ((PyTypeObject *)type)->tp_name : "some functions have no code";
+    complain("the Python code of the module does not load; is the installation complete? (%s: %s%s%s)", PATH[PACKAGES], what,
+             why && *why ? ": " : "", why ? why : "");
+    PyErr_Clear();
+    Py_XDECREF(text);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+}
+
+/* cffi without the code: what it needs itself is imported before, so that it has no error to print. */
+static bool start_cffi(void)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *backend = PyImport_ImportModule("_cffi_backend");
+    bool found = backend != NULL;
+    if (!found)
+        complain_of_code();
+    Py_XDECREF(backend);
+    PyGILState_Release(gil);
+    return found && cffi_start_python() == 0;
+}
+
+static bool load_entry(void)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *names = PyDict_New();
+    PyObject *done = names ? PyRun_String(LOAD_ENTRY, Py_file_input, names, names) : NULL;
+    /* cffi prints to stderr when it is to call what has no code */
+    bool loaded = done && _cffi_externpy__py_attached.reserved1 && py_attached() == (FINISHED | FUNCTIONS);
+    if (!loaded)
+        complain_of_code();
+    Py_XDECREF(done);
+    Py_XDECREF(names);
+    PyGILState_Release(gil);
+    return loaded;
+}
+
 static bool load_code(void)
 {
     if (!begin_loading())
         return false;
-    bool loaded = cffi_start_python() == 0 && py_attached() == (FINISHED | FUNCTIONS);
-    if (!loaded)
-        complain("the Python code of the module does not load; is the installation complete? (%s)", PATH[PACKAGES]);
+    bool loaded = start_cffi() && load_entry();
     end_loading();
     return loaded;
 }

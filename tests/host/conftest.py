@@ -9,6 +9,7 @@ import pytest
 
 import rig
 from host.core import Core
+from host.daemon import Syslog
 from host.programs import Hosts
 
 if TYPE_CHECKING:
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Hosts:
     return Hosts(tmp_path_factory.mktemp("hosts"))
+
+
+@pytest.fixture
+def syslog(hosts: Hosts) -> Iterator[Syslog]:
+    daemon = Syslog(hosts)
+    yield daemon
+    daemon.close()
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,6 +42,17 @@ static void __attribute__((format(printf, 1, 2))) say(const char *format, ...)
             _exit(2);                                              \
         }                                                          \
     } while (0)
+
+/* The address space that is in use, in bytes. */
+static rlim_t used(void)
+{
+    long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (!file || fscanf(file, "%ld", &pages) != 1)
+        _exit(2);
+    fclose(file);
+    return (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE);
+}
 
 static void *open_module(const char *path, int mode)
 {

@@ -1,16 +1,5 @@
 /* memory MODULE KIB: C_Initialize with so much memory to have, then again with enough. */
 #include "host.h"
-#include <sys/resource.h>
-
-static rlim_t used(void)
-{
-    long pages = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    if (!file || fscanf(file, "%ld", &pages) != 1)
-        _exit(2);
-    fclose(file);
-    return (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE);
-}
 
 int main(int argc, char **argv)
 {

@@ -51,12 +51,11 @@ class Hosts:
         *arguments: str | Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        noisy: bool = False,
         prefix: tuple[str, ...] = (),
     ) -> list[str]:
         """Run a program and give what it says.
 
-        Nothing may be on stdout; on stderr nothing but what the host itself says, unless the module may be `noisy`.
+        Nothing may be on stdout, and on stderr nothing but what the host itself says.
         """
         program = self.program(name) if isinstance(name, str) else name
         done = subprocess.run(
@@ -75,5 +74,5 @@ class Hosts:
             pytest.skip(done.stderr)
         assert (done.returncode, done.stdout) == (0, ""), done
         said = [line[2:] for line in lines if line.startswith("> ")]
-        assert noisy or len(said) == len(lines), done.stderr
+        assert len(said) == len(lines), done.stderr
         return said

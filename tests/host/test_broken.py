@@ -60,7 +60,7 @@ def test_the_control_answers_ok(hosts, core, exported):
 
 @pytest.mark.parametrize("how", NOT_LOADING)
 def test_a_core_that_does_not_load(hosts, core, exported, how):
-    said = answers(hosts("every", core.write(NOT_LOADING[how]), "start", *exported, noisy=True))
+    said = answers(hosts("every", core.write(NOT_LOADING[how]), "start", *exported))
     assert len(said) == 92
     assert said.pop("C_Initialize") == GENERAL_ERROR
     assert {said.pop(name) for name in ("C_GetFunctionList", "C_GetInterfaceList", "C_GetInterface")} == {"0x7"}
@@ -71,7 +71,7 @@ def test_a_core_that_does_not_load(hosts, core, exported, how):
 def test_functions_that_fail(hosts, core, exported, how):
     text = f"{WHOLE}\n{AFTER_THE_START[how]}\nattach([name for name in STUBS if name != 'py_C_Initialize'], bad)"
     names = [name for name in python_functions(exported) if name not in {"C_Initialize", "C_Finalize"}]
-    said = answers(hosts("every", core.write(text), "start", *names, "C_Finalize", noisy=True))
+    said = answers(hosts("every", core.write(text), "start", *names, "C_Finalize"))
     assert said.pop("C_Initialize") == "0x0"
     assert set(said.values()) == {GENERAL_ERROR}
 
@@ -80,7 +80,7 @@ def test_functions_that_fail(hosts, core, exported, how):
 def test_initialize_that_fails_leaves_everything_closed(hosts, core, exported, how):
     text = f"{WHOLE}\n{AFTER_THE_START[how]}\nattach(['py_C_Initialize'], bad)"
     names = [name for name in python_functions(exported) if name != "C_Initialize"]
-    said = answers(hosts("every", core.write(text), "start", *names, noisy=True))
+    said = answers(hosts("every", core.write(text), "start", *names))
     assert said.pop("C_Initialize") == GENERAL_ERROR
     assert set(said.values()) == {NOT_INITIALIZED}
 
@@ -94,7 +94,7 @@ def test_initialize_may_succeed_later(hosts, core):
 
 
 def test_a_failed_start_stays_failed(hosts, core):
-    said = hosts("every", core.write("1 / 0"), "start", "C_Initialize", "C_GetInfo", "C_Initialize", noisy=True)
+    said = hosts("every", core.write("1 / 0"), "start", "C_Initialize", "C_GetInfo", "C_Initialize")
     assert [line.split()[1] for line in said] == [GENERAL_ERROR, GENERAL_ERROR, NOT_INITIALIZED, GENERAL_ERROR]
 
 
@@ -129,7 +129,7 @@ def test_too_little_memory_to_try_may_be_tried_again(hosts, user, kib):
 
 @pytest.mark.parametrize("kib", [*range(4200, 9000, 300), 12000, 20000])
 def test_memory_that_ends_during_the_start(hosts, user, kib):
-    said = answers(hosts("memory", user.module, str(kib), env=user.env, noisy=True))
+    said = answers(hosts("memory", user.module, str(kib), env=user.env))
     initialized = said.pop("C_Initialize")
     if initialized == "0x0":
         assert said == {"C_Login": "0xb3", "again": "0x191"}

@@ -71,9 +71,9 @@ class Copy:
         said = self._hosts("sign", self._module, env=env)
         return said, ast.literal_eval(self._answer.read_text())
 
-    def start(self, noisy=False):
+    def start(self):
         """Run a host that only starts the module."""
-        return self._hosts("every", self._module, "start", noisy=noisy)
+        return self._hosts("every", self._module, "start")
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_an_edited_source_is_stronger(copy, user, is_good):
 
 def test_a_source_that_is_gone_is_gone(copy):
     (copy.package / "session.py").unlink()
-    assert copy.start(noisy=True) == ["C_Initialize 0x5"]
+    assert copy.start() == ["C_Initialize 0x5"]
 
 
 def damage_length(data, size):

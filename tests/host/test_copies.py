@@ -31,7 +31,7 @@ def test_two_copies(hosts, user, is_good, copy, how, attempt):
     assert is_good(signature)
 
 
-def test_copies_of_different_code(hosts, user, is_good, tmp_path):
+def test_copies_of_different_code(hosts, user, syslog, is_good, tmp_path):
     """What lies below the C boundary is there once, so it cannot be of two versions: the second is refused."""
     shutil.copytree(PACKAGE, tmp_path / "code" / "p11tpm", ignore=shutil.ignore_patterns("__pycache__"))
     other = tmp_path / "other.so"
@@ -39,14 +39,15 @@ def test_copies_of_different_code(hosts, user, is_good, tmp_path):
     for first, second in ((user.module, other), (other, user.module)):
         done = subprocess.run(
             [hosts.program("copies"), "beside", first, second],
-            env=user.env,
+            env={**user.env, **syslog.env},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
-        reason, answer, signature = done.stderr.splitlines()
+        answer, signature = done.stderr.splitlines()
+        (reason,) = syslog.lines()
         assert (done.returncode, done.stdout, answer) == (0, "", "> the second: 0x5")
         places = {user.module: PACKAGE, other: tmp_path / "code" / "p11tpm"}
         assert f"has loaded its code from {places[first]}, this one's is in {places[second]}; let p11-kit" in reason

@@ -82,7 +82,7 @@ def test_lists_and_interfaces(hosts, module_path):
 @pytest.mark.parametrize("flags", [(), ("-rdynamic",)], ids=["plain", "exporting"])
 def test_functions_of_the_same_names_in_the_program_do_not_get_into_the_list(hosts, core, flags):
     module = core.write("import no_such_module")
-    said = hosts(hosts.program("impostor", *flags), module, noisy=True)
+    said = hosts(hosts.program("impostor", *flags), module)
     assert said == ["C_GetInfo 0x190", "C_Login 0x190", "C_Initialize 0x5"]
 
 
@@ -131,7 +131,7 @@ def test_a_path_that_is_hard_to_write_in_c(hosts, tmp_path):
     place.mkdir()
     core = Core(place)
     core.write("raise SystemExit")
-    assert hosts("every", core.module, "start", noisy=True) == ["C_Initialize 0x5"]
+    assert hosts("every", core.module, "start") == ["C_Initialize 0x5"]
 
 
 @pytest.mark.parametrize(
