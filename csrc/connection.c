@@ -91,9 +91,10 @@ static bool shut(connection *c, int ms)
     if (!c->is_open)
         return true;
     bool flushed = flush_held(c, ms);
-    if (c->kind != DEVICE)
+    if (c->kind == DEVICE)
+        close_device(c);
+    else
         hang_up(c);
-    close_fd(c);
     if (c->loader) {
         sigset_t old;
         block_signals(&old);
@@ -137,7 +138,7 @@ static connection *connection_new(const char *tcti, int idle_ms)
         return NULL;
     }
     c->kind = kind_of(tcti);
-    c->fd = -1;
+    c->fd = c->watch = -1;
     c->idle_ms = idle_ms;
     c->owner = getpid();
     pthread_mutexattr_init(&checking);
@@ -280,6 +281,7 @@ static void connection_free(connection *c)
 static void connection_abandon(connection *c)
 {
     unregister_connection(c);
+    close_watch(c);
     close_fd(c);
     for (size_t i = 0; i < c->poll_count; i++)
         close(c->poll_fds[i]);

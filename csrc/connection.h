@@ -37,6 +37,9 @@ typedef struct connection {
     enum kind kind;
     char *tcti;
     int fd; /* device, broker: while open; swtpm: during commands in a row, see linger() */
+    int watch; /* device: says when there is something to read, -1 if poll(2) does */
+    bool asked; /* device: the driver has a command, and its response was not read */
+    bool kept; /* device: and a keeper waits for it */
     struct addrinfo *address;
     struct sockaddr_un path;
     TSS2_TCTI_CONTEXT *loader;
@@ -80,6 +83,13 @@ static int ms_until(struct timespec time)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return is_before(now, time) ? (int)((time.tv_sec - now.tv_sec) * 1000 + (time.tv_nsec - now.tv_nsec + 999999L) / 1000000L) : 0;
+}
+
+static void block_signals(sigset_t *old)
+{
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, old);
 }
 
 static bool shut(connection *c, int ms); /* connection.c; the idle timer does it too */

@@ -9,6 +9,22 @@ static void close_fd(connection *c)
         close(fd);
 }
 
+static void close_watch(connection *c)
+{
+    if (c->watch >= 0)
+        close(c->watch);
+    c->watch = -1;
+}
+
+static void close_device(connection *c)
+{
+    close_watch(c);
+    if (c->asked && !c->kept && !keep(c->fd))
+        c->fd = -1; /* it stays open until the process ends */
+    c->asked = false;
+    close_fd(c);
+}
+
 /* Ends a conversation with swtpm. Closing is not enough: a child that was forked meanwhile may hold the socket too, and swtpm
  * would wait for that child before it serves anybody else. */
 static void hang_up(connection *c)
@@ -18,17 +34,41 @@ static void hang_up(connection *c)
     close_fd(c);
 }
 
+/* Linux (5.0 and later, tpm-dev-common.c) does a command in the background if the device was opened with O_NONBLOCK. For as
+ * long poll(2), read(2) and the last close(2) wait in the kernel, up to five minutes, whatever signal comes: see keeper.c.
+ * epoll(7) does not: with EPOLLET it looks at nothing before the driver calls. */
+static int watch_device(connection *c)
+{
+    struct epoll_event event = { .events = EPOLLIN | EPOLLOUT | EPOLLET };
+    c->watch = epoll_create1(EPOLL_CLOEXEC);
+    if (c->watch < 0)
+        return errno;
+    if (!epoll_ctl(c->watch, EPOLL_CTL_ADD, c->fd, &event)) {
+        epoll_wait(c->watch, &event, 1, 0); /* that it can be written to */
+        return 0;
+    }
+    if (errno != EPERM)
+        return errno;
+    close_watch(c); /* an older kernel, where write(2) waits for the response */
+    return 0;
+}
+
 static int open_path(connection *c, const char *path)
 {
     const char *slash = strrchr(path, '/');
     c->has_manager = !strncmp(slash ? slash + 1 : path, "tpmrm", 5);
-    c->fd = open(path, O_RDWR | O_CLOEXEC);
-    return c->fd < 0 ? errno : 0;
+    c->fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    int error = c->fd < 0 ? errno : watch_device(c);
+    if (error)
+        close_device(c);
+    return error;
 }
 
 static int open_device(connection *c)
 {
     const char *colon = strchr(c->tcti, ':');
+    if (is_kept())
+        return EALREADY;
     if (colon && colon[1])
         return open_path(c, colon + 1);
     int error = open_path(c, "/dev/tpmrm0");
@@ -39,30 +79,33 @@ static int open_device(connection *c)
  * wants its response any more. */
 static int await(connection *c, short events)
 {
-    for (;;) {
+    for (int looks = 1;; looks++) {
         struct pollfd ready = { .fd = c->fd, .events = events };
-        int left = ms_until(c->deadline);
-        int count = poll(&ready, 1, left < LOOK_MS ? left : LOOK_MS);
+        struct epoll_event event;
+        int left = ms_until(c->deadline), ms = left < LOOK_MS ? left : LOOK_MS;
+        int count = c->watch < 0 ? poll(&ready, 1, ms) : epoll_wait(c->watch, &event, 1, ms);
         if (count > 0)
             return 0;
         if (count < 0 && errno != EINTR)
             return errno;
         if (c->wish != GO_ON)
             return ECANCELED;
+        if (looks == KEEP_LOOKS && c->asked)
+            c->kept = keep(c->fd);
         if (!left)
             return ETIMEDOUT;
     }
 }
 
-/* A driver takes a command whole, and Linux's lets write(2) wait for the response, with deadlines of its own: up to five minutes
- * (tpm2-cmd.c). With O_NONBLOCK it would be poll(2) that waits for as long (tpm-dev-common.c). */
 static int write_all(connection *c, const uint8_t *bytes, size_t size)
 {
-    if (c->kind == DEVICE) {
+    if (c->kind == DEVICE) { /* which takes a command whole */
         ssize_t written;
         do
             written = write(c->fd, bytes, size);
         while (written < 0 && errno == EINTR);
+        c->asked = written > 0 && c->watch >= 0;
+        c->kept = false;
         return written < 0 ? errno : (size_t)written == size ? 0 : EIO;
     }
     while (size) {
@@ -88,6 +131,7 @@ static int read_response(connection *c, uint8_t *response, size_t *response_size
         ssize_t more = read(c->fd, response + have, RESPONSE_SIZE - have);
         if (more < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
+        c->asked = false;
         if (more <= 0)
             return more < 0 ? errno : EIO;
         if (!have)

@@ -1,13 +1,6 @@
 /* Whatever libtss2-tctildr can load. */
 
 /* The library and those that it loads may start threads and write to closed sockets: neither may take the host's signals. */
-static void block_signals(sigset_t *old)
-{
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, old);
-}
-
 static void unblock_signals(const sigset_t *old)
 {
     sigset_t broken_pipe;

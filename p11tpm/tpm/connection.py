@@ -5,6 +5,7 @@ from __future__ import annotations
 from errno import (
     EACCES,
     EAGAIN,
+    EALREADY,
     EBUSY,
     ECANCELED,
     ECONNREFUSED,
@@ -43,6 +44,7 @@ _NO_PERMISSION = (
 _REFUSALS = {  # why a connection could not be opened, and what to do about it
     EACCES: _NO_PERMISSION,
     EPERM: _NO_PERMISSION,
+    EALREADY: (CKR.DEVICE_ERROR, "the TPM ({tcti}) still owes the response to an earlier command of this program"),
     EBUSY: (CKR.DEVICE_ERROR, "another program uses the TPM ({tcti}): use device:/dev/tpmrm0 instead"),
     ECANCELED: (CKR.DEVICE_REMOVED, "the program is ending, or has called C_Finalize"),
     EINVAL: (CKR.GENERAL_ERROR, "{tcti} is no connection to a TPM that tpm2-tss knows: correct 'tcti'"),

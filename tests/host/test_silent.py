@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,10 +15,11 @@ import rig
 from p11tpm.ck import CKR
 from p11tpm.ending import SECONDS
 from p11tpm.tpm.command import SIGN
+from rig.device import Device
 from rig.process import wait_until
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 LOGINS_END = ("C_Finalize", "C_Logout", "C_CloseAllSessions", "fork")  # that is, during C_Finalize
 SESSIONS_END = ("C_CloseSession", "C_CloseSession of the other", "C_SessionCancel")
@@ -41,6 +45,19 @@ class Host:
         self._popen.kill()
         self._popen.communicate(timeout=10)
 
+    @property
+    def keepers(self) -> list[Path]:
+        """The processes that it started; proc(5)."""
+        children = Path(f"/proc/{self._popen.pid}/task").glob("*/children")
+        return [Path("/proc", pid) for path in children for pid in path.read_text().split()]
+
+    def kill(self) -> None:
+        self._popen.send_signal(signal.SIGTERM)
+
+    def code(self) -> int:
+        """Wait for its end."""
+        return self._popen.wait(SECONDS)
+
     def line(self) -> list[str]:
         return self._popen.stderr.readline().decode().removeprefix("> ").split()
 
@@ -62,6 +79,24 @@ def asking(hosts, owner: rig.User, swtpm: rig.Swtpm, way: str):
         wait_until(swtpm.is_asked, "a command for the TPM")
         host.go_on()
         yield host
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    library = tmp_path_factory.mktemp("driver") / "driver.so"
+    flags = ("-Wall", "-Werror", "-shared", "-fPIC")
+    source = Path(__file__).with_name("driver.c")
+    subprocess.run(["gcc", *flags, source, "-o", library, "-ldl"], timeout=60, check=True)
+    return library
+
+
+@pytest.fixture
+def device(forker: rig.User, swtpm: rig.Swtpm, driver: Path) -> Iterator[Device]:
+    """A device file by which `forker` has the TPM, and which waits in the kernel as Linux's does."""
+    device = Device(swtpm)
+    forker.env |= {"P11TPM_TCTI": device.tcti, "DRIVER": device.path, "LD_PRELOAD": str(driver)}
+    yield device
+    device.close()
 
 
 @pytest.fixture
@@ -104,3 +139,58 @@ def test_a_login_ends_soon_though_nothing_can_be_flushed(hosts, forker, swtpm, l
     assert rv == CKR.OK
     assert seconds < SECONDS
     assert f"error: {LEFT}" in log.read_text()
+
+
+def test_a_device_that_does_not_answer_keeps_neither_the_call_nor_the_program(hosts, forker, swtpm, device):
+    with asking(hosts, forker, swtpm, "C_Finalize") as host:
+        answers = host.answers(2)
+        assert host.code() == 0
+    assert (answers["ends"][0], answers["sign"][0]) == (CKR.OK, CKR.DEVICE_ERROR)
+    assert max(seconds for _, seconds in answers.values()) < SECONDS
+    assert device.commands
+
+
+def test_a_program_that_waits_for_a_device_can_be_killed(hosts, forker, swtpm, device):
+    """Another process has the device open, and nothing else that was open, until the driver is done."""
+    with asking(hosts, forker, swtpm, "nothing") as host:
+        wait_until(lambda: host.keepers, "a keeper of the device")
+        (keeper,) = host.keepers
+        wait_until(lambda: len(list((keeper / "fd").iterdir())) == 1, "the end of what is the host's")
+        assert [str(link.readlink()) for link in (keeper / "fd").iterdir()] == [device.path]
+        host.kill()
+        assert host.code() == -signal.SIGTERM
+        assert keeper.exists()
+    wait_until(lambda: not keeper.exists(), "the end of the keeper")
+
+
+LATER = """
+import sys
+from p11tpm.error import Error
+from p11tpm.tpm import Tpm, command
+command.GET_CAPABILITY.seconds = 0.3
+tpm = Tpm(sys.argv[1])
+for line in sys.stdin:
+    try:
+        print(tpm.lockout().max_tries, flush=True)
+    except Error as error:
+        print(hex(error.rv), error.why, flush=True)
+"""
+
+
+def test_a_device_is_asked_again_when_it_has_answered(forker, swtpm, device):
+    command = [sys.executable, "-c", LATER, device.tcti]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=forker.env, stdin=pipe, stdout=pipe, text=True) as popen:
+
+        def said() -> str:
+            popen.stdin.write("\n")
+            popen.stdin.flush()
+            return popen.stdout.readline()
+
+        assert said() == "3\n"
+        with swtpm.frozen():
+            assert "0x30 the TPM did not answer GetCapability within 0.3 s" in said()
+            assert "0x30 the TPM (device:" in said(), "it is not asked meanwhile"
+        wait_until(lambda: said() == "3\n", "the end of the earlier command")
+        popen.stdin.close()
+        popen.wait(10)

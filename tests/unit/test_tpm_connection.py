@@ -25,8 +25,8 @@ from p11tpm.tpm import Tpm, command, provision, template
 from p11tpm.tpm.connection import LostError, SilentError
 from p11tpm.tpm.hmac_session import TamperedError
 from rig.deadline import exit_code, fork, join
+from rig.device import Device, response_of
 from rig.process import wait_until
-from rig.proxy import Command
 from unit.tpm_ground import SECRET, SO, USER, Ground, timer_threads
 
 
@@ -87,7 +87,7 @@ def test_a_unix_socket(swtpm, tmp_path):
                 return
             with client:
                 if request := client.recv(4096):
-                    client.sendall(ask(swtpm, request))
+                    client.sendall(response_of(swtpm, request))
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -101,42 +101,9 @@ def test_a_unix_socket(swtpm, tmp_path):
         Tpm("swtpm:path=/" + "x" * 200).lockout()
 
 
-def ask(swtpm, request: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", swtpm.port)) as tpm:
-        tpm.sendall(request)
-        response = tpm.recv(4096)
-        while len(response) < int.from_bytes(response[2:6], "big"):
-            response += tpm.recv(4096)
-    return response
-
-
-class Device:
-    """A character device that answers as /dev/tpmrm0 does: a command whole, its response at once."""
-
-    def __init__(self, swtpm) -> None:
-        self.swtpm = swtpm
-        self.commands: list[Command] = []
-        self.master, slave = pty.openpty()
-        tty.setraw(slave)
-        self.path = os.ttyname(slave)
-        self.slave = slave
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    def serve(self) -> None:
-        while True:
-            try:
-                request = os.read(self.master, 4096)
-                while len(request) < int.from_bytes(request[2:6], "big"):
-                    request += os.read(self.master, 4096)
-                self.commands.append(Command(request, ask(self.swtpm, request)))
-                os.write(self.master, self.commands[-1].response)
-            except OSError:
-                return
-
-
 def test_a_device(swtpm):
     device = Device(swtpm)
-    tpm = Tpm(f"device:{device.path}")
+    tpm = Tpm(device.tcti)
     srk = provision.provision(tpm).srk
     so, user = provision.create_token(tpm, srk, SO, USER, SECRET)
     assert tpm.unseal(srk, user, USER) == SECRET
@@ -147,8 +114,7 @@ def test_a_device(swtpm):
     tpm.release()
     assert not descriptors_of(device)
     assert swtpm.loaded() == []
-    os.close(device.slave)
-    os.close(device.master)
+    device.close()
 
 
 def descriptors_of(device: Device) -> list[int]:
@@ -326,7 +292,7 @@ def test_a_forked_child_lets_go_and_the_parent_goes_on(ground, swtpm):
 
 def test_a_child_that_abandons_a_device_closes_it(swtpm):
     device = Device(swtpm)
-    tpm = Tpm(f"device:{device.path}")
+    tpm = Tpm(device.tcti)
     tpm.lockout()
     sent = len(device.commands)
 
@@ -341,8 +307,7 @@ def test_a_child_that_abandons_a_device_closes_it(swtpm):
     assert len(device.commands) == sent
     tpm.lockout()
     tpm.release()
-    os.close(device.slave)
-    os.close(device.master)
+    device.close()
 
 
 HEAVY = (
