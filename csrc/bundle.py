@@ -12,7 +12,7 @@ import finder
 
 # What goes into the bundle is what a host imports up to its first signature: the package but for this, ...
 LATER = {
-    *("cli", "der", "keypair", "operation.copy", "privatekey", "residents"),
+    *("cli", "der", "entry.uses", "keypair", "operation.copy", "privatekey", "residents", "uses"),
     *("tpm.importing", "tpm.password", "tpm.provision", "tpm.reclaim", "tpm.resident"),
 }
 # ... and this of the standard library, where it is neither frozen nor an extension.

@@ -61,12 +61,12 @@ class Config:
     empty if there is none, and `pin_credential` says that systemd made it. `pin_tries` is the number of wrong PINs
     before this package stops asking the TPM, `pin_min` the length of a new PIN in bytes. `mechanisms` is None for all
     of them, or which ones: `Choice`. `log` is ``syslog``, ``stderr``, ``off`` or an absolute path, `log_level` is
-    ``error`` or ``debug``.
+    ``error`` or ``debug``, and `log_uses` says whether each use of a key is logged as well.
     """
 
     __slots__ = (
-        *("bus", "log", "log_level", "mechanisms", "pin_credential", "pin_file", "pin_min", "pin_tries", "store"),
-        *("tcti", "token"),
+        *("bus", "log", "log_level", "log_uses", "mechanisms", "pin_credential", "pin_file", "pin_min", "pin_tries"),
+        *("store", "tcti", "token"),
     )
 
     def __init__(self) -> None:
@@ -81,6 +81,7 @@ class Config:
         self.mechanisms: Choice | None = None
         self.log = "syslog"
         self.log_level = "error"
+        self.log_uses = False
 
     @classmethod
     def load(cls) -> Config:
@@ -105,6 +106,8 @@ class Config:
         if config.pin_file and config.token == _ALL:
             why = f"'pin-file' ({config.pin_file}) is the PIN of one token, 'token = *' shows all: name one as 'token'"
             raise Error(CKR.GENERAL_ERROR, why)
+        if config.log_uses and config.log == "off":
+            raise Error(CKR.GENERAL_ERROR, "'log-uses = yes' and 'log = off' contradict each other: name a log")
         return config
 
     def find_credential(self, directory: str) -> None:
@@ -198,6 +201,10 @@ def _word(*words: str, path: bool = False) -> Callable[[str], str]:
     return read
 
 
+def _truth(value: str) -> bool:
+    return _word("no", "yes")(value) == "yes"
+
+
 def _mechanisms(value: str) -> Choice | None:
     if value == "*":
         return None
@@ -226,6 +233,7 @@ _SETTINGS: dict[str, Callable[[str], Any]] = {
     "pin-min-length": _number(4, PIN_LONGEST),
     "log": _word("syslog", "stderr", "off", path=True),
     "log-level": _word("error", "debug"),
+    "log-uses": _truth,
 }
 
 

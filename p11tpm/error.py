@@ -37,6 +37,11 @@ class LengthOnly(Exception):  # noqa: N818 - no error: the call did what it was 
     """
 
 
+def asks_length(error: BaseException) -> bool:
+    """Say whether a call ended with the length of its result only, so that nothing was done (clause 5.2)."""
+    return isinstance(error, LengthOnly) or getattr(error, "rv", None) == CKR.BUFFER_TOO_SMALL
+
+
 class TpmError(Error):
     """A response code of the TPM that ended a command (TPM 2.0 Part 2, clause 6.6)."""
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from p11tpm.config import Config
 
-_ERROR, _DEBUG = 3, 7  # severities of syslog(3)
-_NAMES = {_ERROR: "error", _DEBUG: "debug"}
+_ERROR, _NOTICE, _DEBUG = 3, 5, 7  # severities of syslog(3)
+_NAMES = {_ERROR: "error", _NOTICE: "notice", _DEBUG: "debug"}
 _SYSLOG = "/dev/log"
 _LONGEST = 1000  # characters of a line
 
@@ -69,19 +69,24 @@ def debugging() -> bool:
 def debug(text: str) -> None:
     """Log what a caller did wrong, or what is going on."""
     if _level == _DEBUG:
-        _log(_DEBUG, text)
+        _log(_DEBUG, lambda: text)
 
 
 def error(text: str) -> None:
     """Log what is wrong with this package, the TPM or the store."""
-    _log(_ERROR, text)
+    _log(_ERROR, lambda: text)
 
 
-def _log(severity: int, text: str) -> None:
+def notice(text: Callable[[], str]) -> None:
+    """Log, whatever the level is, what the configuration asks for: the uses of keys. `text` may fail as well."""
+    _log(_NOTICE, text)
+
+
+def _log(severity: int, text: Callable[[], str]) -> None:
     if _write is None:
         return
     try:
-        for line in text.splitlines():
+        for line in text().splitlines():
             _write(severity, _printable(line)[:_LONGEST])
     except Exception:  # noqa: BLE001, S110 - a log that can not be written must not change what a call answers
         pass

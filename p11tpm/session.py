@@ -6,7 +6,7 @@ import _thread
 
 from p11tpm.attribute import TRUE, Template
 from p11tpm.ck import CKA, CKF, CKR, CKS, CKU
-from p11tpm.error import Error, LengthOnly
+from p11tpm.error import Error, asks_length
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Session:
         self._operations: dict[str, Any] = {}
         self._keys: dict[str, Object] = {}  # of operations that want a PIN of their own
         self._taken: Object | None = None
-        self._lock = _thread.RLock()
+        self.lock = _thread.RLock()  # for the length of each call that uses an operation
 
     @property
     def state(self) -> int:
@@ -67,7 +67,7 @@ class Session:
 
     def begin(self, kind: str, operation: Any) -> None:
         """Start an operation; CKR_OPERATION_ACTIVE if one of its kind is active."""
-        with self._lock:
+        with self.lock:
             self.require_none(kind)
             self._operations[kind] = operation
             self._keys.pop(kind, None)
@@ -99,6 +99,10 @@ class Session:
         self._keys.clear()
         self._taken = None
 
+    def has(self, kind: str) -> bool:
+        """Say whether an operation of a kind is active."""
+        return kind in self._operations
+
     @property
     def calculates(self) -> bool:
         """Whether an operation is active that is no search."""
@@ -118,7 +122,7 @@ class Session:
 
         A wrong PIN is counted as it is at a login: CKR_PIN_INCORRECT, CKR_PIN_LOCKED; the operation goes on waiting.
         """
-        with self._lock:
+        with self.lock:
             keys = [key for kind, key in self._keys.items() if kind in self._operations and key.waits]
             if not keys or self.token.seen.no_pin:
                 raise Error(CKR.OPERATION_NOT_INITIALIZED, "no operation waits for its own login")
@@ -128,15 +132,15 @@ class Session:
 
     def using(self, kind: str) -> _Use:
         """Use an operation for the last time; it goes on if only a length was asked for or the buffer was too small."""
-        return _Use(self._lock, self._operations, kind, ends=_ALWAYS)
+        return _Use(self.lock, self._operations, kind, ends=_ALWAYS)
 
     def going_on(self, kind: str) -> _Use:
         """Use an operation that goes on after this call, unless it fails."""
-        return _Use(self._lock, self._operations, kind, ends=_WITH_AN_ERROR)
+        return _Use(self.lock, self._operations, kind, ends=_WITH_AN_ERROR)
 
     def keeping(self, kind: str) -> _Use:
         """Use an operation that goes on, as it was before the call if that fails (clauses 5.7.9, 5.12.4 and 5.16)."""
-        return _Use(self._lock, self._operations, kind, ends=_NEVER)
+        return _Use(self.lock, self._operations, kind, ends=_NEVER)
 
     def require_write(self, attributes: Template) -> None:
         """Refuse to change token objects in a read-only session: CKR_SESSION_READ_ONLY (clause 4.4).
@@ -172,7 +176,7 @@ class _Use:
     def __exit__(self, _type: object, error: BaseException | None, _trace: TracebackType | None) -> None:
         ends = self._ends == _ALWAYS
         if error is not None and self._ends != _NEVER:
-            ends = not isinstance(error, LengthOnly) and getattr(error, "rv", None) != CKR.BUFFER_TOO_SMALL
+            ends = not asks_length(error)
         if ends:
             self._operations.pop(self._kind, None)
         self._lock.release()

@@ -18,6 +18,8 @@ from p11tpm.store import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Self
+
     from p11tpm.config import Config
     from p11tpm.profile import Profiles
     from p11tpm.software import InSoftware
@@ -63,12 +65,12 @@ class Token:
     # -- the token itself
 
     @classmethod
-    def open_all(cls, config: Config, store: Store) -> list[Token]:
+    def open_all(cls, config: Config, store: Store) -> list[Self]:
         """Give every token of the store, shown as a slot or not."""
         return [cls(config, store, row) for row in store.tokens()]
 
     @classmethod
-    def create(cls, config: Config, store: Store, label: str, so_pin: bytes | None, pin: bytes | None) -> Token:
+    def create(cls, config: Config, store: Store, label: str, so_pin: bytes | None, pin: bytes | None) -> Self:
         """Make a token: storage root key, SO and USER objects in the TPM, one row in the store.
 
         Without `pin` the token needs no login, and its keys are protected by the store's file mode alone. Without
@@ -77,14 +79,14 @@ class Token:
         return cls._create(config, store, label, so_pin, pin, no_pin=pin is None)
 
     @classmethod
-    def initialize(cls, config: Config, store: Store, label: str, so_pin: bytes) -> Token:
+    def initialize(cls, config: Config, store: Store, label: str, so_pin: bytes) -> Self:
         """Make a token as C_InitToken does: with an SO, whose turn it then is to set the user's PIN (clause 5.5.7)."""
         return cls._create(config, store, label, so_pin, None, no_pin=False)
 
     @classmethod
     def _create(
         cls, config: Config, store: Store, label: str, so_pin: bytes | None, pin: bytes | None, *, no_pin: bool
-    ) -> Token:
+    ) -> Self:
         with loading:
             from p11tpm import vault
             from p11tpm.pin import check_new

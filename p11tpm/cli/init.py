@@ -16,8 +16,8 @@ from p11tpm.error import Error
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from p11tpm.cli.logged import LoggedToken
     from p11tpm.cli.pair import Pair
-    from p11tpm.token import Token
 
 
 @click.command(epilog=example("p11tpm init", "p11tpm init --label work --key-label laptop --algorithm rsa2048"))
@@ -53,7 +53,7 @@ def init(
         token.say_if_hidden(machine, one)
 
 
-def _first_key(machine: Machine, one: Token, pin: bytes | None, label: str, algorithm: str) -> Pair:
+def _first_key(machine: Machine, one: LoggedToken, pin: bytes | None, label: str, algorithm: str) -> Pair:
     key.check(machine, one, label, algorithm)
     if pin is not None:
         one.login(CKU.USER, pin)

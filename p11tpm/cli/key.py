@@ -15,12 +15,12 @@ from p11tpm.cli.prompt import owner_auth_file_option, pin_file_option, read
 from p11tpm.cli.uri import token_uri
 from p11tpm.error import Error
 from p11tpm.mechanism import CURVES, RSA_SIZES
-from p11tpm.operation.generate import generate_pair
 from p11tpm.parameter import Given
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from p11tpm.cli.logged import LoggedToken
     from p11tpm.token import Token
 
 # What is weaker is for programs that ask for it
@@ -71,7 +71,7 @@ def check_label(label: str) -> None:
         raise click.UsageError(f"A key's label is printable text: {printable(label)!r} is not.")
 
 
-def make(token: Token, label: str, algorithm: str) -> Pair:
+def make(token: LoggedToken, label: str, algorithm: str) -> Pair:
     """Make a key pair in the TPM, for whoever is logged in."""
     shared = {CKA.TOKEN: TRUE, CKA.LABEL: label.encode()}
     if algorithm in CURVES:
@@ -81,7 +81,7 @@ def make(token: Token, label: str, algorithm: str) -> Pair:
         size = {CKA.MODULUS_BITS: ulong(int(algorithm.removeprefix("rsa")))}
     public, private = wait(
         f"The TPM makes a key of type {algorithm}",
-        lambda: generate_pair(token, Given(mechanism), {**shared, **size}, shared),
+        lambda: token.generate_pair(Given(mechanism), {**shared, **size}, shared),
     )
     return Pair(token_uri(token.row), token.object(public), token.object(private))
 

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import click
 
+from p11tpm import log
 from p11tpm.attribute import ulong
 from p11tpm.ck import CKA, CKF, CKO, CKR, CKU
 from p11tpm.cli import prompt
+from p11tpm.cli.logged import LoggedToken
 from p11tpm.cli.output import as_text, printable, say
 from p11tpm.config import Config
 from p11tpm.ending import Ending
@@ -17,13 +19,14 @@ from p11tpm.object import Object
 from p11tpm.pin import check_new
 from p11tpm.pinfile import PinFile
 from p11tpm.store import Store
-from p11tpm.token import Token
 from p11tpm.tpm import Tpm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import TracebackType
+
+    from p11tpm.token import Token
 
 
 class HasName(Protocol):
@@ -44,8 +47,9 @@ class Machine:
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or Config.load()
+        log.configure(self.config)
         self.store = Store(self.config.store)
-        self.tokens = Token.open_all(self.config, self.store)
+        self.tokens = LoggedToken.open_all(self.config, self.store)
 
     def __enter__(self) -> Self:
         return self
@@ -57,9 +61,9 @@ class Machine:
             token.close(Ending())
         self.store.close()
 
-    def add(self, label: str, so_pin: bytes | None, pin: bytes | None) -> Token:
+    def add(self, label: str, so_pin: bytes | None, pin: bytes | None) -> LoggedToken:
         """Make a token; see `Token.create`."""
-        token = Token.create(self.config, self.store, label, so_pin, pin)
+        token = LoggedToken.create(self.config, self.store, label, so_pin, pin)
         self.tokens.append(token)
         return token
 
@@ -92,7 +96,7 @@ class Machine:
         wanted = self.config.token
         return token is self.tokens[0] if wanted is None else wanted in {"*", token.label}
 
-    def token(self, label: str | None) -> Token:
+    def token(self, label: str | None) -> LoggedToken:
         """Find the token with this label; without one, the first that programs are shown."""
         if not self.tokens:
             raise Error(CKR.TOKEN_NOT_PRESENT, f"there is no token in {self.config.store}: make one with 'p11tpm init'")
@@ -104,7 +108,7 @@ class Machine:
             CKR.TOKEN_NOT_PRESENT, f"there is no token '{printable(label or self.config.token or '')}', only: {there}"
         )
 
-    def _named(self, label: str) -> list[Token]:
+    def _named(self, label: str) -> list[LoggedToken]:
         """Return the tokens with this label, or else the only one whose label is printed so."""
         shown = [token for token in self.tokens if printable(token.label) == label]
         return [token for token in self.tokens if token.label == label] or (shown if len(shown) == 1 else [])

@@ -23,6 +23,7 @@ def say_where(error: BaseException) -> str:
     try:
         place = f"the report {_write(text)}"
     except Exception:  # noqa: BLE001 - then it goes elsewhere
+        log.configure(config.Config())
         log.error(text)
         place = "the report in the system's log (journalctl -t p11tpm)"
     what = type(error).__name__

@@ -5,7 +5,9 @@ from __future__ import annotations
 import posix
 
 from p11tpm.ck import CKR
+from p11tpm.entry.attach import watch
 from p11tpm.error import Error
+from p11tpm.late import loading
 from p11tpm.marshal import NULL
 from p11tpm.module import Module
 
@@ -42,8 +44,17 @@ def begin() -> Module:
     global _run  # noqa: PLW0603 - the standard has one run a process
     if _run is not None:
         raise Error(CKR.CRYPTOKI_ALREADY_INITIALIZED, "C_Initialize was called before")
-    _run = Module()
-    return _run
+    run = Module()
+    watch(_watchers() if run.config.log_uses else {})
+    _run = run
+    return run
+
+
+def _watchers() -> dict[str, Any]:
+    with loading:
+        from p11tpm.entry.uses import watchers
+
+    return watchers()
 
 
 def end() -> None:

@@ -72,7 +72,7 @@ def test_the_example_has_every_setting(tmp_path, example):
 def test_the_example_shows_the_defaults(tmp_path, example):
     default = Config()
     config = read(tmp_path, "".join(f"{key} = {value}\n" for key, value in example.items()))
-    for name in ("tcti", "bus", "mechanisms", "pin_tries", "pin_min", "log", "log_level"):
+    for name in ("tcti", "bus", "mechanisms", "pin_tries", "pin_min", "log", "log_level", "log_uses"):
         assert getattr(default, name) == getattr(config, name), name
 
 

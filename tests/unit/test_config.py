@@ -30,6 +30,7 @@ DEFAULTS = {
     "pin_min": 4,
     "log": "syslog",
     "log_level": "error",
+    "log_uses": False,
 }
 
 
@@ -77,7 +78,7 @@ def test_every_setting(tmp_path):
     (tmp_path / "etc.conf").write_text(
         "# a comment\n\n  store = /srv/keys/ \ntcti=swtpm:host=::1,port=2321\ntoken = my = token #1  # the one\n"
         "pin-file = ~/pin\nbus = trusted\nmechanisms = CKM_ECDSA,CKM_SHA256\n"
-        "pin-tries = 10\r\npin-min-length=8\nlog = /var/log/p11tpm.log\nlog-level = debug"
+        "pin-tries = 10\r\npin-min-length=8\nlog = /var/log/p11tpm.log\nlog-level = debug\nlog-uses = yes"
     )
     assert values(Config.load()) == {
         "store": "/srv/keys",
@@ -91,6 +92,7 @@ def test_every_setting(tmp_path):
         "pin_min": 8,
         "log": "/var/log/p11tpm.log",
         "log_level": "debug",
+        "log_uses": True,
     }
 
 
@@ -141,6 +143,7 @@ def test_the_order_of_files_and_environment(tmp_path, monkeypatch):
         ("pin-min-length = -1", "write a number from 4 to 128"),
         ("log = syslogd", "write syslog, stderr, off or an absolute path"),
         ("log-level = 3", "write error, debug"),
+        ("log-uses = true", "write no, yes"),
         ("bus = yes", "write untrusted, trusted"),
         ("pin-tries = " + "1" * 5000, "write a number from 1 to 10"),
         ("mechanisms = CKM_ECDSA CKM_NONSENSE", "name 2 is not that of a mechanism"),

@@ -40,7 +40,7 @@ LAYERS = (
             "tpmpair",
         },
     ),
-    ({"block"},),
+    ({"block"}, {"uses"}),
     ({"mechanism", "attribute", "der", "domain", "padding", "parameter", "point"},),
     ({"tpm"}, {"store", "database", "schema", "record"}, {"config", "pinfile"}, {"log"}),
     ({"files"}, {"trylock"}, {"_native"}),
@@ -61,6 +61,7 @@ LOADED_WHEN_NEEDED = {
     *("cli", "tpm.password", "tpm.provision", "tpm.reclaim", "tpm.resident", "tpm.symmetric"),
     *("block", "der", "extractable", "keypair", "residents", "secretkey", "softkey", "softpair", "software", "tpmpair"),
     *(
+        "entry.uses",
         "operation.aes",
         "operation.block",
         "operation.composed",
@@ -71,6 +72,7 @@ LOADED_WHEN_NEEDED = {
         "operation.wrap",
         "privatekey",
         "tpm.importing",
+        "uses",
     ),
 }
 

@@ -1,0 +1,72 @@
+"""What the commands do with a token, logged as what programs do (the setting 'log-uses')."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from p11tpm.attribute import kind
+from p11tpm.ck import CKR
+from p11tpm.error import rv_of
+from p11tpm.operation.generate import generate_pair
+from p11tpm.token import Token
+from p11tpm.uses import KEYS, Use, this_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Self
+
+    from p11tpm.attribute import Template
+    from p11tpm.config import Config
+    from p11tpm.parameter import Given
+    from p11tpm.store import Store
+
+
+@contextmanager
+def logged(config: Config, use: Use) -> Iterator[None]:
+    """Log a use of a token when it has ended, if the configuration says so."""
+    answer = CKR.OK
+    try:
+        yield
+    except BaseException as error:
+        answer = rv_of(error)
+        raise
+    finally:
+        if config.log_uses:
+            use.write(this_program(), answer)
+
+
+class LoggedToken(Token):
+    """A token that logs its uses."""
+
+    @classmethod
+    def create(cls, config: Config, store: Store, label: str, so_pin: bytes | None, pin: bytes | None) -> Self:
+        """Make a token; see `Token.create`."""
+        with logged(config, Use("init-token", label)):
+            return super().create(config, store, label, so_pin, pin)
+
+    def login(self, user: int, pin: bytes) -> None:
+        """Log in; see `Token.login`."""
+        with logged(self._config, Use("login", self.seen.label, role=user)):
+            super().login(user, pin)
+
+    def generate_pair(self, given: Given, public: Template, private: Template) -> tuple[int, int]:
+        """Make a key pair; see `operation.generate`."""
+        use = Use("generate", self.seen.label, private, mechanism=given.type)
+        with logged(self._config, use):
+            public_id, private_id = generate_pair(self, given, public, private)
+            use.keys = [self.record(private_id).attributes]
+        return public_id, private_id
+
+    def destroy(self, *ids: int) -> None:
+        """Delete objects; see `Token.destroy`."""
+        with ExitStack() as uses:
+            for attributes in [self.record(id_).attributes for id_ in ids]:
+                if kind(attributes)[0] in KEYS:
+                    uses.enter_context(logged(self._config, Use("destroy", self.seen.label, attributes)))
+            super().destroy(*ids)
+
+    def delete(self) -> None:
+        """Remove the token; see `Token.delete`."""
+        with logged(self._config, Use("delete-token", self.seen.label)):
+            super().delete()
