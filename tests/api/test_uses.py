@@ -18,6 +18,7 @@ from parameters import ecdh
 
 from p11tpm.attribute import FALSE, TRUE, ulong
 from p11tpm.ck import CKA, CKF, CKK, CKM, CKO, CKR, CKU
+from rig.deadline import join
 
 PIN, SO_PIN = b"123456", b"so-secret"
 DATA = b"what is signed or encrypted"
@@ -533,8 +534,7 @@ def test_a_session_of_two_threads(token, session, keys, log):
     threads = [threading.Thread(target=sign, daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join(120)
+    join(*threads)
     token.C_SessionCancel(session, CKF.SIGN)
     said = log.said()
     lines = {

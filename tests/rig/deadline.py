@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ from rig.process import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import IO
 
 SECONDS = 60
 FAILED = 120  # the exit code of a child whose work raised an error
@@ -57,6 +59,18 @@ def join(*threads: threading.Thread, seconds: float = SECONDS) -> None:
     """Wait for threads. They have to be daemons, which nobody waits for when the test fails: TimeoutError."""
     for thread in threads:
         wait_until(lambda thread=thread: not thread.is_alive(), f"the end of {thread.name}", seconds)
+
+
+def lock(file: IO[str], how: int, what: str, seconds: float = SECONDS) -> None:
+    """Take LOCK_EX or LOCK_SH of a file, until it is closed; TimeoutError with `what` others have meanwhile."""
+    wait_until(lambda: _is_locked(file, how), what, seconds)
+
+
+def _is_locked(file: IO[str], how: int) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rig.process import clean_env, wait_until
-
-if TYPE_CHECKING:
-    from typing import IO
+from rig.deadline import lock
+from rig.process import clean_env
 
 PLACE = Path(sys.prefix) / "go"  # in the environment of the tests: the checkout's own files stay as they are
 SECONDS = 300  # for a build, with other programs at work beside it
@@ -31,8 +27,8 @@ def go(*verb: str, name: str, what: str | Path, package: str) -> Path:
     source = what.read_bytes() if isinstance(what, Path) else what.encode()
     made = PLACE / f"{name}-{hashlib.sha256(source + version).hexdigest()[:16]}"
     made.parent.mkdir(exist_ok=True)
-    with (made.parent / f"{name}.lock").open("w") as lock:
-        wait_until(lambda: _locked(lock), f"another build of {name}", SECONDS)
+    with (made.parent / f"{name}.lock").open("w") as turn:
+        lock(turn, fcntl.LOCK_EX, f"another build of {name}", SECONDS)
         if not made.exists():
             new = made.with_suffix(".new")
             env = clean_env(GO111MODULE="off", GOPATH="/usr/share/gocode", CGO_ENABLED="1")
@@ -42,10 +38,3 @@ def go(*verb: str, name: str, what: str | Path, package: str) -> Path:
                 raise ChildProcessError(f"go {verb[0]}: {done.stderr}")
             new.rename(made)
     return made
-
-
-def _locked(file: IO[str]) -> bool:
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False

@@ -9,9 +9,9 @@ import shlex
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from rig.process import wait_until
+from rig.deadline import lock
 from rig.rights import require_mounts
 
 if TYPE_CHECKING:
@@ -32,16 +32,9 @@ def variable(name: str) -> str:
 def system_settings(*, change: bool = False) -> Iterator[None]:
     """Keep other tests from changing p11-kit's settings of the system; with `change`, also from reading them."""
     how = fcntl.LOCK_EX if change else fcntl.LOCK_SH
-    with (Path(tempfile.gettempdir()) / f"p11tpm-tests-p11-kit-{os.getuid()}.lock").open("w") as lock:
-        wait_until(lambda: _locked(lock, how), "p11-kit's settings of the system", SECONDS)
+    with (Path(tempfile.gettempdir()) / f"p11tpm-tests-p11-kit-{os.getuid()}.lock").open("w") as turn:
+        lock(turn, how, "p11-kit's settings of the system", SECONDS)
         yield
-
-
-def _locked(file: IO[str], how: int) -> bool:
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-        return True
-    return False
 
 
 class P11Kit:
