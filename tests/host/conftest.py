@@ -53,7 +53,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rig.User]:
 
 
 @pytest.fixture
-def forker(swtpm: rig.Swtpm, tmp_path: Path) -> rig.User:
+def owner(swtpm: rig.Swtpm, tmp_path: Path) -> rig.User:
     """Somebody with one key, on a TPM without a resource manager."""
     owner = rig.User(swtpm, tmp_path)
     owner.init()

@@ -52,21 +52,21 @@ def end_by(hosts, owner, way: str, meanwhile: AbstractContextManager[None] | Non
 
 
 @pytest.mark.parametrize("way", ORDERLY)
-def test_nothing_is_left(hosts, forker, swtpm, way):
-    assert end_by(hosts, forker, way)[0] == 0
+def test_nothing_is_left(hosts, owner, swtpm, way):
+    assert end_by(hosts, owner, way)[0] == 0
     assert swtpm.loaded() == []
 
 
 @pytest.mark.parametrize("way", ["return", "thread", "handler", "beside"])
-def test_a_tpm_that_does_not_answer_is_not_waited_for_for_long(hosts, forker, swtpm, way):
-    status, seconds = end_by(hosts, forker, way, swtpm.frozen())
+def test_a_tpm_that_does_not_answer_is_not_waited_for_for_long(hosts, owner, swtpm, way):
+    status, seconds = end_by(hosts, owner, way, swtpm.frozen())
     assert status == 0
     assert BOUND - 0.1 < seconds < BOUND + 2
 
 
-def test_a_signal_handler_ends_the_program_in_the_middle_of_a_command(hosts, forker, swtpm):
+def test_a_signal_handler_ends_the_program_in_the_middle_of_a_command(hosts, owner, swtpm):
     """The thread that has the connection is the one that exits: nobody can be waited for."""
-    status, seconds = end_by(hosts, forker, "interrupted", swtpm.frozen())
+    status, seconds = end_by(hosts, owner, "interrupted", swtpm.frozen())
     assert status == 0
     assert seconds < BOUND
 
@@ -80,12 +80,12 @@ def test_a_resource_manager_is_not_waited_for(hosts, tabrmd, tmp_path):
 
 
 @pytest.mark.parametrize(("way", "status"), ABRUPT.items())
-def test_what_nobody_could_flush_does_not_stop_the_next_program(hosts, forker, swtpm, way, status):
+def test_what_nobody_could_flush_does_not_stop_the_next_program(hosts, owner, swtpm, way, status):
     """A TPM has three slots for keys: each killed program took one, and Load needs two, one of them for the parent."""
     for _ in range(2):
-        assert end_by(hosts, forker, way)[0] == status
+        assert end_by(hosts, owner, way)[0] == status
     assert kinds(swtpm) == {"keys": 2, "sessions": 2}
-    assert end_by(hosts, forker, "return")[0] == 0
+    assert end_by(hosts, owner, "return")[0] == 0
     assert kinds(swtpm)["keys"] == 0
 
 
@@ -95,26 +95,26 @@ def kinds(swtpm: rig.Swtpm) -> dict[str, int]:
     return {"keys": keys, "sessions": len(swtpm.loaded()) - keys}
 
 
-def test_the_log_names_the_remedy_for_what_others_left(hosts, forker, swtpm, tmp_path):
+def test_the_log_names_the_remedy_for_what_others_left(hosts, owner, swtpm, tmp_path):
     log = tmp_path / "log"
     rig.write_secret(tmp_path / "p11tpm.conf", f"log = {log}\n")
     for name in ("one", "two", "three"):
         swtpm.tool("createprimary", "--key-context", str(tmp_path / name))
     assert kinds(swtpm) == {"keys": 3, "sessions": 0}
-    done = forker.run(hosts.program("ends"), forker.module, "return")
+    done = owner.run(hosts.program("ends"), owner.module, "return")
     assert (done.returncode, done.stderr) == (2, b"> rv: 0x31\n"), "CKR_DEVICE_MEMORY"
     assert "flush what killed ones have left: tpm2_flushcontext -t\n" in log.read_text()
     assert kinds(swtpm) == {"keys": 3, "sessions": 0}
 
 
-def test_a_python_program_leaves_nothing(forker, swtpm):
+def test_a_python_program_leaves_nothing(owner, swtpm):
     """The module runs in the program's own Python, which ends before the process does."""
-    assert end_of_python(forker)[0] == 0
+    assert end_of_python(owner)[0] == 0
     assert kinds(swtpm) == {"keys": 0, "sessions": 0}
 
 
-def test_a_python_program_ends_without_its_tpm(forker, swtpm):
-    status, seconds = end_of_python(forker, swtpm.frozen())
+def test_a_python_program_ends_without_its_tpm(owner, swtpm):
+    status, seconds = end_of_python(owner, swtpm.frozen())
     assert status == 0
     assert seconds < BOUND + 2
 

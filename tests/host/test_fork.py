@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 
-@pytest.mark.parametrize("somebody", ["user", "forker"], ids=["tabrmd", "swtpm"])
+@pytest.mark.parametrize("somebody", ["user", "owner"], ids=["tabrmd", "swtpm"])
 def test_fork_while_eight_threads_sign(hosts, request, somebody):
     owner = request.getfixturevalue(somebody)
     assert hosts("forks", owner.module, "20", env=owner.env) == ["good 20 failures 0"]

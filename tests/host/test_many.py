@@ -14,7 +14,7 @@ def words(said, word):
     return [bytes.fromhex(line.split()[1]) for line in said if line.startswith(f"{word} ")]
 
 
-@pytest.mark.parametrize("somebody", ["user", "forker"], ids=["tabrmd", "swtpm"])
+@pytest.mark.parametrize("somebody", ["user", "owner"], ids=["tabrmd", "swtpm"])
 def test_a_hundred_keys_sixteen_threads_four_thousand_sessions(hosts, request, somebody):
     owner = request.getfixturevalue(somebody)
     said = hosts("many", owner.module, env=owner.env)

@@ -57,15 +57,15 @@ def test_the_same_version(user, python):
 
 
 @pytest.mark.parametrize("python", SAME)
-def test_the_same_version_forks(forker, python):
-    told, stderr = run(python, forker.module, "fork", forker.env)
+def test_the_same_version_forks(owner, python):
+    told, stderr = run(python, owner.module, "fork", owner.env)
     assert told == {"initialize": 0, "first": True, "os": 10, "C": 10, "failures": 0, "finalize": 0}, stderr
 
 
 @pytest.mark.parametrize("python", SAME)
-def test_forks_while_libcrypto_is_used_for_the_first_time(hosts, forker, python):
+def test_forks_while_libcrypto_is_used_for_the_first_time(hosts, owner, python):
     slow = hosts.program("slow", "-shared", "-fPIC")
-    told, stderr = run(python, forker.module, "cold", {**forker.env, "LD_PRELOAD": str(slow)})
+    told, stderr = run(python, owner.module, "cold", {**owner.env, "LD_PRELOAD": str(slow)})
     assert told == {"initialize": 0, "good": 20, "failures": 0, "finalize": 0}, stderr
 
 

@@ -91,24 +91,24 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def device(forker: rig.User, swtpm: rig.Swtpm, driver: Path) -> Iterator[Device]:
-    """A device file by which `forker` has the TPM, and which waits in the kernel as Linux's does."""
+def device(owner: rig.User, swtpm: rig.Swtpm, driver: Path) -> Iterator[Device]:
+    """A device file by which `owner` has the TPM, and which waits in the kernel as Linux's does."""
     device = Device(swtpm)
-    forker.env |= {"P11TPM_TCTI": device.tcti, "DRIVER": device.path, "LD_PRELOAD": str(driver)}
+    owner.env |= {"P11TPM_TCTI": device.tcti, "DRIVER": device.path, "LD_PRELOAD": str(driver)}
     yield device
     device.close()
 
 
 @pytest.fixture
-def log(tmp_path: Path, forker: rig.User) -> Path:
-    """Where the programs of `forker` log to."""
+def log(tmp_path: Path, owner: rig.User) -> Path:
+    """Where the programs of `owner` log to."""
     path = tmp_path / "log"
-    rig.write_secret(forker.directory / "p11tpm.conf", f"log = {path}\n")
+    rig.write_secret(owner.directory / "p11tpm.conf", f"log = {path}\n")
     return path
 
 
-def test_a_signature_that_the_tpm_does_not_make_is_an_error(hosts, forker, swtpm, log):
-    with asking(hosts, forker, swtpm, "nothing") as host:
+def test_a_signature_that_the_tpm_does_not_make_is_an_error(hosts, owner, swtpm, log):
+    with asking(hosts, owner, swtpm, "nothing") as host:
         rv, seconds = host.answers(2)["sign"]
     assert rv == CKR.DEVICE_ERROR
     assert SIGN.seconds <= seconds < SIGN.seconds + 1
@@ -116,24 +116,24 @@ def test_a_signature_that_the_tpm_does_not_make_is_an_error(hosts, forker, swtpm
 
 
 @pytest.mark.parametrize("way", LOGINS_END)
-def test_a_login_ends_soon_and_with_it_the_wait_of_another_thread(hosts, forker, swtpm, way):
-    with asking(hosts, forker, swtpm, way) as host:
+def test_a_login_ends_soon_and_with_it_the_wait_of_another_thread(hosts, owner, swtpm, way):
+    with asking(hosts, owner, swtpm, way) as host:
         answers = host.answers(2)
     assert (answers["ends"][0], answers["sign"][0]) == (CKR.OK, CKR.DEVICE_ERROR)
     assert max(seconds for _, seconds in answers.values()) < SECONDS
 
 
 @pytest.mark.parametrize("way", SESSIONS_END)
-def test_a_session_ends_at_once_while_another_thread_waits(hosts, forker, swtpm, way):
-    with asking(hosts, forker, swtpm, way) as host:
+def test_a_session_ends_at_once_while_another_thread_waits(hosts, owner, swtpm, way):
+    with asking(hosts, owner, swtpm, way) as host:
         rv, seconds = host.answers(1)["ends"]
     assert rv == CKR.OK
     assert seconds < 1
 
 
 @pytest.mark.parametrize("way", ["C_Finalize", "C_Logout", "C_CloseAllSessions"])
-def test_a_login_ends_soon_though_nothing_can_be_flushed(hosts, forker, swtpm, log, way):
-    with Host(hosts, forker, way, "alone") as host, swtpm.frozen():
+def test_a_login_ends_soon_though_nothing_can_be_flushed(hosts, owner, swtpm, log, way):
+    with Host(hosts, owner, way, "alone") as host, swtpm.frozen():
         host.go_on()
         rv, seconds = host.answers(1)["ends"]
     assert rv == CKR.OK
@@ -141,8 +141,8 @@ def test_a_login_ends_soon_though_nothing_can_be_flushed(hosts, forker, swtpm, l
     assert f"error: {LEFT}" in log.read_text()
 
 
-def test_a_device_that_does_not_answer_keeps_neither_the_call_nor_the_program(hosts, forker, swtpm, device):
-    with asking(hosts, forker, swtpm, "C_Finalize") as host:
+def test_a_device_that_does_not_answer_keeps_neither_the_call_nor_the_program(hosts, owner, swtpm, device):
+    with asking(hosts, owner, swtpm, "C_Finalize") as host:
         answers = host.answers(2)
         assert host.code() == 0
     assert (answers["ends"][0], answers["sign"][0]) == (CKR.OK, CKR.DEVICE_ERROR)
@@ -150,9 +150,9 @@ def test_a_device_that_does_not_answer_keeps_neither_the_call_nor_the_program(ho
     assert device.commands
 
 
-def test_a_program_that_waits_for_a_device_can_be_killed(hosts, forker, swtpm, device):
+def test_a_program_that_waits_for_a_device_can_be_killed(hosts, owner, swtpm, device):
     """Another process has the device open, and nothing else that was open, until the driver is done."""
-    with asking(hosts, forker, swtpm, "nothing") as host:
+    with asking(hosts, owner, swtpm, "nothing") as host:
         wait_until(lambda: host.keepers, "a keeper of the device")
         (keeper,) = host.keepers
         wait_until(lambda: len(list((keeper / "fd").iterdir())) == 1, "the end of what is the host's")
@@ -177,10 +177,10 @@ for line in sys.stdin:
 """
 
 
-def test_a_device_is_asked_again_when_it_has_answered(forker, swtpm, device):
+def test_a_device_is_asked_again_when_it_has_answered(owner, swtpm, device):
     command = [sys.executable, "-c", LATER, device.tcti]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=forker.env, stdin=pipe, stdout=pipe, text=True) as popen:
+    with subprocess.Popen(command, env=owner.env, stdin=pipe, stdout=pipe, text=True) as popen:
 
         def said() -> str:
             popen.stdin.write("\n")

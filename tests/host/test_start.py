@@ -34,7 +34,7 @@ def test_loading_alone_starts_nothing(hosts, module_path, tmp_path):
     assert not list(core.iterdir())
 
 
-@pytest.mark.parametrize("somebody", ["user", "forker"], ids=["tabrmd", "swtpm"])
+@pytest.mark.parametrize("somebody", ["user", "owner"], ids=["tabrmd", "swtpm"])
 def test_the_process_is_as_it_was(hosts, request, somebody):
     owner = request.getfixturevalue(somebody)
     assert hosts("untouched", owner.module, env=owner.env) == ["compared"]

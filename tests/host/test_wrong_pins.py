@@ -25,16 +25,10 @@ FAULT = Path(__file__).resolve().parents[1] / "unit" / "fault.c"
 
 
 @pytest.fixture
-def tpm() -> Iterator[rig.Swtpm]:
+def swtpm() -> Iterator[rig.Swtpm]:
+    """A TPM that takes more wrong PINs than we let it."""
     with rig.Swtpm(max_tries=32) as tpm:
         yield tpm
-
-
-@pytest.fixture
-def owner(tpm: rig.Swtpm, tmp_path: Path) -> rig.User:
-    user = rig.User(tpm, tmp_path)
-    user.init()
-    return user
 
 
 @pytest.fixture(scope="session")
@@ -78,29 +72,29 @@ PROCESSES = 12  # more than the promised five
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EIO], ids=errno.errorcode.get)
-def test_writes_that_fail_do_not_change_the_answer(hosts, owner, tpm, fault, error):
+def test_writes_that_fail_do_not_change_the_answer(hosts, owner, swtpm, fault, error):
     """Nothing can be noted: so the TPM is asked before each try."""
     env = {**owner.env, "LD_PRELOAD": str(fault), "FAULT": str(error)}
     said = [hosts("logins", owner.module, f"wrong {number}", env=env)[0] for number in range(PROCESSES)]
     assert said == [WRONG] * MOST + [LOCKED] * (PROCESSES - MOST)
-    assert tpm.lockout_counter() == MOST
+    assert swtpm.lockout_counter() == MOST
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
-def test_the_right_pin_after_a_wrong_one_when_nothing_can_be_written_any_more(hosts, owner, tpm, fault, error):
+def test_the_right_pin_after_a_wrong_one_when_nothing_can_be_written_any_more(hosts, owner, swtpm, fault, error):
     assert hosts("logins", owner.module, "wrong", env=owner.env) == [WRONG]
     env = {**owner.env, "LD_PRELOAD": str(fault), "FAULT": str(error)}
     assert hosts("logins", owner.module, RIGHT, "wrong too", RIGHT, env=env) == [OK, WRONG, OK]
     assert hosts("logins", owner.module, RIGHT, env=owner.env) == [OK]
-    assert tpm.lockout_counter() == 2
+    assert swtpm.lockout_counter() == 2
 
 
-def test_a_full_file_system(hosts, owner, tpm):
+def test_a_full_file_system(hosts, owner, swtpm):
     require_mounts()
     with full_disk(owner.store):
         said = [hosts("logins", owner.module, f"wrong {number}", env=owner.env)[0] for number in range(PROCESSES)]
     assert said == [WRONG] * MOST + [LOCKED] * (PROCESSES - MOST)
-    assert tpm.lockout_counter() == MOST
+    assert swtpm.lockout_counter() == MOST
 
 
 def test_the_right_pin_on_a_full_file_system(hosts, owner):
@@ -112,20 +106,20 @@ def test_the_right_pin_on_a_full_file_system(hosts, owner):
             assert hosts("logins", owner.module, RIGHT, env=owner.env) == [OK]
 
 
-def test_a_service_that_restarts_on_a_read_only_store(hosts, owner, tpm):
+def test_a_service_that_restarts_on_a_read_only_store(hosts, owner, swtpm):
     require_mounts()
     with read_only(owner.store):
         said = [hosts("logins", owner.module, "wrong", env=owner.env)[0] for _ in range(PROCESSES)]
         assert said == [WRONG] * MOST + [LOCKED] * (PROCESSES - MOST)
-        assert tpm.lockout_counter() == MOST
+        assert swtpm.lockout_counter() == MOST
 
 
-def test_a_read_only_store_opens_with_the_right_pin(hosts, owner, tpm):
+def test_a_read_only_store_opens_with_the_right_pin(hosts, owner, swtpm):
     require_mounts()
     with read_only(owner.store):
         for _ in range(8):
             assert hosts("logins", owner.module, RIGHT, env=owner.env) == [OK]
-    assert tpm.lockout_counter() == 0
+    assert swtpm.lockout_counter() == 0
 
 
 # -- many tokens
@@ -145,7 +139,7 @@ def test_one_wrong_pin_on_many_tokens(hosts, tmp_path):
 # -- what the store says against what the TPM knows
 
 
-def test_a_flipped_bit_does_not_make_the_tpm_count(owner, tpm):
+def test_a_flipped_bit_does_not_make_the_tpm_count(owner, swtpm):
     """The store says that the token has no PIN; the object that the PIN opens says that the TPM counts."""
     with sqlite3.connect(owner.store / "p11tpm.db") as db:
         db.execute("UPDATE token SET no_pin=1")
@@ -154,24 +148,24 @@ def test_a_flipped_bit_does_not_make_the_tpm_count(owner, tpm):
         command = ["pkcs11-tool", "--module", owner.module, *arguments]
         done = subprocess.run(command, env=owner.env, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, "Private Key Object" in done.stdout) == (0, "--login" in arguments)
-    assert tpm.lockout_counter() == 0
+    assert swtpm.lockout_counter() == 0
 
 
-def test_another_key_in_the_place_of_the_storage_root_key(hosts, owner, tpm, tmp_path):
+def test_another_key_in_the_place_of_the_storage_root_key(hosts, owner, swtpm, tmp_path):
     """The TPM was cleared, and somebody put a key there of which it counts wrong values."""
-    tpm.clear()
-    tpm.set_lockout(32)
+    swtpm.clear()
+    swtpm.set_lockout(32)
     context = tmp_path / "primary"
     attributes = "restricted|decrypt|fixedtpm|fixedparent|sensitivedataorigin|userwithauth"
-    tpm.tool("createprimary", "-C", "o", "-G", "ecc", "-a", attributes, "-p", "theirs", "-c", str(context))
-    tpm.tool("evictcontrol", "-C", "o", "-c", str(context), "0x81000001")
-    tpm.flush()
+    swtpm.tool("createprimary", "-C", "o", "-G", "ecc", "-a", attributes, "-p", "theirs", "-c", str(context))
+    swtpm.tool("evictcontrol", "-C", "o", "-c", str(context), "0x81000001")
+    swtpm.flush()
     said = {hosts("logins", owner.module, RIGHT, env=owner.env)[0] for _ in range(PROCESSES)}
     assert said == {f"login {CKR.TOKEN_NOT_RECOGNIZED:#x}"}
-    assert tpm.lockout_counter() <= 1
+    assert swtpm.lockout_counter() <= 1
 
 
-def test_a_killed_login_does_not_shut_out_the_next(hosts, owner, tpm, fault):
+def test_a_killed_login_does_not_shut_out_the_next(hosts, owner, swtpm, fault):
     """It is not known how the try ended, so the TPM is asked: it has counted nothing."""
     env = {**owner.env, "LD_PRELOAD": str(fault), "FAULT": "0"}  # kill -9 at the first write after a note
     lock = owner.store / "p11tpm.lock"
@@ -183,17 +177,17 @@ def test_a_killed_login_does_not_shut_out_the_next(hosts, owner, tpm, fault):
     killed = subprocess.run([program, owner.module, RIGHT], env=env, capture_output=True, timeout=60, check=False)
     assert killed.returncode == -9
     assert hosts("logins", owner.module, RIGHT, env=owner.env) == [OK]
-    assert tpm.lockout_counter() == 0
+    assert swtpm.lockout_counter() == 0
 
 
-def test_a_tpm_that_is_not_there_has_counted_nothing(hosts, owner, tpm):
+def test_a_tpm_that_is_not_there_has_counted_nothing(hosts, owner, swtpm):
     """A power cut counts as a try, so the TPM's own count is no reason to refuse the right PIN afterwards."""
-    tpm.power_off()
+    swtpm.power_off()
     assert hosts("logins", owner.module, RIGHT, env=owner.env) == [f"login {CKR.DEVICE_REMOVED:#x}"]
     assert (owner.store / "p11tpm.lock").read_bytes() == b"."
-    tpm.restart()
-    tpm.set_lockout(3)
-    while tpm.lockout_counter() < 2:
+    swtpm.restart()
+    swtpm.set_lockout(3)
+    while swtpm.lockout_counter() < 2:
         assert hosts("logins", owner.module, RIGHT, env=owner.env) == [OK]
-        tpm.restart()
+        swtpm.restart()
     assert hosts("logins", owner.module, RIGHT, env=owner.env) == [OK]
