@@ -21,22 +21,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ATTEMPTS = 3
+_SECRET = click.Path(dir_okay=False, path_type=Path, allow_dash=True)
 
 pin_file_option = click.option(
     "--pin-file",
-    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    type=_SECRET,
     help="Read the PIN from this file (mode 600; '-' is stdin) instead of asking for it; by default "
     "the file of the setting 'pin-file'.",
 )
 owner_auth_file_option = click.option(
     "--owner-auth-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Read the authorisation value of the TPM's owner, if there is one, from this file (mode 600).",
+    type=_SECRET,
+    help="Read the authorisation value of the TPM's owner, if there is one, from this file (mode 600; '-' is stdin).",
 )
 so_pin_file_option = click.option(
     "--so-pin-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Read the SO PIN (it sets a new PIN when the PIN is lost) from this file (mode 600).",
+    type=_SECRET,
+    help="Read the SO PIN (it sets a new PIN when the PIN is lost) from this file (mode 600; '-' is stdin).",
 )
 no_pin_option = click.option(
     "--no-pin",

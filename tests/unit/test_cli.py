@@ -208,6 +208,13 @@ def test_a_pin_may_come_by_stdin(cli):
     good(cli("key", "generate", "--label", "web", "--pin-file", "-", input=f"{USER_PIN}\n"))
 
 
+def test_one_pin_of_a_new_token_may_come_by_stdin(p11tpm_cli, pin_file):
+    create = ("token", "create", "--label", "web", "--so-pin-file", "-", "--pin-file")
+    failed(p11tpm_cli(*create, "-", input=f"{SO_PIN}\n"), "-: write the PIN")
+    assert json.loads(good(p11tpm_cli("token", "list", "--json"))) == []
+    good(p11tpm_cli(*create, pin_file, input=f"{SO_PIN}\n"))
+
+
 def closing(which, env, *arguments):
     """Run the command with a standard stream closed, such as `<&-`."""
     command = ["sh", "-c", f'exec "$@" {which}', "sh", CLI, *arguments]
