@@ -58,6 +58,15 @@ def test_debug_level(daemon):
     assert (first[:4], first[-5:], second[-5:]) == (b"<87>", b": one", b": two")
 
 
+@pytest.mark.parametrize("level", ["error", "debug"])
+def test_what_is_asked_for_is_logged_at_every_level(daemon, level):
+    configure("syslog", level)
+    log.notice(lambda: 1 / 0)
+    log.notice(lambda: "use=sign")
+    message = daemon.recv(2000)
+    assert (message[:4], message[-10:]) == (b"<85>", b": use=sign")
+
+
 def test_the_hosts_own_messages_keep_their_name():
     """syslog(3) keeps the name that openlog(3) gets, so the log must not call it in a host that has its own."""
     code = """if True:
