@@ -61,22 +61,30 @@ def _mgf1(seed: bytes, length: int, digest: str) -> bytes:
     return b"".join(blocks)[:length]
 
 
-def pss_room(hashed: bytes, bits: int, digest: str, salt_length: int) -> int:
-    """Give the bytes that a key of `bits` bits has for the salt of RSA-PSS (RFC 8017, clause 9.1.1).
+def pss_room(bits: int, digest: str, salt_length: int) -> int:
+    """Return the bytes that a key of `bits` bits has for the salt of RSA-PSS (RFC 8017, clause 9.1.1).
 
-    Raises CKR_DATA_LEN_RANGE for a digest of the wrong length, CKR_MECHANISM_PARAM_INVALID for a salt without room.
+    Raises CKR_MECHANISM_PARAM_INVALID for a salt without room.
     """
-    if len(hashed) != hashes.new(digest).digest_size:
-        raise Error(CKR.DATA_LEN_RANGE, f"RSA-PSS with {digest} signs a digest of that length and nothing else")
-    room = (bits - 1 + 7) // 8 - len(hashed) - 2
+    room: int = (bits - 1 + 7) // 8 - hashes.new(digest).digest_size - 2
     if salt_length > room:
-        raise Error(CKR.MECHANISM_PARAM_INVALID, f"a key of this size has room for a salt of {room} bytes")
+        raise Error(CKR.MECHANISM_PARAM_INVALID, f"a key of this size has room for a salt of {max(0, room)} bytes")
     return room
 
 
+def check_pss_digest(hashed: bytes, digest: str) -> None:
+    """Check that data are as long as a digest: CKR_DATA_LEN_RANGE."""
+    if len(hashed) != hashes.new(digest).digest_size:
+        raise Error(CKR.DATA_LEN_RANGE, f"RSA-PSS with {digest} signs a digest of that length and nothing else")
+
+
 def pss(hashed: bytes, bits: int, digest: str, mask: str, salt_length: int) -> bytes:
-    """Encode a digest for a key of `bits` bits: EMSA-PSS, with a fresh random salt; raises what `pss_room` does."""
-    room = pss_room(hashed, bits, digest, salt_length)
+    """Encode a digest for a key of `bits` bits: EMSA-PSS, with a fresh random salt.
+
+    Raises what `check_pss_digest` and `pss_room` do.
+    """
+    check_pss_digest(hashed, digest)
+    room = pss_room(bits, digest, salt_length)
     size = (bits - 1 + 7) // 8
     salt = urandom(salt_length)
     inner = hashes.digest(digest, b"\x00" * 8 + hashed + salt)

@@ -75,13 +75,18 @@ class Rsa:
         self._modulus = key.get(CKA.MODULUS)
         self.message = Message.hashed(row.digest)
         self.size = len(self._modulus)
+        if row.form == PSS:
+            padding.pss_room(self._bits, params.digest, params.salt_length)
+
+    @property
+    def _bits(self) -> int:
+        return int.from_bytes(self._modulus, "big").bit_length()
 
     def sign(self, data: bytes) -> bytes:
         """Bring hash or data into the mechanism's form and sign it."""
         params = self._params
         if self._row.form == PSS:
-            bits = int.from_bytes(self._modulus, "big").bit_length()
-            block = padding.pss(data, bits, params.digest, params.mask, params.salt_length)
+            block = padding.pss(data, self._bits, params.digest, params.mask, params.salt_length)
         else:
             block = padding.signed_block(self._row.form, self._row.digest, data, self._modulus)
         return self._token.user_of(self._key).rsa(self._key, block.rjust(self.size, b"\x00"))

@@ -107,18 +107,19 @@ class Pss:
     def __init__(self, _token: Token, key: Object, row: Mechanism, params: Any) -> None:
         self._key = rsa_key(key)
         self._params = params
+        padding.pss_room(self._key.key_size, params.digest, params.salt_length)
         self.message = Message.hashed(row.digest)
         self.size = len(key.get(CKA.MODULUS))
 
     def check(self, hashed: bytes, signature: bytes) -> bool:
-        """Say whether the signature is that of a hash; raises what `padding.pss_room` does."""
+        """Say whether the signature is that of a hash; raises what `padding.check_pss_digest` does."""
         with loading:
             from cryptography.exceptions import InvalidSignature
             from cryptography.hazmat.primitives.asymmetric import padding as schemes
             from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
         params = self._params
-        padding.pss_room(hashed, self._key.key_size, params.digest, params.salt_length)
+        padding.check_pss_digest(hashed, params.digest)
         scheme = schemes.PSS(schemes.MGF1(_hash(params.mask)), params.salt_length)
         try:
             self._key.verify(signature, hashed, scheme, Prehashed(_hash(params.digest)))

@@ -158,12 +158,13 @@ def test_pss_parameters_that_are_refused(token, session, parameter):
 
 
 def test_a_salt_that_does_not_fit(token, session):
-    _, private = rsa_pair(token, session)
+    """C_Sign and C_Verify have no answer for it (clauses 5.13.2 and 5.15.2), so that it is refused before."""
+    public, private = rsa_pair(token, session)
     for salt in (223, HUGE):
         parameter = struct.pack("<QQQ", CKM.SHA256, CKG.MGF1_SHA256, salt)
-        token.C_SignInit(session, token.mechanism(CKM.SHA256_RSA_PKCS_PSS, parameter), private)
-        out, length = token.ffi.new("CK_BYTE[256]"), token.ffi.new("CK_ULONG *", 256)
-        assert token.raw.C_Sign(session, b"x", 1, out, length) == CKR.MECHANISM_PARAM_INVALID
+        assert sign_init(token, session, private, CKM.SHA256_RSA_PKCS_PSS, parameter) == CKR.MECHANISM_PARAM_INVALID
+        mechanism = token.mechanism(CKM.SHA256_RSA_PKCS_PSS, parameter)
+        assert token.raw.C_VerifyInit(session, mechanism, public) == CKR.MECHANISM_PARAM_INVALID
 
 
 def test_thousands_of_sessions(token, session):
