@@ -10,12 +10,13 @@ from keys import ec_pair, public_key, ulong
 
 from api.conftest import PIN, SO_PIN, settings
 from fuzz.tamper import Tamperer
+from host.conftest import exported
 from p11tpm.ck import CKA, CKO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Desk", "desk", "settings"]
+__all__ = ["Desk", "desk", "exported", "settings"]
 
 
 class Desk:

@@ -32,7 +32,7 @@ class Hosts:
 
     def program(self, name: str, *flags: str) -> Path:
         """Give the compiled program; `flags` are for the compiler."""
-        target = self._directory / f"{name}-{abs(hash(flags)):x}"
+        target = self._directory / f"{Path(name).name}-{abs(hash(flags)):x}"
         if not target.exists():
             source = ["-std=gnu11", "-O1", *WARNINGS, *pkcs11_flags(), str(HERE / f"{name}.c"), "-o", str(target)]
             done = subprocess.run(
