@@ -49,7 +49,8 @@ class Function:
         return (
             f"CK_RV {self.name}({self.declared})\n"
             "{\n    int cancel = refuse_cancel();\n"
-            f"    CK_RV rv = ready ? result(py_{self.name}({self.passed})) : CKR_CRYPTOKI_NOT_INITIALIZED;\n"
+            "    CK_RV rv = CKR_CRYPTOKI_NOT_INITIALIZED;\n    if (ready) {\n"
+            f"        rv = result(py_{self.name}({self.passed}));\n        wipe_stack();\n    }}\n"
             "    allow_cancel(cancel);\n    return rv;\n}\n"
         )
 

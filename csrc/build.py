@@ -252,7 +252,7 @@ def build_module(package: Path, directory: Path) -> Path:
     ffi.embedding_api("")
     ffi.embedding_init_code("pass")
     code = first_code() + finder_code() + f"static const char LOAD_ENTRY[] = {c_bytes(LOAD_ENTRY)};\n"
-    sources = ("syslog", "complain", "copies", "start", "fork", "interface")
+    sources = ("syslog", "complain", "copies", "wiping", "start", "fork", "interface")
     by_hand = "\n".join(f'#include "{name}.c"' for name in sources)
     ffi.set_source(
         "_p11tpm",

@@ -146,6 +146,7 @@ static PyStatus initialize(void)
     PyStatus status = Py_PreInitialize(&before);
     if (PyStatus_Exception(status))
         return status;
+    wipe_what_is_freed();
     PyConfig_InitIsolatedConfig(&config);
     config.site_import = 0;
     config.install_signal_handlers = 0;
@@ -374,6 +375,7 @@ CK_RV C_Finalize(void *reserved)
         if (rv == CKR_OK || rv == CKR_CRYPTOKI_NOT_INITIALIZED)
             ready = false;
         pthread_mutex_unlock(&start_lock);
+        wipe_stack();
     }
     take_gil_back(held);
     allow_cancel(cancel);

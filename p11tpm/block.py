@@ -64,4 +64,30 @@ class InMemory:
     def context(self, mode: str, iv: bytes = b"", *, encrypt: bool = True) -> Context:
         """Begin a mode."""
         making = Cipher(self.algorithm, _MODES[mode](iv))
-        return making.encryptor() if encrypt else making.decryptor()
+        return _Context(making.encryptor() if encrypt else making.decryptor(), self.block)
+
+
+def convert(context: Any, data: bytes, block: int) -> bytes:
+    """Let a context of cryptography take data, and put what becomes of them where they are wiped when nobody has them.
+
+    `update` would make it in memory of its own first.
+    """
+    made = bytearray(len(data) + block - 1)
+    return bytes(memoryview(made)[: context.update_into(data, made)])
+
+
+class _Context:
+    """A mode at work."""
+
+    def __init__(self, context: Any, block: int) -> None:
+        self._context = context
+        self._block = block
+
+    def update(self, data: bytes) -> bytes:
+        """Take the next bytes."""
+        return convert(self._context, data, self._block)
+
+    def finalize(self) -> bytes:
+        """End the mode."""
+        last: bytes = self._context.finalize()
+        return last

@@ -228,6 +228,7 @@ class Token:
     def end_login(self, ending: Ending) -> None:
         """End the login, if there is one; the caller has the lock."""
         self.logged_in = None
+        self._read_before, self._read_at = {}, None
         self.memory.forget_private({CKA.PRIVATE: TRUE})
         if self._vault is not None:
             self._vault.shut(ending)

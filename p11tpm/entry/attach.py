@@ -54,7 +54,15 @@ def _failed(function: str, exception: BaseException) -> int:
         # The frames alone: the text of a foreign exception may hold data.
         frames = "".join(_frames(exception.__traceback__))
         log.error(f"{function}: {name(CKR, rv)}: {type(exception).__name__}{frames}")
+    _let_go(exception)
     return rv
+
+
+def _let_go(exception: BaseException | None) -> None:
+    """Part errors from the frames that they passed, which may refer to them in turn: else a PIN is kept in a circle."""
+    while exception is not None:
+        exception.__traceback__ = None
+        exception = exception.__context__
 
 
 def _attach(function: str, call: Callable[..., int]) -> None:

@@ -12,10 +12,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher as Making
 from cryptography.hazmat.primitives.ciphers import modes
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
-from cryptography.hazmat.primitives.padding import PKCS7
 
+from p11tpm.block import convert
 from p11tpm.ck import CKR
 from p11tpm.error import Error
+from p11tpm.hashes import compare_digest
 from p11tpm.mechanism import CBC, CBC_PAD, CCM, CFB, CTR, ECB, GCM, KEY_WRAP, KEY_WRAP_PAD
 from p11tpm.operation import gcm, keywrap
 from p11tpm.operation.cipher import Cipher
@@ -62,36 +63,37 @@ class Mode(Cipher):
         self._block = cipher.block
         self._unit = 1 if stream else cipher.block
         self._context = cipher.context(mode, getattr(params, "iv", b""), encrypt=encrypt)
-        padding = PKCS7(8 * cipher.block)
-        self._pad = padding.padder() if padded and encrypt else None
-        self._unpad = padding.unpadder() if padded and not encrypt else None
+        self._pads, self._unpads = padded and encrypt, padded and not encrypt  # PKCS #7: RFC 5652, clause 6.3
+        self._last = b""  # block, which may be padding
 
     def _given(self, taken: int) -> int:
         blocks = taken // self._unit * self._unit
-        return blocks if self._unpad is None else max(0, blocks - self._block)  # the last block may be padding
+        return max(0, blocks - self._block) if self._unpads else blocks
 
     def _most(self, taken: int) -> int:
-        return taken if self._pad is None else (taken // self._block + 1) * self._block
+        return (taken // self._block + 1) * self._block if self._pads else taken
 
     def _update(self, part: bytes) -> bytes:
-        if self._pad is not None:
-            return self._context.update(self._pad.update(part))
-        plain = self._context.update(part)
-        return plain if self._unpad is None else self._unpad.update(plain)
+        plain = self._last + self._context.update(part)
+        if self._unpads:
+            self._last = plain[-self._block :]
+        return plain[: len(plain) - len(self._last)]
 
     def finish(self) -> bytes:
         """Give what is left."""
-        if self._pad is not None:
-            return self._context.update(self._pad.finalize()) + self._context.finalize()
-        if self.taken % self._unit or (self._unpad is not None and not self.taken):
+        if self._pads:
+            missing = self._block - self.taken % self._block
+            return self._context.update(bytes((missing,)) * missing) + self._context.finalize()
+        if self.taken % self._unit or (self._unpads and not self.taken):
             raise length_error(self._encrypt)
-        last = self._context.finalize()
-        if self._unpad is None:
-            return last
-        try:
-            return self._unpad.update(last) + self._unpad.finalize()
-        except ValueError:
-            raise invalid() from None
+        return self._unpadded(self._context.finalize()) if self._unpads else self._context.finalize()
+
+    def _unpadded(self, rest: bytes) -> bytes:
+        last = self._last + rest
+        length = len(last) - last[-1]
+        if not 0 < last[-1] <= self._block or not compare_digest(last[length:], last[-1:] * last[-1]):
+            raise invalid()
+        return last[:length]
 
 
 class Counter(Cipher):
@@ -217,7 +219,7 @@ def _gcm(cipher: InMemory, params: Any, encrypt: bool) -> Cipher:
         mode = modes.GCM(nonce, message[-tag_length:], min_tag_length=_LEAST_TAG)
         context = Making(cipher.algorithm, mode).decryptor()
         context.authenticate_additional_data(params.associated)
-        plain = context.update(message[:-tag_length])
+        plain = convert(context, message[:-tag_length], AES_BLOCK)
         try:
             return plain + context.finalize()
         except InvalidTag:

@@ -172,7 +172,10 @@ class Connection:
             raise InterruptedError
         if error:
             raise LostError(error)
-        return bytes(ffi.buffer(self._response, self._size[0]))
+        size = self._size[0]
+        response = bytes(ffi.buffer(self._response, size))
+        ffi.memmove(self._response, bytes(size), size)  # without a session there may be a secret in it
+        return response
 
     @property
     def has_manager(self) -> bool:
