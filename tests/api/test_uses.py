@@ -18,7 +18,7 @@ from parameters import ecdh
 
 from p11tpm.attribute import FALSE, TRUE, ulong
 from p11tpm.ck import CKA, CKF, CKK, CKM, CKO, CKR, CKU
-from rig.deadline import join
+from rig.deadline import exit_code, fork, join
 
 PIN, SO_PIN = b"123456", b"so-secret"
 DATA = b"what is signed or encrypted"
@@ -544,3 +544,18 @@ def test_a_session_of_two_threads(token, session, keys, log):
     assert lines["OK"] == ended.count(CKR.OK) > 0
     assert lines["OK"] + lines["FUNCTION_CANCELED"] == begun.count(CKR.OK)
     assert lines["OPERATION_ACTIVE"] == begun.count(CKR.OPERATION_ACTIVE)
+
+
+def test_a_forked_child_logs_its_own_uses(token, session, keys, log):
+    token.C_SignInit(session, token.mechanism(CKM.ECDSA), keys["private"])
+
+    def work() -> None:
+        token.initialize()
+        token.login(token.open(token.slots()[0]), USER, PIN)
+        token.finalize()
+
+    child = fork(work)
+    assert exit_code(child) == 0
+    token.bytes_of(lambda *out: token.C_Sign(session, bytes(32), 32, *out))
+    theirs, ours = (re.findall(r"p11tpm\[(\d+)\] notice: (use=\w+)", line)[0] for line in log.text.splitlines()[-2:])
+    assert (theirs, ours) == ((str(child), "use=login"), (str(os.getpid()), "use=sign"))
