@@ -107,6 +107,7 @@ SECRET, DOMAIN = CKO.SECRET_KEY, CKO.DOMAIN_PARAMETERS
 PAIR = (PUBLIC, PRIVATE)
 KEYS = (*PAIR, SECRET)
 ALL = (DATA, CERTIFICATE, *KEYS, DOMAIN)
+_TYPED = (*KEYS, DOMAIN)  # what has a CKA_KEY_TYPE
 
 
 DOMAINS = {  # key type: the attributes that are its domain parameters, in the order of X.509's (RFC 3279, PKCS #3)
@@ -189,7 +190,7 @@ ATTRIBUTES = (
     Attribute(CKA.JAVA_MIDP_SECURITY_DOMAIN, _is_below_4, CERTIFICATE, default=ulong(0)),
     Attribute(CKA.NAME_HASH_ALGORITHM, ULONG, CERTIFICATE),
     # Keys (clause 4.7)
-    Attribute(CKA.KEY_TYPE, ULONG, (*KEYS, DOMAIN), create=REQUIRED),
+    Attribute(CKA.KEY_TYPE, ULONG, _TYPED, create=REQUIRED),
     Attribute(CKA.ID, BYTES, KEYS, default=b"", change=FREELY),
     Attribute(CKA.START_DATE, DATE, KEYS, default=b"", change=FREELY),
     Attribute(CKA.END_DATE, DATE, KEYS, default=b"", change=FREELY),
@@ -282,6 +283,10 @@ ATTRIBUTES = (
 _FOR_A_COPY = {CKA.TOKEN, CKA.PRIVATE, CKA.MODIFIABLE, CKA.DESTROYABLE}  # a copy may have them otherwise
 
 _ROWS = {(of, row.key, row.type): row for row in ATTRIBUTES for of in row.of}
+_NEEDED = {  # by the value of CKA_CLASS
+    ulong(of): {CKA.TOKEN, CKA.PRIVATE, CKA.MODIFIABLE, CKA.DESTROYABLE, CKA.KEY_TYPE if of in _TYPED else CKA.VALUE}
+    for of in ALL
+}
 PAIR_TYPES = (CKK.RSA, CKK.EC)  # pairs of which the TPM has the private half
 
 
@@ -347,6 +352,16 @@ def check_known(template: Template, known: Template) -> None:
     for type_, value in known.items():
         if template.get(type_) not in {None, b"", value}:
             raise Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name(CKA, type_)} does not belong to the object's value")
+
+
+def is_whole(attributes: Template) -> bool:
+    """Say whether attributes can be those of an object: what each one in a store has is there, and values are valid."""
+    needed = _NEEDED.get(attributes.get(CKA.CLASS, b""))
+    if needed is None or not attributes.keys() >= needed or not _is_ulong(attributes.get(CKA.KEY_TYPE, ulong(0))):
+        return False
+    object_class, key_type = kind(attributes)
+    rows = ((row_of(object_class, key_type, type_), value) for type_, value in attributes.items())
+    return all(row is None or row.valid(value) for row, value in rows)  # type: ignore[operator]
 
 
 def check_change(attributes: Template, changes: Template, *, by_so: bool = False) -> None:

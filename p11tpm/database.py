@@ -12,6 +12,7 @@ from p11tpm import files, schema, system
 from p11tpm.ck import CKR
 from p11tpm.error import Error, rv_of
 from p11tpm.late import loading
+from p11tpm.record import DamagedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +41,10 @@ PRAGMA secure_delete=ON;
 _QUIET = 3_000_000_000
 _NEVER = (0, 0)
 
-_FULL, _BUSY, _READONLY, _NOMEM, _FOREIGN_KEY, _NOT_A_DATABASE = 13, 5, 8, 7, 787, 26
+_FULL, _BUSY, _READONLY, _NOMEM, _FOREIGN_KEY, _NOT_A_DATABASE, _CORRUPT = 13, 5, 8, 7, 787, 26, 11
+_OTHER_TABLES = (CKR.DEVICE_ERROR, "its tables are not those of a store: restore a backup")
 _MEANINGS = {  # primary and extended result codes of SQLite, https://www.sqlite.org/rescode.html
+    1: _OTHER_TABLES,
     3: (CKR.TOKEN_WRITE_PROTECTED, "no permission"),
     _BUSY: (CKR.FUNCTION_FAILED, "another program has kept it locked for too long"),
     _NOMEM: (CKR.HOST_MEMORY, "no memory"),
@@ -50,11 +53,13 @@ _MEANINGS = {  # primary and extended result codes of SQLite, https://www.sqlite
     1032: (CKR.DEVICE_ERROR, "the file was replaced while it was written to: try again"),
     10: (CKR.DEVICE_ERROR, "input/output error of its disk"),
     3082: (CKR.HOST_MEMORY, "no memory"),
-    11: (CKR.DEVICE_ERROR, "the file is damaged: restore a backup"),
+    _CORRUPT: (CKR.DEVICE_ERROR, "the file is damaged: restore a backup"),
     _FULL: (CKR.DEVICE_MEMORY, "its disk is full"),
     14: (CKR.DEVICE_ERROR, "the file can not be opened"),
     1544: (CKR.TOKEN_WRITE_PROTECTED, "its directory can not be written to"),
     18: (CKR.DEVICE_MEMORY, "a value is too long"),
+    19: _OTHER_TABLES,
+    20: _OTHER_TABLES,
     _FOREIGN_KEY: (CKR.TOKEN_NOT_PRESENT, "the token was deleted"),
     _NOT_A_DATABASE: (CKR.DEVICE_ERROR, "the file is damaged, or is not a store of p11tpm: restore a backup"),
 }
@@ -261,6 +266,7 @@ class Database:
         connection: Connection = _sqlite().connect(
             f"file:{quoted}?{how}", uri=True, timeout=0, isolation_level=None, check_same_thread=False
         )
+        connection.text_factory = _text
         return connection
 
     def _is_known(self) -> bool:
@@ -289,6 +295,7 @@ class Database:
     def _look(self, connection: Connection) -> int:
         """Read the schema's version; tables of an older version are brought up to date, an empty file is left alone."""
         self._version = schema.version(connection)
+        schema.check(connection)
         if 0 < self._version < len(schema.MIGRATIONS):
             if not self.writable:
                 raise Error(CKR.DEVICE_ERROR, f"the store {self.path} is of an older p11tpm: open it as its owner once")
@@ -309,13 +316,15 @@ class Database:
         """Give the error of this package for one of SQLite's or of the operating system's, else the error itself."""
         if isinstance(error, OSError):
             return Error(rv_of(error), f"{error.filename or self.path}: {error.strerror}")
-        code = getattr(error, "sqlite_errorcode", None)
+        damaged = isinstance(error, (DamagedError, UnicodeDecodeError))
+        code = _CORRUPT if damaged else getattr(error, "sqlite_errorcode", None)
         if code is None:
             return error
         rv, why = _MEANINGS.get(code) or _MEANINGS.get(code & 0xFF) or (CKR.GENERAL_ERROR, "SQLite failed")
         holders = files.lockers(self.path) if code & 0xFF == _BUSY else []
         who = "".join(f"; process {pid} of uid {uid} has it locked" for pid, uid in holders)
-        return Error(rv, f"the store {self.path}: {why} ({getattr(error, 'sqlite_errorname', code)}){who}")
+        name = getattr(error, "sqlite_errorname", "a value that no store has" if damaged else code)
+        return Error(rv, f"the store {self.path}: {why} ({name}){who}")
 
 
 class _Functools:
@@ -339,6 +348,10 @@ def _sqlite() -> Any:
             if lent:
                 del sys.modules["functools"]
     return _sqlite3
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="surrogateescape")
 
 
 def _end(connection: Connection) -> None:

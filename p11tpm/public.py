@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         def get(self, type_: int, /) -> bytes:
             """Return the value of an attribute."""
 
+
 _SIZES = range(512, 16384 + 1)  # bits of an RSA modulus that came from anywhere: more would take minutes
 _LONGEST_EXPONENT = 256  # bits: FIPS 186-5, appendix A.1.1
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
     from typing import Any
+
+
+class DamagedError(Exception):
+    """What was read of a store is nothing that p11tpm has written to one."""
 
 
 class TokenRow:
@@ -90,6 +96,50 @@ def counts_guesses(public: bytes) -> bool:
 
 
 COLUMNS = tuple(name for name in _EMPTY if name not in {"id", "failed"})
+
+# SQLite takes any value in any column: these are the types of what p11tpm writes.
+_INTEGER, _BYTES, _TEXT = frozenset({int}), frozenset({bytes}), frozenset({str})
+_MAY_BE_BYTES: AbstractSet[type] = frozenset({bytes, type(None)})
+_AS_STORED = {bool: _INTEGER, int: _INTEGER, bytes: _BYTES, str: _TEXT}
+_TOKEN = [_TEXT | _BYTES if name == "label" else _AS_STORED[type(_EMPTY[name])] for name in COLUMNS]
+_OBJECT = (_INTEGER, _BYTES, _MAY_BE_BYTES, _MAY_BE_BYTES, _MAY_BE_BYTES, _INTEGER)
+_MOST = 0xFFFF  # bytes of what the TPM is given: a TPM2B begins with its size in 16 bits (Part 2, clause 10.4)
+_LAST = 0xFFFFFFFF  # of handles, which have 32 bits (Part 2, clause 7.1), of flags and of times
+
+
+def check_token(id_: Any, columns: Sequence[Any]) -> None:
+    """Refuse columns of a token, in the order of `COLUMNS`, of which one cannot have such a value: DamagedError."""
+    check_identifiers([id_])
+    _check(columns, _TOKEN)
+
+
+def check_object(columns: Sequence[Any], secret: Any, attributes: dict[Any, Any]) -> None:
+    """Refuse an object's token, identifier, blobs, code and handle, its secret or attributes: see `check_token`."""
+    _check(columns, _OBJECT)
+    if type(secret) not in _MAY_BE_BYTES:
+        raise DamagedError
+    for type_, value in attributes.items():
+        if type(type_) is not int or type_ < 0 or type(value) is not bytes:
+            raise DamagedError
+
+
+def check_identifiers(ids: list[Any]) -> None:
+    """Refuse what SQLite never gives to a row: see `check_token`. What is in no store has identifiers below 0."""
+    if not all(type(id_) is int and id_ > 0 for id_ in ids):
+        raise DamagedError
+
+
+def check_counts(columns: Sequence[Any]) -> None:
+    """Refuse a row in which something is not a number: see `check_token`."""
+    _check(columns, [_INTEGER] * len(columns))
+
+
+def _check(columns: Sequence[Any], types: Sequence[AbstractSet[type]]) -> None:
+    for value, allowed in zip(columns, types, strict=True):
+        if type(value) not in allowed:
+            raise DamagedError
+        if not 0 <= value <= _LAST if type(value) is int else value is not None and len(value) > _MOST:
+            raise DamagedError
 
 
 class Record:

@@ -95,9 +95,20 @@ def is_store(connection: Connection) -> bool:
     return not pages or (found > 0 and tables >= _TABLES)
 
 
+def check(connection: Connection) -> None:
+    """Refuse a database that does more than keep rows: CKR_DEVICE_ERROR. No store has triggers or views."""
+    found = connection.execute(
+        "SELECT name FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%' LIMIT 1"
+    ).fetchone()
+    if found:
+        why = f"the store has {found[0]!a}, which is neither a table nor an index: restore a backup"
+        raise Error(CKR.DEVICE_ERROR, why)
+
+
 def migrate(connection: Connection) -> None:
     """Bring the tables and the mark of a store up to date, within the transaction that is open."""
     found = version(connection)
+    check(connection)
     (mark,) = connection.execute("PRAGMA application_id").fetchone()
     if not mark:
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")

@@ -9,7 +9,16 @@ from __future__ import annotations
 from p11tpm.ck import CKR
 from p11tpm.database import Database
 from p11tpm.error import Error, GoneError
-from p11tpm.record import COLUMNS, Record, TokenRow, counts_guesses
+from p11tpm.record import (
+    COLUMNS,
+    Record,
+    TokenRow,
+    check_counts,
+    check_identifiers,
+    check_object,
+    check_token,
+    counts_guesses,
+)
 from p11tpm.trylock import TryLock, abandon_locks
 
 TYPE_CHECKING = False
@@ -40,7 +49,7 @@ class Store:
 
     def __init__(self, directory: str) -> None:
         self.database = Database(directory)
-        self._failures: dict[tuple[int, str], tuple[int, int]] = {}
+        self._failures: dict[tuple[int, str], tuple[int, ...]] = {}
         self._tokens: tuple[Hashable, list[TokenRow]] = (None, [])
 
     @property
@@ -88,8 +97,7 @@ class Store:
     def next_token_id(self) -> int:
         """Give the identifier that the next token gets if nobody else makes one before."""
         query = "SELECT seq FROM sqlite_sequence WHERE name='token'"
-        row = self.database.read(lambda db: db.execute(query).fetchone(), None)
-        return int(row[0]) + 1 if row else 1
+        return self.database.read(lambda db: _numbers(db.execute(query).fetchone() or (0,))[0], 0) + 1
 
     def add_token(self, row: TokenRow) -> int:
         """Add a token and give its identifier; `row.id` is not looked at."""
@@ -213,14 +221,13 @@ class Store:
         """Return the lock under which one process at a time tries a PIN, and so knows of the others' wrong ones."""
         return TryLock(self.database.directory, _TURN)
 
-    def failures(self, token: int, role: str) -> tuple[int, int]:
+    def failures(self, token: int, role: str) -> tuple[int, ...]:
         """Give how many PINs of a role were wrong, and the Unix time of the last one in seconds."""
         kept = self._failures.get((token, role))
         if kept is not None:
             return kept
         query = "SELECT count, last FROM failure WHERE token=? AND role=?"
-        row = self.database.read(lambda db: db.execute(query, (token, role)).fetchone(), None)
-        return (int(row[0]), int(row[1])) if row else (0, 0)
+        return self.database.read(lambda db: _numbers(db.execute(query, (token, role)).fetchone() or (0, 0)), (0, 0))
 
     def any_failure(self, token: TokenRow | None = None) -> bool:
         """Say whether a PIN of any role of a token, or of any token, was wrong, as far as this process knows."""
@@ -253,12 +260,18 @@ class Store:
 
 
 def _token(row: tuple[Any, ...]) -> TokenRow:
+    check_token(row[0], row[1:-1])
     token = TokenRow(**dict(zip(("id", *COLUMNS, "failed"), row, strict=True)))
     if isinstance(token.label, bytes):
         token.label = token.label.decode(errors="surrogateescape")
     token.user_pin_set, token.failed = bool(token.user_pin_set), bool(token.failed)
     token.no_pin = bool(token.no_pin) and not counts_guesses(token.user_public)
     return token
+
+
+def _numbers(row: tuple[Any, ...]) -> tuple[int, ...]:
+    check_counts(row)
+    return row
 
 
 def _identifier(row: int | None) -> int:
@@ -274,6 +287,7 @@ def _record(db: Connection, id_: int) -> Record | None:
         return None
     token, uuid, public, private, mac, resident, secret = row
     attributes = dict(db.execute("SELECT type, value FROM attribute WHERE object=?", (id_,)).fetchall())
+    check_object(row[:-1], secret, attributes)
     return Record(token, uuid, attributes, public, private, mac, id_, resident, secret=secret)
 
 
@@ -324,4 +338,6 @@ def _find(db: Connection, token: int, attributes: dict[int, bytes], exclude: dic
     query = f"{start}{having * len(rest)}{lacking * len(exclude)} ORDER BY o.{id_}"
     for pair in (*rest, *exclude.items()):
         values += pair
-    return [row[0] for row in db.execute(query, values).fetchall()]
+    found = [row[0] for row in db.execute(query, values).fetchall()]
+    check_identifiers(found[:1] + found[-1:])  # in their order, numbers come before texts
+    return found

@@ -338,6 +338,8 @@ class Token:
             self._check_login()
         if record is None or (record.attributes.get(CKA.PRIVATE) == TRUE and not self.sees_private):
             raise Error(CKR.OBJECT_HANDLE_INVALID, "the object is gone, or it is private and nobody is logged in")
+        if id_ > 0 and not attribute.is_whole(record.attributes):
+            raise Error(CKR.DEVICE_ERROR, f"object {id_} is damaged: restore the store")
         return record
 
     def _read(self, id_: int) -> Object:

@@ -44,12 +44,12 @@ def C_GetTokenInfo(slot: int, info: Ptr) -> None:
     required(info)
     token = run.slot(slot)
     flags = token.flags(token.seen) if token else CKF.RNG | CKF.LOGIN_REQUIRED
-    manufacturer, model, _firmware = token.seen.tpm.split("|") if token else (MANUFACTURER, "TPM 2.0", "")
+    manufacturer, _, rest = token.seen.tpm.partition("|") if token else (MANUFACTURER, "", "TPM 2.0")
     zeroed(info)
     info.flags = flags
     write_text(info.label, token.seen.label if token else "")
     write_text(info.manufacturerID, manufacturer)
-    write_text(info.model, model)
+    write_text(info.model, rest.partition("|")[0])
     write_text(info.serialNumber, token.seen.serial if token else "")
     write_text(info.utcTime, "")
     info.ulMaxPinLen, info.ulMinPinLen = PIN_LONGEST, run.config.pin_min

@@ -6,6 +6,8 @@ TPM 2.0 Part 2; all numbers are big-endian (Part 1, clause 11.2).
 from __future__ import annotations
 
 from p11tpm import hashes
+from p11tpm.ck import CKR
+from p11tpm.error import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,12 +66,19 @@ class Reader:
             raise ValueError("a structure of the TPM is followed by something else")
 
 
+class UnnamedError(Error, ValueError):
+    """A TPMT_PUBLIC whose Name cannot be said: it is damaged, or uses a hash that is not known here."""
+
+    def __init__(self) -> None:
+        super().__init__(CKR.DEVICE_ERROR, "an object's name algorithm is not known: restore the store")
+
+
 def name_of(public: bytes) -> bytes:
     """Give the Name of an object: its name algorithm and the digest of its TPMT_PUBLIC (Part 1, clause 16)."""
     algorithm = public[2:4]
     digest = HASHES.get(int.from_bytes(algorithm, "big"))
     if digest is None:
-        raise ValueError("an object's name algorithm is not known")
+        raise UnnamedError
     return algorithm + hashes.digest(digest, public)
 
 

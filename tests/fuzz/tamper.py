@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import random
-import socket
 from typing import TYPE_CHECKING
 
 import rig
-from rig.proxy import HEADER, NAMES, TPM_SECONDS, _read_message
+from fuzz.bare import NO_SESSIONS, BareTpm
+from rig.proxy import HEADER, NAMES, _read_message
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
-
-NO_SESSIONS = b"\x80\x01"
 
 
 def name_of(request: bytes) -> str:
@@ -95,6 +94,7 @@ class Tamperer(rig.CountingProxy):
 
     def __init__(self, swtpm: rig.Swtpm) -> None:
         super().__init__(swtpm)
+        self.bare = BareTpm(swtpm.port)
         self.applied = False
         self._made: list[bytes] = []
         self.change = self._watch
@@ -128,25 +128,12 @@ class Tamperer(rig.CountingProxy):
                     self._cut = False
                     return
 
-    def ask_tpm(self, request: bytes) -> bytes:
-        """Ask the TPM itself, unnoticed and unchanged."""
-        with socket.create_connection(("127.0.0.1", self.swtpm.port), timeout=TPM_SECONDS) as tpm:
-            tpm.sendall(request)
-            return _read_message(tpm)
-
     def sweep(self) -> None:
         """Flush whatever a client believes to be elsewhere, or does not know of."""
         for handle in self._made:
-            self.ask_tpm(NO_SESSIONS + (14).to_bytes(4, "big") + (0x165).to_bytes(4, "big") + handle)
+            self.bare.flush(int.from_bytes(handle, "big"))
         self._made.clear()
 
     def loaded(self) -> int:
         """Count what is loaded: transient objects and sessions."""
-        count = 0
-        for first in (0x80000000, 0x02000000, 0x03000000):
-            parameters = b"".join(number.to_bytes(4, "big") for number in (1, first, 64))
-            answer = self.ask_tpm(NO_SESSIONS + (22).to_bytes(4, "big") + (0x17A).to_bytes(4, "big") + parameters)
-            handles = int.from_bytes(answer[15:19], "big")
-            starts = [answer[19 + 4 * index] for index in range(handles)]
-            count += sum(start == first >> 24 for start in starts)
-        return count
+        return len(self.bare.loaded())
