@@ -10,7 +10,7 @@ from p11tpm.ck import CKF, CKR, CKU
 from p11tpm.config import PIN_LONGEST
 from p11tpm.error import TPM, Error, TpmError
 from p11tpm.record import counts_guesses
-from p11tpm.tpm import AbsentError, Srk
+from p11tpm.tpm import AbsentError, SilentError, Srk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Tries:
         self._tpm = tpm
         self._token = token
         self._user = user
-        self._lockout: tuple[float, Lockout] | None = None
+        self._lockout: tuple[float, Lockout | Error] | None = None  # what the TPM said, and when
 
     def attempt(self, row: TokenRow, pin: bytes, private: bytes, use: Callable[[bytes], Result]) -> Result:
         """Let `use` try the authorisation value of a PIN on the TPM, if trying is wise, and count a failure.
@@ -91,18 +91,16 @@ class Tries:
         with self._store.try_lock() as lock:
             self._lockout = None  # others have tried PINs while this one waited
             noted = lock.begin()
-            if not noted:
-                self._tpm.check(Srk(row.srk_handle, row.srk_public))
-            failures = self.failures()
-            if self._is_unwise(row, failures, noted=noted):
+            try:
+                failures = self._require_wise(row, noted=noted)
+            except Error:
                 if noted:
                     lock.end()
-                why = "too many wrong PINs; wait for the TPM to forget them or let the SO reset it"
-                raise Error(CKR.PIN_LOCKED, why)
+                raise
             try:
                 result = use()
-            except AbsentError:
-                if noted:
+            except (AbsentError, SilentError) as error:
+                if noted and not error.guess:
                     lock.end()
                 raise
             except TpmError as error:
@@ -123,6 +121,22 @@ class Tries:
             return self._store.add_failure(self._token, ROLES[self._user], count - self.failures(), int(time()))
         return error.code in _NOT_COUNTED
 
+    def _require_wise(self, row: TokenRow, *, noted: bool) -> int:
+        """Give the number of wrong PINs that count; CKR_PIN_LOCKED if one more may be too many.
+
+        A TPM that does not answer what it has counted is not asked again: CKR_DEVICE_ERROR.
+        """
+        if not noted:
+            self._tpm.check(Srk(row.srk_handle, row.srk_public))
+        failures = self.failures()
+        unwise = self._is_unwise(row, failures, noted=noted)
+        if self._lockout and isinstance(self._lockout[1], SilentError):
+            raise self._lockout[1]
+        if unwise:
+            why = "too many wrong PINs; wait for the TPM to forget them or let the SO reset it"
+            raise Error(CKR.PIN_LOCKED, why)
+        return failures
+
     def _is_unwise(self, row: TokenRow, failures: int, *, noted: bool) -> bool:
         """Say whether a failure could lock the TPM; it is only asked if there is a reason to doubt."""
         if not counts_guesses(row.so_public if self._user == CKU.SO else row.user_public):
@@ -141,24 +155,29 @@ class Tries:
         self._lockout = None
 
     def failures(self) -> int:
-        """Give the number of wrong PINs that count now; one is forgiven whenever the TPM forgives one."""
+        """Give the number of wrong PINs that count now; one is forgiven whenever the TPM forgives one.
+
+        They are no more than the TPM has counted, by a clock of its own that nobody sets back.
+        """
         count, last = self._store.failures(self._token, ROLES[self._user])
         if not count:
             return 0
         lockout = self._asked()
-        if lockout is None or not lockout.interval:
+        if lockout is None:
             return count
-        return max(0, count - max(0, int(time()) - last) // lockout.interval)
+        forgiven = max(0, int(time()) - last) // lockout.interval if lockout.interval else 0
+        return min(max(0, count - forgiven), lockout.counter)
 
     def _asked(self) -> Lockout | None:
         """Ask the TPM for its lockout state, at most once a second; None if it does not answer."""
-        now = monotonic()
-        if self._lockout is None or now - self._lockout[0] > _LOCKOUT_AGE:
+        if self._lockout is None or monotonic() - self._lockout[0] > _LOCKOUT_AGE:
+            said: Lockout | Error
             try:
-                self._lockout = (now, self._tpm.lockout())
-            except Error:
-                return None
-        return self._lockout[1]
+                said = self._tpm.lockout()
+            except Error as error:
+                said = error
+            self._lockout = (monotonic(), said)
+        return None if isinstance(self._lockout[1], Error) else self._lockout[1]
 
     def _used_up(self, failures: int, *, all_of_tpm: bool = False) -> bool:
         """Say whether there are too many failures; with `all_of_tpm` what the TPM has counted stands for them."""

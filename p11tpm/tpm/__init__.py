@@ -7,7 +7,7 @@ OpenSSL for what its configuration may have replaced, and writes to the host's s
 from __future__ import annotations
 
 from p11tpm.tpm.codec import Blob, Key, Srk
-from p11tpm.tpm.connection import AbsentError
+from p11tpm.tpm.connection import AbsentError, SilentError
 from p11tpm.tpm.tpm import Lockout, Tpm
 
-__all__ = ["AbsentError", "Blob", "Key", "Lockout", "Srk", "Tpm"]
+__all__ = ["AbsentError", "Blob", "Key", "Lockout", "SilentError", "Srk", "Tpm"]

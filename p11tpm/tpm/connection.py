@@ -70,16 +70,19 @@ class LostError(Error):
 class SilentError(Error):
     """The TPM did not answer in time, or the caller's run or login ended meanwhile; the connection was dropped.
 
-    What was loaded is left in the TPM.
+    What was loaded is left in the TPM. `guess`: the command tried a PIN.
     """
 
-    def __init__(self, command: str, why: str) -> None:
+    def __init__(self, command: str, why: str, *, guess: bool) -> None:
         dropped = "the connection was dropped, and what it had loaded is left in the TPM"
         super().__init__(CKR.DEVICE_ERROR, f"the TPM did not answer {command} {why}; {dropped}")
+        self.guess = guess
 
 
 class AbsentError(Error):
     """The connection could not be opened: the TPM was asked nothing."""
+
+    guess = False
 
 
 def _refused(tcti: str, error: int) -> AbsentError:

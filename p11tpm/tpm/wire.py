@@ -133,6 +133,7 @@ class Wire:
             # The TPM may have counted a wrong PIN: trying it again would count it twice
             raise Error(CKR.DEVICE_REMOVED, f"{error.why}; whether the PIN was right is not known") from None
         except TimeoutError:
-            raise SilentError(command.name, f"within {command.seconds} s") from None
+            why = f"within {command.seconds} s"
         except InterruptedError:
-            raise SilentError(command.name, "before its user logged out or ended the run") from None
+            why = "before its user logged out or ended the run"
+        raise SilentError(command.name, why, guess=command.guess)

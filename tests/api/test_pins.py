@@ -1,7 +1,9 @@
 """Logins, PIN changes, wrong PINs and what a token says of them."""
 
+import contextlib
 import os
 import subprocess
+import threading
 
 import pytest
 from cryptoki import RO, SO, USER, Cryptoki, Rv
@@ -9,6 +11,9 @@ from keys import ec_pair
 
 from conftest import CLI
 from p11tpm.ck import CKA, CKF, CKM, CKO, CKR, CKS, CKU
+from p11tpm.tpm import command
+from p11tpm.tpm.codec import u32
+from rig.process import wait_until
 
 PIN, SO_PIN = b"123456", b"so-secret"
 GET_CAPABILITY = (0x17A).to_bytes(4, "big")
@@ -199,6 +204,44 @@ def test_no_pin_is_tried_where_nothing_is_noted_and_the_tpm_does_not_tell(token,
     proxy.answer = None
     assert swtpm.lockout_counter() == 0
     token.login(anonymous, USER, PIN)
+
+
+@pytest.fixture
+def silence(proxy, monkeypatch):
+    """Give a context in which the TPM does not answer a command of this kind."""
+
+    @contextlib.contextmanager
+    def silence(kind):
+        going_on = threading.Event()
+        monkeypatch.setattr(kind, "seconds", 0.3)
+        proxy.answer = lambda request: going_on.wait(30) and None if request[6:10] == u32(kind.code) else None
+        yield
+        going_on.set()
+        proxy.answer = None
+
+    return silence
+
+
+def test_a_tpm_that_does_not_tell_what_it_has_counted_is_asked_nothing_more(token, anonymous, proxy, silence, swtpm):
+    refused(CKR.PIN_INCORRECT, token.login, anonymous, USER, b"wrong")
+    proxy.clear()
+    with silence(command.GET_CAPABILITY):
+        refused(CKR.DEVICE_ERROR, token.login, anonymous, USER, PIN)
+    wait_until(lambda: proxy.names, "the response that nobody waited for")
+    token.login(anonymous, USER, PIN)
+    assert proxy.names.count("GetCapability") == 2
+    assert proxy.names.count("StartAuthSession") == 1
+    assert swtpm.lockout_counter() == 1
+
+
+@pytest.mark.parametrize(("kind", "note"), [(command.LOAD, b"."), (command.UNSEAL, b"!")], ids=["Load", "Unseal"])
+def test_a_tpm_that_does_not_answer_a_try_has_seen_no_wrong_pin(token, anonymous, silence, store, kind, note):
+    lock = store / "p11tpm.lock"
+    with silence(kind):
+        refused(CKR.DEVICE_ERROR, token.login, anonymous, USER, PIN)
+        assert lock.read_bytes() == note, "whether it was tried"
+    token.login(anonymous, USER, PIN)
+    assert lock.read_bytes() == b"."
 
 
 def test_a_pin_that_failed_works_once_the_so_has_set_it(token, anonymous):

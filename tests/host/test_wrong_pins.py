@@ -13,6 +13,7 @@ import pytest
 
 import rig
 from p11tpm.ck import CKR
+from rig.process import wait_until
 from rig.rights import require_mounts
 
 if TYPE_CHECKING:
@@ -190,4 +191,16 @@ def test_a_tpm_that_is_not_there_has_counted_nothing(hosts, owner, swtpm):
     while swtpm.lockout_counter() < 2:
         assert hosts("logins", owner.module, RIGHT, env=owner.env) == [OK]
         swtpm.restart()
+    assert hosts("logins", owner.module, RIGHT, env=owner.env) == [OK]
+
+
+def test_a_clock_that_was_set_back_locks_nobody_for_longer(hosts, owner, swtpm):
+    """The TPM forgives by a clock of its own; the last wrong PIN was years ahead, as the host's clock is now."""
+    wrong = [f"wrong {number}" for number in range(MOST)]
+    hosts("logins", owner.module, *wrong, env=owner.env)
+    with contextlib.closing(sqlite3.connect(owner.store / "p11tpm.db")) as database, database:
+        database.execute("UPDATE failure SET last = last + 1000000000")
+    assert hosts("logins", owner.module, RIGHT, env=owner.env) == [LOCKED]
+    swtpm.set_lockout(32, recovery_seconds=1)
+    wait_until(lambda: swtpm.lockout_counter() < MOST, "the TPM to forgive a wrong PIN")
     assert hosts("logins", owner.module, RIGHT, env=owner.env) == [OK]
