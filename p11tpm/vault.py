@@ -16,7 +16,7 @@ from p11tpm.late import loading
 from p11tpm.pin import Tries, auth_value, check_new
 from p11tpm.secret import SIZE, Secret
 from p11tpm.store import TokenRow
-from p11tpm.tpm import Blob, Key, Srk, Tpm
+from p11tpm.tpm import Blob, DisplacedError, Key, Srk, Tpm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
     D = TypeVar("D")
+
+_SEQUENCES = 5  # times that a long message is begun, if other threads cost it what the TPM had of it
 
 
 class Vault:
@@ -250,7 +252,12 @@ class Vault:
             from p11tpm.tpm import symmetric
 
         def mac(srk: Srk, usable: Key, message: bytes) -> bytes:
-            return symmetric.mac(self.tpm, srk, usable, digest, message)
+            for _ in range(_SEQUENCES):
+                try:
+                    return symmetric.mac(self.tpm, srk, usable, digest, message)
+                except DisplacedError:
+                    self._usable(key.record)  # not after a logout
+            raise Error(CKR.DEVICE_ERROR, "the TPM has no room for a long message beside what other threads do")
 
         return self._use(mac, key, message)
 

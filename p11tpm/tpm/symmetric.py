@@ -6,6 +6,7 @@ from p11tpm.ck import CKR
 from p11tpm.error import Error
 from p11tpm.tpm import command
 from p11tpm.tpm.codec import HASHES, Reader, sized, u16, u32
+from p11tpm.tpm.tpm import DisplacedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,10 +29,14 @@ def crypt(tpm: Tpm, srk: Srk, key: Key, mode: str, iv: bytes, data: bytes, *, en
 
 
 def mac(tpm: Tpm, srk: Srk, key: Key, digest: str, message: bytes) -> bytes:
-    """Give the HMAC of a message: one command for `MOST` bytes (Part 3, clause 15.4), a sequence for more."""
+    """Give the HMAC of a message: one command for `MOST` bytes (Part 3, clause 15.4), a sequence for more.
+
+    Other threads have the TPM between the parts. DisplacedError if what they did cost it the sequence.
+    """
     if len(message) <= MOST:
         return Reader(tpm.use(command.HMAC, srk, key, sized(message) + _HASHES[digest])).buffer()
-    return tpm.run(lambda: _in_parts(tpm, srk, key, digest, message), srk)
+    with tpm.sequences:
+        return tpm.run(lambda: _in_parts(tpm, srk, key, digest, message), srk)
 
 
 def _in_parts(tpm: Tpm, srk: Srk, key: Key, digest: str, message: bytes) -> bytes:
@@ -42,15 +47,16 @@ def _in_parts(tpm: Tpm, srk: Srk, key: Key, digest: str, message: bytes) -> byte
     sequence, _ = tpm.wire.authorised(command.HMAC_START, session, (loaded,), key.auth, start)
     handle = sequence, b""  # a sequence has no Name: Part 1, clause 16
     last = (len(message) - 1) // MOST * MOST
-    done = False
     try:
         for at in range(0, last, MOST):
             part = sized(message[at : at + MOST])
-            tpm.wire.authorised(command.SEQUENCE_UPDATE, session, (handle,), key.auth, part)
+            tpm.wire.authorised(command.SEQUENCE_UPDATE, tpm.loaded.session(srk), (handle,), key.auth, part)
+            tpm.give_way()
         end = sized(message[last:]) + _NULL
-        _, answer = tpm.wire.authorised(command.SEQUENCE_COMPLETE, session, (handle,), key.auth, end)
-        done = True
-    finally:
-        if not done:
-            tpm.let_go(sequence)
+        _, answer = tpm.wire.authorised(command.SEQUENCE_COMPLETE, tpm.loaded.session(srk), (handle,), key.auth, end)
+    except DisplacedError:
+        raise
+    except BaseException:
+        tpm.let_go(sequence)
+        raise
     return Reader(answer).buffer()

@@ -41,6 +41,10 @@ _PT_PERMANENT, _PT_LOCKOUT_COUNTER = 0x200, 0x20E
 _LOCKOUT_AUTH_SET, _IN_LOCKOUT = 1 << 2, 1 << 9
 
 
+class DisplacedError(Exception):
+    """What an operation had loaded is gone since it gave way: it has to begin again."""
+
+
 class Lockout:
     """The TPM's protection against guessing: tries and times (seconds) are those of the whole machine."""
 
@@ -72,6 +76,7 @@ class Tpm:
         is_ours: Callable[[bytes], bool] = lambda _public: False,
     ) -> None:
         self.lock = Turns()
+        self.sequences = Turns()  # one at a time has a sequence in the TPM; taken before `lock`
         self.connection = Connection(tcti, idle_seconds)
         self.wire = Wire(self.connection)
         self.loaded = Loaded(self.wire, trusted=trusted)
@@ -173,6 +178,7 @@ class Tpm:
 
     def _stir(self, seed: bytes) -> None:
         for at in range(0, len(seed), _SEED_MOST):
+            self.lock.give_way()
             self.wire.plain(command.STIR_RANDOM, parameters=sized(seed[at : at + _SEED_MOST]))
 
     def lockout(self) -> Lockout:
@@ -188,6 +194,18 @@ class Tpm:
     def check(self, srk: Srk) -> None:
         """Check that the TPM has this storage root key: CKR_TOKEN_NOT_RECOGNIZED if it has another one, or none."""
         self.run(lambda: self.loaded.check(srk))
+
+    def give_way(self) -> None:
+        """Let other threads have the TPM in the middle of an operation, whose session may be another one since.
+
+        DisplacedError if what it had loaded is gone.
+        """
+        epoch = self.connection.epoch
+        self.lock.give_way()
+        if not self.connection.open():
+            self.loaded.forget()
+        if self.connection.epoch != epoch:
+            raise DisplacedError
 
     def let_go(self, handle: int) -> None:
         """Flush an object after its use, about which a failure says nothing; the connection's end flushes it too."""

@@ -6,6 +6,7 @@ The values are known here, so all results are compared with another implementati
 import hmac
 import os
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from ciphers import IV, aes, fails, in_parts, pad, software
 from cryptography.hazmat.primitives import cmac, keywrap
 from cryptography.hazmat.primitives.ciphers import algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM
-from cryptoki import USER
+from cryptoki import USER, Rv
 from keys import secret_key
 from parameters import ccm, ctr, gcm, ulongs
 
@@ -21,6 +22,8 @@ from p11tpm.attribute import FALSE, TRUE, ulong
 from p11tpm.ck import CKA, CKF, CKK, CKM, CKO, CKR, name
 from p11tpm.mechanism import MECHANISMS
 from p11tpm.store import Store
+from rig.deadline import join
+from rig.process import wait_until
 from rig.proxy import NAMES
 
 try:
@@ -223,6 +226,26 @@ def test_a_sequence_that_the_tpm_loses_begins_again(token, session, swtpm, proxy
     data, proxy.answer = os.urandom(3000), flush
     assert token.sign(session, key, CKM.SHA256_HMAC, data) == hmac.new(bytes(range(32)), data, "sha256").digest()
     assert asked
+
+
+def test_a_logout_ends_a_long_message(token, session, proxy):
+    """It does not wait for the end, and nothing of the message begins again."""
+    key = hmac_key(token, session, bytes(range(32)), CKK.SHA256_HMAC)
+    other, errors = token.open(token.slots()[0]), []
+
+    def sign() -> None:
+        with pytest.raises(Rv) as error:
+            token.sign(session, key, CKM.SHA256_HMAC, bytes(1 << 20))
+        errors.append(error.value)
+
+    thread = threading.Thread(target=sign, daemon=True)
+    thread.start()
+    wait_until(lambda: "SequenceUpdate" in proxy.names, "the first part")
+    token.logout(other)
+    join(thread)
+    assert errors == [CKR.USER_NOT_LOGGED_IN]
+    assert proxy.names.count("HMAC_Start") == 1
+    assert "SequenceComplete" not in proxy.names
 
 
 # -- which keys

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hmac
+import os
 import threading
 
 import pytest
 
-from p11tpm.tpm import symmetric, template
+from p11tpm.tpm import DisplacedError, Key, symmetric, template
 from p11tpm.tpm.turns import Turns
 from rig.deadline import join
 from rig.process import wait_until
 from unit.tpm_ground import Ground
 
 PARTS = 64
+VALUE = bytes(range(32))
 
 
 @pytest.fixture
@@ -39,6 +42,57 @@ def test_a_signature_does_not_wait_for_a_long_encryption(ground):
         assert meanwhile[: meanwhile.index("Sign")].count("EncryptDecrypt2") <= 2
     join(thread)
     assert ground.proxy.names.count("EncryptDecrypt2") == PARTS
+
+
+@pytest.fixture
+def long(ground):
+    """A key for messages of many parts."""
+    auth = os.urandom(32)
+    blob = ground.tpm.create(ground.srk, template.hmac("sha256"), auth, VALUE)
+    return Key(os.urandom(16), blob.public, blob.private, auth)
+
+
+def started(ground, action) -> threading.Thread:
+    """Begin a long HMAC, of which some parts are done."""
+    thread = threading.Thread(target=action, daemon=True)
+    thread.start()
+    wait_until(lambda: ground.proxy.names.count("SequenceUpdate") > 3, "some parts")
+    return thread
+
+
+def test_a_signature_does_not_wait_for_the_hmac_of_a_long_message(ground, long):
+    short, codes, message = ground.key(template.ec("p256")), [], os.urandom(PARTS * symmetric.MOST)
+    ground.start_again()
+
+    def mac() -> None:
+        codes.append(symmetric.mac(ground.tpm, ground.srk, long, "sha256", message))
+
+    thread = started(ground, mac)
+    for _ in range(3):
+        before = len(ground.proxy.names)
+        ground.sign(short)
+        meanwhile = ground.proxy.names[before:]
+        assert meanwhile[: meanwhile.index("Sign")].count("SequenceUpdate") <= 4
+        assert "SequenceComplete" not in meanwhile
+    join(thread)
+    assert codes == [hmac.new(VALUE, message, "sha256").digest()]
+    assert ground.proxy.names.count("HMAC_Start") == 1
+
+
+def test_a_long_message_is_told_that_its_sequence_is_gone(ground, long):
+    told = []
+    ground.start_again()
+
+    def mac() -> None:
+        with pytest.raises(DisplacedError):
+            symmetric.mac(ground.tpm, ground.srk, long, "sha256", bytes(PARTS * symmetric.MOST))
+        told.append(True)
+
+    thread = started(ground, mac)
+    ground.tpm.release()
+    join(thread)
+    assert told
+    assert "SequenceComplete" not in ground.proxy.names
 
 
 def test_a_thread_may_take_its_own_turn_again():
