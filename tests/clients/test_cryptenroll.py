@@ -45,6 +45,7 @@ class Volume:
 
 pytestmark = pytest.mark.usefixtures("p11_kit_settings")
 
+
 @pytest.fixture(scope="module")
 def volume(tpm: rig.Tabrmd, new_user: type[rig.User], tmp_path_factory: pytest.TempPathFactory) -> Volume:
     made = Volume(new_user(tpm, tmp_path_factory.mktemp("user")))

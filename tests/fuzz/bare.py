@@ -32,8 +32,7 @@ class BareTpm:
     def handles(self, kind: str) -> list[int]:
         """Give the handles of one kind that are in the TPM: GetCapability, TPM_CAP_HANDLES."""
         answer = self._command(0x17A, 1, FIRST[kind], 254)
-        found = [int.from_bytes(answer[at : at + 4], "big") for at in range(19, len(answer), 4)]
-        return [handle for handle in found if handle >> 24 == FIRST[kind] >> 24]
+        return [int.from_bytes(answer[at : at + 4], "big") for at in range(19, len(answer), 4)]
 
     def loaded(self) -> list[int]:
         """Give what programs have in the TPM: transient objects and sessions."""

@@ -11,6 +11,7 @@ from keys import ec_pair, public_key, ulong
 from api.conftest import PIN, SO_PIN, settings
 from fuzz.tamper import Tamperer
 from host.conftest import exported
+from p11tpm.attribute import TRUE
 from p11tpm.ck import CKA, CKO
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Desk:
         run.init_pin(self.session, PIN)
         run.logout(self.session)
         run.login(self.session, USER, PIN)
-        public, _ = ec_pair(run, self.session)
+        public, _ = ec_pair(run, self.session, private={CKA.DERIVE: TRUE})
         self.public = public_key(run, self.session, public)
         run.logout(self.session)
 

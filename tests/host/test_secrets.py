@@ -48,7 +48,6 @@ SCENARIOS = {  # and what else is a secret in them, beside those of any login
     "software_keys": ("AES key", "HMAC key", "plaintext"),
     "tpm_keys": ("AES key", "short HMAC key", "plaintext"),
     "import": ("private number",),
-
 }
 LOGIN = ("PIN", "K(PIN)", "token's secret", "key of MACs", "key of data", "key's authorisation value")
 DISCLOSED = {"derive": {"derived", "hashed"}, "extractable": {"number", "prime"}}

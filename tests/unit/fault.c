@@ -1,5 +1,6 @@
 /*
- * Preloaded into a program: disturbs it at the n-th system call that changes a file after fault_arm(n, kind).
+ * Preloaded into a program: disturbs it at the n-th point after fault_arm(n, kind): before a system call that changes a
+ * file, and before and after one that sends something, such as a command to the TPM.
  *
  * The kinds KILL... end the program there as kill -9 does; LOSE... also undo what was written and not synced since, as
  * a power cut may: all of it, or every second write. A kind that is an errno makes that call and all later ones fail,
@@ -11,6 +12,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -97,3 +99,13 @@ SYNC(fsync)
 SYNC(fdatasync)
 
 int unlink(const char *path) { REAL(unlink); return fails() ? -1 : real(path); }
+int mkdir(const char *path, mode_t mode) { REAL(mkdir); return fails() ? -1 : real(path, mode); }
+
+ssize_t send(int fd, const void *data, size_t size, int flags)
+{
+    REAL(send);
+    if (fails())
+        return -1;
+    ssize_t sent = real(fd, data, size, flags);
+    return fails() ? -1 : sent;
+}

@@ -237,7 +237,7 @@ def test_a_closed_stdout_is_a_failure(free, host_env):
 
 @pytest.mark.usefixtures("cli")
 @pytest.mark.parametrize("pin", ["", "x" * 129])
-def test_what_is_no_pin_costs_no_try( host_env, swtpm, pin):
+def test_what_is_no_pin_costs_no_try(host_env, swtpm, pin):
     code, seen = talk(["key", "generate", "--label", "web"], host_env(), [("PIN of token 'p11tpm': ", pin)])
     assert code == 1
     assert "a PIN has at most 128 bytes, and is not empty" in seen

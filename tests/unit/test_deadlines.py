@@ -19,7 +19,7 @@ ENDED_BY_OTHERS = {"host/guest.py", "rig/deadline.py", "unit/faulty.py"}
 
 # Where time itself is the matter: a pace, a moment to kill at, how long something lasts.
 SLEEPERS = {
-    *("api/test_slot_event.py", "bench/latency.py", "bench/measure.py", "clients/test_openssh.py"),
+    *("api/test_slot_event.py", "bench/latency.py", "bench/measure.py", "clients/test_openssh.py", "fuzz/killed.py"),
     *("clients/test_parallel.py", "clients/test_parallel_keys.py", "host/guest.py", "rig/process.py"),
     *("unit/test_database.py", "unit/test_tpm_broker.py", "unit/test_tpm_idle.py", "unit/test_trylock.py"),
 }
