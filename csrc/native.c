@@ -29,6 +29,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -37,9 +38,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#define OPENSSL_SUPPRESS_DEPRECATED /* for SHA256_Init() and what belongs to it: csrc/secret.c */
 #include <openssl/bn.h>
 #include <openssl/ec.h>
 #include <openssl/obj_mac.h>
+#include <openssl/sha.h>
 #include <tss2/tss2_tctildr.h>
 
 #ifndef MODULE_PATH
@@ -57,6 +60,7 @@ static int secure(void)
 
 #include "syslog.c"
 #include "agreement.c"
+#include "secret.c"
 #include "connection.h"
 #include "keeper.c"
 #include "device.c"

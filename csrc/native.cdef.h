@@ -9,6 +9,14 @@ void send_to_syslog(const char *path, int severity, const char *line);
 int ecdh(int bits, const uint8_t *scalar, const uint8_t *x, const uint8_t *y,
          uint8_t *own_x, uint8_t *own_y, uint8_t *shared_x);
 
+#define SECRET_SIZE ...
+
+uint8_t *secret_new(void);
+void secret_free(uint8_t *secret);
+void secret_mac(const uint8_t *secret, size_t secret_size, const uint8_t *data, size_t size, uint8_t *mac);
+void secret_mask(const uint8_t *secret, size_t secret_size, const uint8_t *fixed, size_t fixed_size,
+                 uint8_t *bytes, size_t size);
+
 #define CONNECTION_STALE ...
 #define CONNECTION_REFUSED_IN_SETUID ...
 #define CONNECTION_WANTS_SOCKET ...

@@ -263,9 +263,16 @@ class Module:
         self._running.release()
         with self._lock:
             self._ended = True
+        self._cancel_all()
         for token in list(self._tokens.values()):
             token.close(ending, for_ever=True)
         self.store.close()
+
+    def _cancel_all(self) -> None:
+        """End the operations of all sessions, which have keys."""
+        for sessions in list(self._sessions_by_slot.values()):
+            for session in list(sessions.values()):
+                session.cancel_all()
 
     def pause(self) -> None:
         """Before a fork: let transactions of other threads end."""
@@ -277,6 +284,7 @@ class Module:
 
     def abandon(self) -> None:
         """Forget everything in a forked child, without touching what the parent goes on using."""
+        self._cancel_all()
         for token in list(self._tokens.values()):
             token.abandon()
         self.store.abandon()

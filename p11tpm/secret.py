@@ -8,6 +8,7 @@ from p11tpm import hashes
 from p11tpm.ck import CKR
 from p11tpm.error import Error
 from p11tpm.late import loading
+from p11tpm.locked import Locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,16 +21,17 @@ class Secret:
     """A token's secret, unsealed by the TPM at login; wiped at logout, at the end of the run and in a forked child."""
 
     def __init__(self, value: bytes) -> None:
-        self._value = bytearray(value)
+        self._value = Locked(value)
 
     def wipe(self) -> None:
         """Overwrite the secret; nothing can be derived from it any more."""
-        self._value[:] = bytes(len(self._value))
+        self._value.wipe()
 
     def _derive(self, purpose: bytes, context: bytes = b"") -> bytes:
-        if not any(self._value):
+        derived = self._value.mac(purpose + b"|" + context)
+        if not self._value:  # another thread may have wiped it while it was in use
             raise Error(CKR.USER_NOT_LOGGED_IN, "the login ended meanwhile")
-        return hashes.mac("sha256", self._value, purpose + b"|" + context)
+        return derived
 
     def auth(self, uuid: bytes) -> bytes:
         """Give the authorisation value of the key with this identifier."""

@@ -228,7 +228,7 @@ class Token:
     def end_login(self, ending: Ending) -> None:
         """End the login, if there is one; the caller has the lock."""
         self.logged_in = None
-        self._read_before, self._read_at = {}, None
+        self._forget_read()
         self.memory.forget_private({CKA.PRIVATE: TRUE})
         if self._vault is not None:
             self._vault.shut(ending)
@@ -238,6 +238,7 @@ class Token:
         with ending.holding(self.lock, self._give_up):
             self._ended = for_ever
             self.logged_in = None
+            self._forget_read()
             self.memory.forget()
             if self._vault is not None:
                 self._vault.shut(ending, for_ever=for_ever)
@@ -249,8 +250,14 @@ class Token:
     def abandon(self) -> None:
         """Forget the login in a forked child; the connection is the parent's and is not used."""
         self.logged_in = None
+        self._forget_read()
+        self.memory = Memory()  # the lock of the parent's may be another thread's
         if self._vault is not None:
             self._vault.abandon()
+
+    def _forget_read(self) -> None:
+        """Let go of the objects that were read, with their values."""
+        self._read_before, self._read_at = {}, None
 
     def init_pin(self, pin: bytes) -> None:
         """Set the user's PIN, by the SO (clause 5.5.8)."""

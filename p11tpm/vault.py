@@ -13,6 +13,7 @@ from p11tpm import log
 from p11tpm.ck import CKA, CKR, CKU
 from p11tpm.error import Error, GoneError
 from p11tpm.late import loading
+from p11tpm.locked import Locked
 from p11tpm.pin import Tries, auth_value, check_new
 from p11tpm.secret import SIZE, Secret
 from p11tpm.store import TokenRow
@@ -50,7 +51,7 @@ class Vault:
         self.whose: bytes | None = None
         self._lock = _thread.RLock()
         self._secret: Secret | None = None
-        self._so_auth = bytearray()
+        self._so_auth = Locked()
         self._srk: Srk | None = None
         self.tpm = connect(config, store)
         self.tries = {user: Tries(config, store, self.tpm, token, user) for user in (CKU.SO, CKU.USER)}
@@ -78,8 +79,8 @@ class Vault:
         with self._lock:
             row = self.row
             if user == CKU.SO:
-                self._so_auth[:] = self.tries[user].attempt(
-                    row, pin, row.so_private, lambda auth: self._open_so(row, auth)
+                self._so_auth.set(
+                    self.tries[user].attempt(row, pin, row.so_private, lambda auth: self._open_so(row, auth))
                 )
             else:
                 _require_user_pin(row)
@@ -122,7 +123,7 @@ class Vault:
         if self._secret is not None:
             self._secret.wipe()
         self._secret = self.whose = None
-        self._so_auth[:] = bytes(len(self._so_auth))
+        self._so_auth.wipe()
 
     @property
     def secret(self) -> Secret:
@@ -162,7 +163,7 @@ class Vault:
             if user == CKU.SO:
                 private = tries.attempt(row, old, row.so_private, lambda auth: self._change_so(row, auth, new))
                 self._store.update_token(row, so_private=private)
-                self._so_auth[:] = auth_value(row, CKU.SO, new)
+                self._so_auth.set(auth_value(row, CKU.SO, new))
             else:
                 _require_user_pin(row)
                 private = tries.attempt(row, old, row.user_private, lambda auth: self._change_user(row, auth, new))

@@ -7,6 +7,7 @@ from posix import urandom
 from p11tpm import hashes
 from p11tpm.ck import CKR
 from p11tpm.error import Error
+from p11tpm.locked import Locked
 from p11tpm.tpm import kdf
 from p11tpm.tpm.codec import Reader, sized, u16, u32
 
@@ -75,14 +76,14 @@ class HmacSession:
         self._nonce_tpm = nonce_tpm
         self._nonce = b""
         self._attributes = 0
-        self._value = bytearray()
+        self._value = Locked()
         key = kdf.kdfa(_DIGEST, opening.salt, b"ATH", nonce_tpm, opening.nonce, 256) if opening.salt else b""
-        self._key = bytearray(key)
+        self._key = Locked(key)
 
     def wipe(self) -> None:
         """Overwrite the session's key."""
-        self._key[:] = bytes(len(self._key))
-        self._value[:] = bytes(len(self._value))
+        self._key.wipe()
+        self._value.wipe()
 
     def begin(self, auth: bytes | None, *, hides: bool, hidden: bool) -> None:
         """Begin a command: `auth` is the value of the object that this session authorises, empty for none.
@@ -91,8 +92,7 @@ class HmacSession:
         `hides`, `hidden`: this session is the one that encrypts the first parameter of the command, of the response.
         """
         # The TPM strips zero bytes from the end of an authorisation value: Part 1, clause 17.6.5
-        self._value[:] = bytes(len(self._value))
-        self._value = self._key + (auth or b"").rstrip(b"\0")
+        self._value.set(self._key, (auth or b"").rstrip(b"\0"))
         self._nonce = urandom(_NONCE_SIZE)
         going_on = 0 if self._policy and auth is not None else _CONTINUE
         self._attributes = going_on | (_DECRYPT if hides else 0) | (_ENCRYPT if hidden else 0)
@@ -131,9 +131,9 @@ class HmacSession:
         return self._first(parameters, self._nonce_tpm, self._nonce) if self._attributes & _ENCRYPT else parameters
 
     def _hmac(self, digest: bytes, newer: bytes, older: bytes) -> bytes:
-        return hashes.mac(_DIGEST, self._value, digest + newer + older + bytes((self._attributes,)))
+        return self._value.mac(digest + newer + older + bytes((self._attributes,)))
 
     def _first(self, parameters: bytes, newer: bytes, older: bytes) -> bytes:
         reader = Reader(parameters)
         data = reader.buffer()
-        return sized(kdf.xor(_DIGEST, self._value, newer, older, data)) + reader.rest()
+        return sized(self._value.mask(kdf.fixed(b"XOR", newer, older, len(data) * 8), data)) + reader.rest()

@@ -6,14 +6,19 @@ from p11tpm import hashes
 from p11tpm.tpm.codec import u32
 
 
+def fixed(label: bytes, context_u: bytes, context_v: bytes, bits: int) -> bytes:
+    """Give what KDFa authenticates behind the counter."""
+    return label + b"\0" + context_u + context_v + u32(bits)
+
+
 def kdfa(digest: str, key: bytes | bytearray, label: bytes, context_u: bytes, context_v: bytes, bits: int) -> bytes:
     """Derive `bits` (a multiple of 8) from a key, in counter mode with HMAC: TPM 2.0 Part 1, clause 11.4.10.2."""
-    fixed = label + b"\0" + context_u + context_v + u32(bits)
+    rest = fixed(label, context_u, context_v, bits)
     size = bits // 8
     derived = b""
     counter = 1
     while len(derived) < size:
-        derived += hashes.mac(digest, key, u32(counter) + fixed)
+        derived += hashes.mac(digest, key, u32(counter) + rest)
         counter += 1
     return derived[:size]
 
@@ -28,13 +33,6 @@ def kdfe(digest: str, shared: bytes, label: bytes, party_u: bytes, party_v: byte
         derived += hashes.digest(digest, u32(counter) + fixed)
         counter += 1
     return derived[:size]
-
-
-def xor(digest: str, key: bytes | bytearray, newer: bytes, older: bytes, data: bytes) -> bytes:
-    """Hide or uncover a parameter by XOR obfuscation: TPM 2.0 Part 1, clause 11.4.7 and 19.2."""
-    mask = kdfa(digest, key, b"XOR", newer, older, len(data) * 8)
-    size = len(data)
-    return (int.from_bytes(data, "big") ^ int.from_bytes(mask, "big")).to_bytes(size, "big")
 
 
 def mgf1(digest: str, seed: bytes, size: int) -> bytes:

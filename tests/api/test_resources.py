@@ -97,7 +97,7 @@ OURS = {
     "_native", "_native.lib", "attribute", "ck", "config", "database", "entry", "entry.attach",
     "entry.decrypt", "entry.digest", "entry.dual", "entry.encrypt", "entry.general", "entry.key",
     "ending", "entry.object", "entry.run", "entry.session", "entry.sign", "entry.slot", "entry.verify", "error",
-    "files", "hashes", "late", "log", "marshal", "mechanism", "memory", "module", "object", "operation",
+    "files", "hashes", "late", "locked", "log", "marshal", "mechanism", "memory", "module", "object", "operation",
     "operation.find", "operation.message", "operation.sign", "operation.use", "padding", "parameter", "pin",
     "record", "schema", "secret", "session", "store", "system", "token", "tpm", "tpm.codec", "tpm.command",
     "tpm.connection", "tpm.hmac_session", "tpm.kdf", "tpm.loaded", "tpm.retry", "tpm.salt", "tpm.template",

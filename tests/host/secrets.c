@@ -11,6 +11,7 @@ static CK_SESSION_HANDLE session;
 static CK_BYTE p256[] = { 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7 };
 static CK_BYTE yes = CK_TRUE, no = CK_FALSE;
 static const char *point;
+static bool logged_in = true; /* and to be logged out */
 
 #define TEXT 24 /* bytes of a PIN */
 
@@ -55,7 +56,7 @@ static void wipe(void)
 static void wait_for_search(const char *moment)
 {
     char line[2];
-    say("searched %s", moment);
+    say("searched %s %d", moment, (int)getpid());
     if (read(STDIN_FILENO, line, 1) != 1)
         _exit(4);
 }
@@ -332,6 +333,32 @@ static void extractable_keys(void)
     generate_extractable(CKM_RSA_PKCS_KEY_PAIR_GEN, &modulus, 1, CKM_SHA256_RSA_PKCS, CKA_PRIME_1, "prime");
 }
 
+/* The child has nothing of its parent's login, which goes on. */
+static void fork_logged_in(void)
+{
+    int status;
+    data_object();
+    sign_with(key_of_token(CKK_EC), CKM_ECDSA);
+    pid_t pid = fork();
+    if (pid == 0) {
+        wait_for_search("child");
+        _exit(0);
+    }
+    if (waitpid(pid, &status, 0) != pid || status)
+        _exit(5);
+    sign_with(key_of_token(CKK_EC), CKM_ECDSA);
+}
+
+/* The run ends in the middle of an operation. */
+static void end_without_logout(void)
+{
+    CK_BYTE iv[16] = { 0 };
+    CK_MECHANISM mechanism = { CKM_AES_CBC_PAD, iv, sizeof iv };
+    data_object();
+    must(list->C_EncryptInit(session, &mechanism, secret_key(CKK_AES, AES, 32, false, true)));
+    logged_in = false;
+}
+
 /* Keeps what the search has to find. */
 static void keep(void)
 {
@@ -358,6 +385,8 @@ static const struct {
     { "tpm_keys", secret_keys_in_tpm },
     { "import", private_key_from_outside },
     { "extractable", extractable_keys },
+    { "fork", fork_logged_in },
+    { "no_logout", end_without_logout },
     { "keep", keep },
 };
 
@@ -372,8 +401,10 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
         if (!strcmp(argv[2], scenarios[i].name))
             scenarios[i].run();
-    must(list->C_Logout(session));
-    wait_for_search("C_Logout");
+    if (logged_in) {
+        must(list->C_Logout(session));
+        wait_for_search("C_Logout");
+    }
     must(list->C_Finalize(NULL));
     wait_for_search("C_Finalize");
     dlclose(library);

@@ -43,7 +43,8 @@ LAYERS = (
     ({"block"}, {"uses"}),
     ({"mechanism", "attribute", "der", "domain", "padding", "parameter", "point"},),
     ({"tpm"}, {"store", "database", "schema", "record"}, {"config", "pinfile"}, {"log"}),
-    ({"files"}, {"trylock"}, {"_native"}),
+    ({"files"}, {"trylock"}, {"locked"}),
+    ({"_native"},),
     ({"error", "ck", "hashes"},),
     ({"ending", "late", "system"},),
 )

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p11tpm.error import Error
+from p11tpm.locked import Locked
 from p11tpm.tpm import kdf, template
 from p11tpm.tpm.codec import Reader, sized, u16, u32
 from p11tpm.tpm.salt import make_salt
@@ -44,10 +45,18 @@ def test_kdfe_is_the_concatenation_kdf_of_sp_800_56a(digest, shared, ours, their
 
 @given(BYTES, BYTES)
 def test_what_is_hidden_can_be_uncovered(key, data):
-    hidden = kdf.xor("sha256", key, b"newer", b"older", data)
-    assert kdf.xor("sha256", key, b"newer", b"older", hidden) == data
+    locked, fixed = Locked(key), kdf.fixed(b"XOR", b"newer", b"older", len(data) * 8)
+    hidden = locked.mask(fixed, data)
+    assert locked.mask(fixed, hidden) == data
     assert len(hidden) == len(data)
     assert len(data) < 8 or hidden != data
+
+
+@given(st.binary(max_size=200), st.binary(max_size=300))
+def test_a_mask_is_made_by_kdfa(key, data):
+    mask = kdf.kdfa("sha256", key, b"XOR", b"newer", b"older", len(data) * 8)
+    hidden = Locked(key).mask(kdf.fixed(b"XOR", b"newer", b"older", len(data) * 8), data)
+    assert hidden == bytes(one ^ other for one, other in zip(data, mask, strict=True))
 
 
 NULL = u16(0x0010)

@@ -1,0 +1,127 @@
+/* Secrets that are kept for as long as a login or a session lasts: in pages of their own, which are not swapped out where the
+ * limit allows that (RLIMIT_MEMLOCK), are in no core dump, and are empty in a forked child, whoever forked. */
+
+#define SECRET_SIZE 256
+#define PLACES 16 /* in an area, which is a page where that has 4 KiB */
+#define AREAS 1024
+
+static struct {
+    _Atomic(uint8_t *) start; /* once it is there it stays */
+    atomic_uint taken;        /* a bit for each place */
+} areas[AREAS];
+
+static uint8_t *map_area(void)
+{
+    uint8_t *start = mmap(NULL, PLACES * SECRET_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start == MAP_FAILED)
+        return NULL;
+    (void)mlock(start, PLACES * SECRET_SIZE);
+    madvise(start, PLACES * SECRET_SIZE, MADV_DONTDUMP);
+    madvise(start, PLACES * SECRET_SIZE, MADV_WIPEONFORK);
+    return start;
+}
+
+/* The area's memory, which whoever comes first maps. NULL: no memory. */
+static uint8_t *area(size_t i)
+{
+    uint8_t *start = areas[i].start, *nothing = NULL;
+    if (start || !(start = map_area()))
+        return start;
+    if (atomic_compare_exchange_strong(&areas[i].start, &nothing, start))
+        return start;
+    munmap(start, PLACES * SECRET_SIZE);
+    return nothing;
+}
+
+/* A place for a secret of at most SECRET_SIZE bytes. NULL: no memory. */
+static uint8_t *secret_new(void)
+{
+    for (size_t i = 0; i < AREAS; i++) {
+        uint8_t *start = area(i);
+        unsigned taken = areas[i].taken;
+        while (start && taken != (1u << PLACES) - 1) {
+            int place = __builtin_ctz(~taken);
+            if (atomic_compare_exchange_weak(&areas[i].taken, &taken, taken | 1u << place))
+                return start + place * SECRET_SIZE;
+        }
+    }
+    return NULL;
+}
+
+static void secret_free(uint8_t *secret)
+{
+    size_t i = 0;
+    while (secret < areas[i].start || secret >= areas[i].start + PLACES * SECRET_SIZE)
+        i++;
+    explicit_bzero(secret, SECRET_SIZE);
+    atomic_fetch_and(&areas[i].taken, ~(1u << (secret - areas[i].start) / SECRET_SIZE));
+}
+
+/* ---- HMAC with SHA-256 (RFC 2104), by the functions of libcrypto that need nothing else of it, as in agreement.c */
+
+#define BLOCK 64
+#define DIGEST 32
+
+typedef struct {
+    SHA256_CTX inner, outer;
+} hmac_key;
+
+static void begin_hmac(hmac_key *begun, const uint8_t *key, size_t size)
+{
+    uint8_t block[BLOCK] = { 0 };
+    if (size > BLOCK) {
+        SHA256_Init(&begun->inner);
+        SHA256_Update(&begun->inner, key, size);
+        SHA256_Final(block, &begun->inner);
+    } else {
+        memcpy(block, key, size);
+    }
+    for (size_t i = 0; i < BLOCK; i++)
+        block[i] ^= 0x36;
+    SHA256_Init(&begun->inner);
+    SHA256_Update(&begun->inner, block, BLOCK);
+    for (size_t i = 0; i < BLOCK; i++)
+        block[i] ^= 0x36 ^ 0x5c;
+    SHA256_Init(&begun->outer);
+    SHA256_Update(&begun->outer, block, BLOCK);
+    explicit_bzero(block, BLOCK);
+}
+
+/* Makes the HMAC of two pieces of data, one after the other. */
+static void end_hmac(const hmac_key *begun, const uint8_t *first, size_t first_size, const uint8_t *data, size_t size, uint8_t *mac)
+{
+    hmac_key at = *begun;
+    SHA256_Update(&at.inner, first, first_size);
+    SHA256_Update(&at.inner, data, size);
+    SHA256_Final(mac, &at.inner);
+    SHA256_Update(&at.outer, mac, DIGEST);
+    SHA256_Final(mac, &at.outer);
+    explicit_bzero(&at, sizeof at);
+}
+
+/* Gives the HMAC of some data under a secret: 32 bytes. */
+static void secret_mac(const uint8_t *secret, size_t secret_size, const uint8_t *data, size_t size, uint8_t *mac)
+{
+    hmac_key begun;
+    begin_hmac(&begun, secret, secret_size);
+    end_hmac(&begun, data, size, NULL, 0, mac);
+    explicit_bzero(&begun, sizeof begun);
+}
+
+/* Hides or uncovers `size` bytes in place by the mask that KDFa makes of a secret and of `fixed`, which is all that its HMACs
+ * are of but for the counter: TPM 2.0 Part 1, clauses 11.4.7 and 11.4.10.2. */
+static void secret_mask(const uint8_t *secret, size_t secret_size, const uint8_t *fixed, size_t fixed_size, uint8_t *bytes, size_t size)
+{
+    hmac_key begun;
+    uint8_t mask[DIGEST];
+    begin_hmac(&begun, secret, secret_size);
+    for (size_t at = 0; at < size; at++) {
+        uint32_t number = (uint32_t)(at / DIGEST) + 1;
+        uint8_t counter[] = { (uint8_t)(number >> 24), (uint8_t)(number >> 16), (uint8_t)(number >> 8), (uint8_t)number };
+        if (at % DIGEST == 0)
+            end_hmac(&begun, counter, sizeof counter, fixed, fixed_size, mask);
+        bytes[at] ^= mask[at % DIGEST];
+    }
+    explicit_bzero(mask, sizeof mask);
+    explicit_bzero(&begun, sizeof begun);
+}
