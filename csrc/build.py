@@ -58,15 +58,20 @@ LOST = re.compile(r"fatal error: (\S+): No such file|cannot find -l(\S+?):?\s|Pa
 INCLUDES = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <syslog.h>
 #include <time.h>
@@ -174,6 +179,7 @@ def python_paths(package: Path) -> str:
             f"static const char *const PATH[] = {{ {', '.join(map(c_string, paths))} }};",
             f"enum {{ PACKAGES = {packages}, PATHS = {len(paths)} }};",
             f"#define PACKAGE {c_string(package)}",
+            f"#define BUNDLE {c_string(finder.NAME)}",
             "",
         ],
     )
@@ -252,7 +258,7 @@ def build_module(package: Path, directory: Path) -> Path:
     ffi.embedding_api("")
     ffi.embedding_init_code("pass")
     code = first_code() + finder_code() + f"static const char LOAD_ENTRY[] = {c_bytes(LOAD_ENTRY)};\n"
-    sources = ("syslog", "complain", "copies", "wiping", "start", "fork", "interface")
+    sources = ("root", "syslog", "complain", "origin", "copies", "wiping", "start", "fork", "interface")
     by_hand = "\n".join(f'#include "{name}.c"' for name in sources)
     ffi.set_source(
         "_p11tpm",

@@ -3,6 +3,7 @@
 #define CONNECTION_STALE (-1)
 #define CONNECTION_REFUSED_IN_SETUID (-2)
 #define CONNECTION_WANTS_SOCKET (-3)
+#define CONNECTION_REFUSED_IN_NEW_ROOT (-4)
 #define RESPONSE_SIZE 4096
 #define HEADER_SIZE 10 /* tag, size, command or response code: TPM 2.0 Part 1, clause 16 */
 #define LINGER_MS 4 /* after a command, swtpm's socket is kept for the next one ... */

@@ -36,6 +36,19 @@ static PyObject *code_of_copies(PyObject *changed)
     return own ? PyDict_GetItemString(own, key) : NULL;
 }
 
+/* Keeps other copies from loading their code before this one, which has started Python, says where that is to be found. */
+static bool begin_preparing(void)
+{
+    return !code_of_copies(NULL) && code_of_copies(Py_None);
+}
+
+static void end_preparing(void)
+{
+    PyObject *own = PyInterpreterState_GetDict(PyInterpreterState_Main());
+    if (own && PyDict_DelItemString(own, "p11tpm") != 0)
+        PyErr_Clear();
+}
+
 static void refuse_beside(const char *place)
 {
     char what[800];

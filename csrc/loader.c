@@ -51,6 +51,8 @@ static int open_loader(connection *c)
     sigset_t old;
     if (secure())
         return CONNECTION_REFUSED_IN_SETUID;
+    if (!has_first_root())
+        return CONNECTION_REFUSED_IN_NEW_ROOT;
     block_signals(&old);
     int error = errno_of_loader(Tss2_TctiLdr_Initialize(c->tcti, &c->loader));
     if (!error)

@@ -31,6 +31,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -58,6 +59,7 @@ static int secure(void)
     return getauxval(AT_SECURE) != 0;
 }
 
+#include "root.c"
 #include "syslog.c"
 #include "agreement.c"
 #include "secret.c"

@@ -168,19 +168,45 @@ static void take_streams_away(void)
         PySys_SetObject(streams[i], Py_None);
 }
 
-/* Our code in one file: csrc/finder.py. If that can not be read, Python finds the code as it finds any. */
-static void use_bundle(void)
+/* Says that the code does not load, and the exception that is why: cffi would print that to stderr. */
+static void complain_of_code(void)
 {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *text = value ? PyObject_Str(value) : NULL;
+    const char *why = text ? PyUnicode_AsUTF8(text) : NULL;
+    const char *what = type ? ((PyTypeObject *)type)->tp_name : "some functions have no code";
+    complain("the Python code of the module does not load; is the installation complete? (%s: %s%s%s)", PATH[PACKAGES], what,
+             why && *why ? ": " : "", why ? why : "");
+    PyErr_Clear();
+    Py_XDECREF(text);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+}
+
+/* Our code in one file: csrc/finder.py. If there is no such file, Python finds the code on the paths, but only by this finder. */
+static bool use_bundle(void)
+{
+    static PyMethodDef check = { "trusted_path", trusted_path, METH_O, NULL };
     bool fits = PyImport_GetMagicNumber() == MAGIC;
     PyObject *code = fits ? PyMarshal_ReadObjectFromString(FINDER, sizeof FINDER - 1) : NULL;
     PyObject *finder = code ? PyImport_ExecCodeModule("_p11tpm_finder", code) : NULL;
     PyObject *package = finder ? PyUnicode_DecodeFSDefault(PACKAGE) : NULL;
-    PyObject *done = package ? PyObject_CallMethod(finder, "install", "O", package) : NULL;
-    PyErr_Clear();
+    PyObject *trusted = package ? PyCFunction_New(&check, NULL) : NULL;
+    PyObject *bundle = trusted ? map_bundle() : NULL;
+    PyObject *done = trusted && !PyErr_Occurred()
+        ? PyObject_CallMethod(finder, "install", "OOO", package, bundle ? bundle : Py_None, trusted)
+        : NULL;
+    if (!done)
+        complain_of_code();
     Py_XDECREF(done);
+    Py_XDECREF(bundle);
+    Py_XDECREF(trusted);
     Py_XDECREF(package);
     Py_XDECREF(finder);
     Py_XDECREF(code);
+    return done != NULL;
 }
 
 /* Python aborts when memory ends during its first steps; later it has a MemoryError for that. */
@@ -199,12 +225,15 @@ static bool start_python(void)
         end_turn();
         return false;
     }
+    bool alone = begin_preparing();
     take_streams_away();
     end_lending();
     PyGC_Disable();
-    use_bundle();
+    bool found = use_bundle();
+    if (alone && found)
+        end_preparing();
     PyEval_SaveThread();
-    return true;
+    return found;
 }
 
 /* Modules are not garbage: while they were loaded, there was nothing to collect, and they need not be looked at later. */
@@ -261,23 +290,6 @@ static bool ensure_python(bool *ours)
     return extend_search_path();
 }
 
-/* Says that the code does not load, and the exception that is why: cffi would print that to stderr. */
-static void complain_of_code(void)
-{
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyObject *text = value ? PyObject_Str(value) : NULL;
-    const char *why = text ? PyUnicode_AsUTF8(text) : NULL;
-    const char *what = type ? ((PyTypeObject *)type)->tp_name : "some functions have no code";
-    complain("the Python code of the module does not load; is the installation complete? (%s: %s%s%s)", PATH[PACKAGES], what,
-             why && *why ? ": " : "", why ? why : "");
-    PyErr_Clear();
-    Py_XDECREF(text);
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
-}
-
 /* cffi without the code: what it needs itself is imported before, so that it has no error to print. */
 static bool start_cffi(void)
 {
@@ -324,6 +336,8 @@ static CK_RV start(void)
         return CKR_GENERAL_ERROR;
     if (!has_memory())
         return CKR_HOST_MEMORY;
+    if (!trusts_paths())
+        return CKR_GENERAL_ERROR;
     state = STARTING;
     promote_libpython();
     bool ours;

@@ -53,7 +53,8 @@ static int open_swtpm(connection *c)
         else
             error = ENAMETOOLONG;
     } else if (!c->address) {
-        struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
+        /* names are looked up by shared objects that glibc loads from where nsswitch.conf says */
+        struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = has_first_root() ? 0 : AI_NUMERICHOST };
         if (getaddrinfo(host ? host : "localhost", port ? port : "2321", &hints, &c->address))
             error = EHOSTUNREACH;
     }

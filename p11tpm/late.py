@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import _thread
 import posix
+import sys
 
 from p11tpm.ending import SECONDS
 
 loading = _thread.RLock()
+
+# The extension modules of logins and signatures. Those of all else are loaded when they are first needed.
+_EXTENSIONS = ("fcntl", "_sha1", *(("_sha2",) if sys.version_info >= (3, 12) else ("_sha256", "_sha512")))
 _taken: list[bool] = []  # whether the thread that forks holds `loading`
 
 
@@ -39,3 +43,16 @@ posix.register_at_fork(
     after_in_parent=_after_fork_in_parent,
     after_in_child=_after_fork_in_child,
 )
+
+
+def load_extensions() -> None:
+    """Load what logins and signatures need of extension modules, while paths lead to them.
+
+    When the host has changed its root directory, nothing is loaded from a path any more.
+    """
+    with loading:
+        for name in _EXTENSIONS:
+            try:
+                __import__(name)
+            except ImportError:  # a Python without it: p11tpm/hashes.py
+                continue

@@ -10,6 +10,7 @@ from p11tpm.ck import CKR, CKU
 from p11tpm.config import Config
 from p11tpm.ending import Ending
 from p11tpm.error import Error
+from p11tpm.late import load_extensions
 from p11tpm.session import Session
 from p11tpm.store import Store
 from p11tpm.token import Token
@@ -136,6 +137,7 @@ class Module:
         token = self.token(slot)
         if not read_write and token.logged_in == CKU.SO:
             raise Error(CKR.SESSION_READ_WRITE_SO_EXISTS, "the SO is logged in: read-write sessions only")
+        load_extensions()
         session = Session(token, read_write=read_write)
         with self._opening, self._lock:
             session.handle = self._sessions.add(session)

@@ -51,9 +51,10 @@ def _failed(function: str, exception: BaseException) -> int:
     if isinstance(exception, Error):
         (log.error if rv in FAULTS else log.debug)(f"{function}: {name(CKR, rv)}: {exception.why}")
     else:
-        # The frames alone: the text of a foreign exception may hold data.
+        # The frames alone: the text of a foreign exception may hold data; that of an import has names and paths.
         frames = "".join(_frames(exception.__traceback__))
-        log.error(f"{function}: {name(CKR, rv)}: {type(exception).__name__}{frames}")
+        text = f": {exception}" if isinstance(exception, ImportError) else ""
+        log.error(f"{function}: {name(CKR, rv)}: {type(exception).__name__}{text}{frames}")
     _let_go(exception)
     return rv
 

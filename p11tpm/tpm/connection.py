@@ -53,6 +53,10 @@ _REFUSALS = {  # why a connection could not be opened, and what to do about it
         CKR.DEVICE_ERROR,
         "a setuid program can use device:, swtpm: and the system bus, not {tcti}",
     ),
+    lib.CONNECTION_REFUSED_IN_NEW_ROOT: (
+        CKR.DEVICE_ERROR,
+        "a program that has changed its root directory can use device:, swtpm: and the system bus, not {tcti}",
+    ),
 }
 
 

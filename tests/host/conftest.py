@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,8 +15,9 @@ from host.daemon import Syslog
 from host.programs import Hosts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+
+CSRC = Path(__file__).resolve().parents[2] / "csrc"
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +30,17 @@ def syslog(hosts: Hosts) -> Iterator[Syslog]:
     daemon = Syslog(hosts)
     yield daemon
     daemon.close()
+
+
+@pytest.fixture(scope="session")
+def write_bundle() -> Callable[[Path, Path], Path]:
+    """The function of the build."""
+    sys.path.insert(0, str(CSRC))
+    try:
+        from bundle import write_bundle
+    finally:
+        sys.path.remove(str(CSRC))
+    return write_bundle
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ import pytest
 import p11tpm
 from host.core import WHOLE
 
-CSRC = Path(__file__).resolve().parents[2] / "csrc"
 PACKAGE = Path(p11tpm.__file__).parent
 STANDARD = {"__future__"}
 
@@ -27,7 +26,7 @@ def tell(name, module):
     codes = [value.__code__ for value in vars(module).values() if getattr(value, "__module__", "") == name
              and hasattr(value, "__code__")]
     good = spec.origin == path == module.__loader__.path and spec.cached == module.__cached__
-    return type(module.__loader__).__module__, good and {code.co_filename for code in codes} <= {path}
+    return type(module.__loader__).__name__, good and {code.co_filename for code in codes} <= {path}
 wanted = {name for name, module in sys.modules.items()
           if name.startswith("p11tpm") and "_native" not in name} | STANDARD
 told = {name: tell(name, sys.modules[name]) for name in sorted(wanted)}
@@ -76,17 +75,6 @@ class Copy:
         return self._hosts("every", self._module, "start")
 
 
-@pytest.fixture(scope="module")
-def write_bundle():
-    """The function of the build."""
-    sys.path.insert(0, str(CSRC))
-    try:
-        from bundle import write_bundle
-    finally:
-        sys.path.remove(str(CSRC))
-    return write_bundle
-
-
 @pytest.fixture
 def copy(core, hosts, write_bundle, tmp_path):
     yield Copy(core, hosts, write_bundle, tmp_path)
@@ -102,7 +90,7 @@ def test_the_modules_own_python_takes_everything_from_the_file(copy, user, is_go
     said, told = copy.sign(user.env)
     assert is_good(said)
     found = loaders(told)
-    assert set(found.values()) == {"_p11tpm_finder"}
+    assert set(found.values()) == {"Loader"}
     assert {"p11tpm", "p11tpm.entry", "p11tpm.entry.sign", "p11tpm.token", *STANDARD} <= set(found)
     assert told["path"] == [str(copy.package / "entry")]
 
@@ -113,7 +101,7 @@ def test_an_edited_source_is_stronger(copy, user, is_good):
     assert is_good(said)
     assert told["more"] == 0x777
     found = loaders(told)
-    assert {name for name, loader in found.items() if loader != "_p11tpm_finder"} == {"p11tpm.ck"}
+    assert {name for name, loader in found.items() if loader != "Loader"} == {"p11tpm.ck"}
 
 
 def test_a_source_that_is_gone_is_gone(copy):
@@ -156,7 +144,7 @@ def test_a_file_that_is_not_good_is_ignored(copy, user, is_good, how):
     copy.bundle.write_bytes(DAMAGES[how](copy.bundle.read_bytes()))
     said, told = copy.sign(user.env)
     assert is_good(said)
-    assert "_p11tpm_finder" not in loaders(told).values()
+    assert set(loaders(told).values()) == {"SourceLoader"}
 
 
 @pytest.mark.parametrize("way", ["missing", "directory", "unreadable"])
@@ -168,7 +156,7 @@ def test_no_file(copy, user, is_good, way):
         copy.bundle.symlink_to("/proc/self/mem")
     said, told = copy.sign(user.env)
     assert is_good(said)
-    assert "_p11tpm_finder" not in loaders(told).values()
+    assert set(loaders(told).values()) == {"SourceLoader"}
 
 
 def test_code_that_is_not_good_is_taken_from_the_source(copy, user, is_good):
@@ -177,7 +165,7 @@ def test_code_that_is_not_good_is_taken_from_the_source(copy, user, is_good):
     copy.bundle.write_bytes(data[: len(data) // 2])
     said, told = copy.sign(user.env)
     assert is_good(said)
-    assert set(loaders(told).values()) == {"_p11tpm_finder"}, "its loader goes to the source"
+    assert set(loaders(told).values()) == {"Loader"}, "its loader goes to the source"
     code = 12 + int.from_bytes(data[8:12], "little")
     copy.bundle.write_bytes(data[:code] + bytes(byte ^ 1 for byte in data[code:]))
     assert is_good(copy.sign(user.env)[0])
