@@ -55,6 +55,11 @@ class Handles:
         return list(self._things.values())
 
 
+def _key(token: Token, id_: int) -> tuple[int, bytes, int]:
+    """Return what tells an object from all others: a token that takes another one's place may have the same numbers."""
+    return token.id, b"" if id_ < 0 else token.seen.uuid, id_
+
+
 class Module:
     """A run of the library in this process."""
 
@@ -71,7 +76,7 @@ class Module:
         self._sessions = Handles(CKR.SESSION_HANDLE_INVALID)
         self._sessions_by_slot: dict[int, dict[int, Session]] = {}
         self._objects = Handles(CKR.OBJECT_HANDLE_INVALID)
-        self._object_handles: dict[tuple[int, int], int] = {}
+        self._object_handles: dict[tuple[int, bytes, int], int] = {}
 
     # -- slots: the slot of a token has the token's identifier in the store, which never changes
 
@@ -208,13 +213,13 @@ class Module:
         private |= self._private_among(token, self._known_of(token) - known)  # those that got a handle meanwhile
         with self._lock:
             for id_ in private:
-                handle = self._object_handles.pop((token.id, id_), None)
+                handle = self._object_handles.pop(_key(token, id_), None)
                 if handle is not None:
                     self._objects.pop(handle)
 
     def _known_of(self, token: Token) -> set[int]:
         with self._lock:
-            return {id_ for token_id, id_ in self._object_handles if token_id == token.id}
+            return {key[-1] for key in self._object_handles if key == _key(token, key[-1])}
 
     def _private_among(self, token: Token, known: set[int]) -> set[int]:
         try:
@@ -226,18 +231,19 @@ class Module:
 
     def handle_of(self, token: Token, id_: int) -> int:
         """Give the handle of an object: the same one for the whole run, that of a private object until a logout."""
+        key = _key(token, id_)
         with self._lock:
-            handle = self._object_handles.get((token.id, id_))
+            handle = self._object_handles.get(key)
             if handle is None:
-                handle = self._object_handles[token.id, id_] = self._objects.add((token.id, id_))
+                handle = self._object_handles[key] = self._objects.add(key)
             return handle
 
     def id_of(self, token: Token, handle: int) -> int:
         """Give the identifier of an object in the token; CKR_OBJECT_HANDLE_INVALID."""
-        token_id, id_ = self._objects[handle]
-        if token_id != token.id:
-            raise Error(CKR.OBJECT_HANDLE_INVALID, "the object is in another token")
-        return int(id_)
+        key = self._objects[handle]
+        if key != _key(token, key[-1]):
+            raise Error(CKR.OBJECT_HANDLE_INVALID, "the object is in another token, or was in one that is gone")
+        return int(key[-1])
 
     def object(self, session: Session, handle: int) -> Object:
         """Read the object behind a handle; CKR_OBJECT_HANDLE_INVALID if it is gone or hidden."""

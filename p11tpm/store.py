@@ -122,9 +122,13 @@ class Store:
 
         self._write_as(row.id, was, work)
 
-    def delete_token(self, id_: int) -> None:
-        """Delete a token with all that belongs to it; one that is gone is no error."""
-        self.database.write(lambda db: db.execute("DELETE FROM token WHERE id=?", (id_,)).close())
+    def delete_token(self, id_: int, was: bytes) -> None:
+        """Delete a token with all its objects, if it `was` this one, else GoneError; one that is gone is no error."""
+        try:
+            self._write_as(id_, was, lambda db: db.execute("DELETE FROM token WHERE id=?", (id_,)).close())
+        except GoneError as error:
+            if error.rv != CKR.TOKEN_NOT_PRESENT:
+                raise
 
     def _write_as(self, token: int, whose: bytes | None, work: Callable[[Connection], Result]) -> Result:
         """Write if the token is the one with the identifier `whose`, which another one in its place has not: GoneError.

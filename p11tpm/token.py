@@ -120,11 +120,16 @@ class Token:
     def delete(self) -> None:
         """Remove the token and all of its objects from the store, and its resident keys from the TPM.
 
-        CKR_ACTION_PROHIBITED if the TPM's owner has to agree to the latter.
+        CKR_ACTION_PROHIBITED if the TPM's owner has to agree to the latter; GoneError if another token is in the place
+        of the one that was seen last.
         """
+        was = self.seen.uuid
+        there = self._store.token(self.id)
+        if there is not None and there.uuid != was:
+            raise GoneError(deleted=False)
         self._evict_all()
         self.close(Ending())
-        self._store.delete_token(self.id)
+        self._store.delete_token(self.id, was)
 
     def _evict_all(self) -> None:
         records = self._store.residents(self.id)
@@ -232,6 +237,11 @@ class Token:
         self.memory.forget_private({CKA.PRIVATE: TRUE})
         if self._vault is not None:
             self._vault.shut(ending)
+
+    def lose_login(self) -> None:
+        """End the login to a token that is gone, and see what is in its place; the caller has the lock."""
+        self.end_login(Ending())
+        self.seen = self._store.token(self.id) or self.seen
 
     def close(self, ending: Ending, *, for_ever: bool = False) -> None:
         """End login, session objects and the connection to the TPM; with `for_ever` it is not opened again."""
@@ -533,7 +543,7 @@ class _Lock:
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
         try:
             if isinstance(error, GoneError):
-                self._token.end_login(Ending())
+                self._token.lose_login()
         finally:
             self.release()
 

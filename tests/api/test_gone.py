@@ -15,7 +15,7 @@ from p11tpm import domain
 from p11tpm.attribute import FALSE, TRUE, ulong
 from p11tpm.ck import CKA, CKK, CKM, CKO, CKR, CKS
 from p11tpm.config import Config
-from p11tpm.error import Error
+from p11tpm.error import Error, GoneError
 from p11tpm.operation.derive import Derivation
 from p11tpm.store import Store
 from p11tpm.token import Token
@@ -134,6 +134,25 @@ def test_a_key_that_is_gone_ends_the_login(token, session):
     Other().initialize_again()
     assert refused(token.sign, session, private, CKM.ECDSA, bytes(32)) == CKR.DEVICE_REMOVED
     assert token.state(session) == CKS.RW_PUBLIC_SESSION
+
+
+def test_handles_of_a_token_that_is_gone_are_not_those_of_the_one_in_its_place(token, session, known):
+    """Although its objects have the same numbers."""
+    Other().replace()
+    assert refused(ec_pair, token, session) == CKR.DEVICE_REMOVED
+    assert refused(token.get, session, known["public"], CKA.VALUE) == CKR.OBJECT_HANDLE_INVALID
+    (there,) = token.find(session, NOTE)
+    assert there != known["public"]
+    assert token.get(session, there, CKA.VALUE) == NOTE[CKA.VALUE]
+
+
+def test_a_token_that_was_replaced_meanwhile_is_not_deleted(session):  # noqa: ARG001
+    one, other = Other(), Other()
+    assert one.token.label
+    other.initialize_again()
+    with pytest.raises(GoneError):
+        one.token.delete()
+    assert other.token.label == "again"
 
 
 def test_a_key_is_used_while_another_is_made(token, session, monkeypatch):

@@ -142,7 +142,7 @@ def only_reads(directory: Path) -> None:
         lambda: store.delete([store.record(1)]),
         lambda: store.add_token(TokenRow(uuid=bytes(15))),
         lambda: store.update_token(token, label="x"),
-        lambda: store.delete_token(token.id),
+        lambda: store.delete_token(token.id, token.uuid),
     ):
         refused(write, CKR.TOKEN_WRITE_PROTECTED)
     store.add_failure(token.id, "USER", 0, 99)

@@ -91,7 +91,7 @@ def test_identifiers_are_never_used_again(store):
     (first,) = store.add([a_record(token)])
     assert store.delete([store.record(first)]) == 1
     assert store.add([a_record(token)]) == [first + 1]
-    store.delete_token(other)
+    store.delete_token(other, store.token(other).uuid)
     assert store.next_token_id() == other + 1
     assert store.add_token(a_token()) == other + 1
 
@@ -116,8 +116,13 @@ def test_replacing_a_token_destroys_its_objects_and_forgives_its_wrong_pins(stor
 def test_a_deleted_token_takes_its_objects_along_and_can_not_be_changed(store):
     token = store.add_token(a_token())
     (id_,) = store.add([a_record(token)])
-    store.delete_token(token)
-    store.delete_token(token)
+    was = store.token(token).uuid
+    with pytest.raises(Error) as caught:
+        store.delete_token(token, bytes(16))
+    assert caught.value.rv == CKR.DEVICE_REMOVED, "it is another one"
+    assert store.record(id_) is not None
+    store.delete_token(token, was)
+    store.delete_token(token, was)
     assert store.record(id_) is None
     row = a_token()
     row.id = token
