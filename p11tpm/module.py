@@ -196,26 +196,37 @@ class Module:
             session.authenticate(pin)
         except Error as error:
             if error.rv == CKR.PIN_LOCKED:
-                self.logout(session)
+                self._log_out(session)
             raise
 
     def logout(self, session: Session) -> None:
-        """Log out; what the sessions had begun ends (clause 5.6.9)."""
-        self._end_login(session.token, Ending())
-        for other in self.sessions_of(session.token.id):
-            other.cancel_all()
+        """Log out (clause 5.6.9); CKR_USER_NOT_LOGGED_IN if nobody is logged in."""
+        if not self._log_out(session):
+            raise Error(CKR.USER_NOT_LOGGED_IN, "nobody is logged in")
 
-    def _end_login(self, token: Token, ending: Ending) -> None:
-        """Log out; handles of private objects end with the login, whoever logs in next (clause 5.6.9)."""
+    def _log_out(self, session: Session) -> bool:
+        """Log out, and end what the sessions had begun; return whether somebody was logged in."""
+        was_logged_in = self._end_login(session.token, Ending())
+        for other in self.sessions_of(session.token.id) if was_logged_in else ():
+            other.cancel_all()
+        return was_logged_in
+
+    def _end_login(self, token: Token, ending: Ending) -> bool:
+        """Log out; handles of private objects end with the login, whoever logs in next (clause 5.6.9).
+
+        Return whether somebody was logged in: another thread may have logged out meanwhile.
+        """
         known = self._known_of(token)
         private = self._private_among(token, known)
-        token.logout(ending)
+        if not token.logout(ending):
+            return False
         private |= self._private_among(token, self._known_of(token) - known)  # those that got a handle meanwhile
         with self._lock:
             for id_ in private:
                 handle = self._object_handles.pop(_key(token, id_), None)
                 if handle is not None:
                     self._objects.pop(handle)
+        return True
 
     def _known_of(self, token: Token) -> set[int]:
         with self._lock:

@@ -223,12 +223,16 @@ class Token:
         with self.lock:
             self.vault.check_user(pin)
 
-    def logout(self, ending: Ending) -> None:
-        """End the login of the process: private session objects go, and so do the keys in the TPM (clause 5.6.9)."""
+    def logout(self, ending: Ending) -> bool:
+        """End the login of the process: private session objects go, and so do the keys in the TPM (clause 5.6.9).
+
+        Return whether somebody was logged in.
+        """
         with ending.holding(self.lock, self._give_up):
             if self.logged_in is None:
-                raise Error(CKR.USER_NOT_LOGGED_IN, "nobody is logged in")
+                return False
             self.end_login(ending)
+            return True
 
     def end_login(self, ending: Ending) -> None:
         """End the login, if there is one; the caller has the lock."""

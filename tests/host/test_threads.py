@@ -24,3 +24,8 @@ def test_logouts_while_others_sign(hosts, owner, swtpm):
     """Nobody waits for a lock of somebody who waits for theirs."""
     assert hosts("logouts", owner.module, env=owner.env) == ["signatures 1"]
     assert swtpm.loaded() == []
+
+
+def test_sessions_are_closed_while_another_thread_logs_out(hosts, owner):
+    """A login that has ended meanwhile is no error of closing."""
+    assert hosts("threads", owner.module, "logged_out", env=owner.env) == ["done"]

@@ -2,7 +2,7 @@
 #include "host.h"
 #include <time.h>
 
-enum { VICTIMS = 20, RUNS = 24, SIGNERS = 4, SESSIONS = 16000 };
+enum { VICTIMS = 20, RUNS = 24, SIGNERS = 4, SESSIONS = 16000, LOGOUTS = 3 };
 
 static CK_FUNCTION_LIST *list;
 static atomic_long signatures;
@@ -102,8 +102,56 @@ static void closed(void)
     must(list->C_Finalize(NULL));
 }
 
+static CK_SESSION_HANDLE busy;
+
+/* Keeps the token's lock for a while. */
+static void *make_pair(void *argument)
+{
+    CK_MECHANISM mechanism = { CKM_RSA_PKCS_KEY_PAIR_GEN, NULL, 0 };
+    CK_ULONG bits = 2048;
+    CK_ATTRIBUTE size = { CKA_MODULUS_BITS, &bits, sizeof bits };
+    CK_OBJECT_HANDLE made[2];
+    signatures++;
+    list->C_GenerateKeyPair(busy, &mechanism, &size, 1, NULL, 0, &made[0], &made[1]);
+    return argument;
+}
+
+static void *log_out(void *argument)
+{
+    signatures++;
+    must(list->C_Logout(busy));
+    return argument;
+}
+
+/* Runs something in a thread, and gives it the time to come as far as to a lock. */
+static pthread_t start(void *(*work)(void *))
+{
+    pthread_t thread;
+    long before = signatures;
+    if (pthread_create(&thread, NULL, work, NULL))
+        _exit(2);
+    while (signatures == before)
+        usleep(100);
+    usleep(50000);
+    return thread;
+}
+
+/* The sessions are closed while another thread logs out. */
+static void logged_out(void)
+{
+    must(list->C_Initialize(NULL));
+    for (int run = 0; run < LOGOUTS; run++) {
+        busy = log_in(list).session;
+        pthread_t first = start(make_pair), second = start(log_out);
+        must(list->C_CloseAllSessions(slot_of_test(list)));
+        pthread_join(first, NULL);
+        pthread_join(second, NULL);
+    }
+    must(list->C_Finalize(NULL));
+}
+
 static const struct { const char *name; void (*work)(void); } ways[] = {
-    { "cancelled", cancelled }, { "finalized", finalized }, { "closed", closed },
+    { "cancelled", cancelled }, { "finalized", finalized }, { "closed", closed }, { "logged_out", logged_out },
 };
 
 int main(int argc, char **argv)
