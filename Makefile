@@ -3,6 +3,7 @@
 #   make newcomer    all of that on a Debian that is made for it, as somebody does who has just read the README (root)
 #   make test        lint and all tests
 #   make fuzz        a million calls of all functions, with sense and nonsense: CALLS=... or SECONDS=..., SEED=...
+#   make asan        the tests of the C ABI under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make bench       speed beside tpm2-pkcs11 and SoftHSM; fails if a budget is missed
 #   make clients     every program that tests/clients drives, with p11tpm and with tpm2-pkcs11, as a table: CLIENTS.md
 #   make build       .venv/bin/p11tpm and the module (its path: .venv/bin/p11tpm module)
@@ -80,7 +81,7 @@ $(shell "$(1)" -c 'import sys; v = "python%d.%d-" % sys.version_info[:2]; \
 	print(v + "dev", v + "venv") if sys.base_prefix == "/usr" else None' 2>/dev/null || echo python3-dev python3-venv)
 endef
 
-.PHONY: build demo newcomer test fuzz clients bench lint install uninstall clean
+.PHONY: build demo newcomer test fuzz asan clients bench lint install uninstall clean
 .PHONY: packages-build packages-demo packages-newcomer packages-test packages-bench
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -101,6 +102,9 @@ test: packages-test lint
 
 fuzz: packages-test $(TOOLS) $(BUILT)
 	@CALLS="$(CALLS)" SECONDS="$(SECONDS)" SEED="$(SEED)" ROUND="$(ROUND)" .venv/bin/python tests/fuzz/storm.py
+
+asan: packages-test $(TOOLS) $(BUILT)
+	@.venv/bin/python tests/host/sanitized.py --numprocesses $$(nproc) --dist loadfile tests/host tests/api
 
 clients: packages-test $(TOOLS) $(BUILT)
 	@$(PYTEST) tests/clients --peer --table CLIENTS.md

@@ -143,6 +143,9 @@ static PyStatus initialize(void)
     PyConfig config;
     PyPreConfig_InitIsolatedConfig(&before);
     before.utf8_mode = 1; /* whatever the host's locale is */
+#ifdef __SANITIZE_ADDRESS__
+    before.allocator = PYMEM_ALLOCATOR_MALLOC; /* the sanitizer does not see the ends of what Python's own one gives */
+#endif
     PyStatus status = Py_PreInitialize(&before);
     if (PyStatus_Exception(status))
         return status;

@@ -88,7 +88,8 @@ def host_env(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., di
         tcti, more = (place, {}) if isinstance(place, str) else (place.tcti, place.env)
         config = rig.write_secret(tmp_path / "p11tpm.conf", "")  # the machine's own settings must not be read
         where = where or tmp_path / "store"
-        return rig.clean_env(P11TPM_TCTI=tcti, P11TPM_STORE=str(where), P11TPM_CONF=str(config), **more)
+        places = {"P11TPM_TCTI": tcti, "P11TPM_STORE": str(where), "P11TPM_CONF": str(config)}
+        return rig.clean_env(**rig.sanitizers(), **places, **more)
 
     return make
 
@@ -96,7 +97,8 @@ def host_env(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., di
 @pytest.fixture(scope="session")
 def module_path() -> str:
     """Absolute path of the PKCS#11 module, as `make build` made it."""
-    done = subprocess.run([CLI, "module"], env=rig.clean_env(), capture_output=True, text=True, timeout=60, check=True)
+    env = rig.clean_env(**rig.sanitizers())
+    done = subprocess.run([CLI, "module"], env=env, capture_output=True, text=True, timeout=60, check=True)
     path = done.stdout.strip()
     assert Path(path).is_absolute(), path
     return path

@@ -10,14 +10,14 @@ from keys import ec_pair, public_key, ulong
 
 from api.conftest import PIN, SO_PIN, settings
 from fuzz.tamper import Tamperer
-from host.conftest import exported
+from host.conftest import core, exported, hosts
 from p11tpm.attribute import TRUE
 from p11tpm.ck import CKA, CKO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Desk", "desk", "exported", "settings"]
+__all__ = ["Desk", "core", "desk", "exported", "hosts", "settings"]
 
 
 class Desk:

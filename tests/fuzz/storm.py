@@ -24,7 +24,7 @@ import rig
 from host.programs import Hosts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 SOURCE = "../fuzz/abi/fuzz"
 CALLS = 5000  # of a round
@@ -48,7 +48,7 @@ class Answers(NamedTuple):
 class Storm:
     """Rounds of calls on a TPM."""
 
-    def __init__(self, module: str, directory: Path, seed: int) -> None:
+    def __init__(self, module: str | Path, directory: Path, seed: int, env: Mapping[str, str] | None = None) -> None:
         self.seed = seed
         self._module = module
         self._directory = directory
@@ -58,7 +58,8 @@ class Storm:
         self._stores = Path(tempfile.mkdtemp(prefix="p11tpm-fuzz-", dir=IN_MEMORY if IN_MEMORY.is_dir() else None))
         self._store, self._fresh = self._stores / "store", self._stores / "fresh"
         config = rig.write_secret(directory / "p11tpm.conf", f"log = {directory}/log\n")
-        self._env = rig.clean_env(P11TPM_TCTI=self._tpm.tcti, P11TPM_STORE=str(self._store), P11TPM_CONF=str(config))
+        places = {"P11TPM_TCTI": self._tpm.tcti, "P11TPM_STORE": str(self._store), "P11TPM_CONF": str(config)}
+        self._env = rig.clean_env(**places, **(env or {}))
         self._run("prepare")
         self._store.rename(self._fresh)
 

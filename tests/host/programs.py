@@ -60,7 +60,7 @@ class Hosts:
         program = self.program(name) if isinstance(name, str) else name
         done = subprocess.run(
             [*prefix, str(program), *map(str, arguments)],
-            env=rig.clean_env() if env is None else env,
+            env=rig.clean_env(**rig.sanitizers()) if env is None else env,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             capture_output=True,

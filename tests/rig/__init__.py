@@ -6,7 +6,7 @@ What is named here needs no packages but the product's; what needs more is impor
 from rig.agent import Agent
 from rig.askpass import Askpass
 from rig.peer_user import PeerUser
-from rig.process import Process, clean_env, write_secret
+from rig.process import Process, clean_env, sanitizers, write_secret
 from rig.proxy import Command, CountingProxy
 from rig.sshd import Sshd
 from rig.swtpm import Swtpm
@@ -25,5 +25,6 @@ __all__ = [
     "Tabrmd",
     "User",
     "clean_env",
+    "sanitizers",
     "write_secret",
 ]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+SANITIZERS = "P11TPM_TESTS_SANITIZERS"  # names variables that make asan has set
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -30,6 +31,11 @@ def clean_env(**extra: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         **extra,
     }
+
+
+def sanitizers() -> dict[str, str]:
+    """What a program needs in its environment that loads the module of make asan: nothing else has to be watched."""
+    return {name: os.environ[name] for name in os.environ.get(SANITIZERS, "").split()}
 
 
 def write_secret(path: Path, text: str) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rig.askpass import Askpass
-from rig.process import clean_env, write_secret
+from rig.process import clean_env, sanitizers, write_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +40,7 @@ class User:
         self.pin_file = write_secret(directory / "pin", pin)  # libp11 takes a final newline for part of the PIN
         self.so_pin_file = write_secret(directory / "so-pin", so_pin)
         self.askpass = Askpass(directory, pin)
-        self.env = clean_env(**self._places(tpm), **tpm.env, **self.askpass.env)
+        self.env = clean_env(**sanitizers(), **self._places(tpm), **tpm.env, **self.askpass.env)
 
     def _places(self, tpm: Swtpm | Tabrmd | CountingProxy) -> dict[str, str]:
         """The environment that names the TPM and this user's files."""
