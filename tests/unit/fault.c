@@ -104,8 +104,10 @@ int mkdir(const char *path, mode_t mode) { REAL(mkdir); return fails() ? -1 : re
 ssize_t send(int fd, const void *data, size_t size, int flags)
 {
     REAL(send);
-    if (fails())
-        return -1;
+    if (kind > KILL) /* an errno is that of a disk */
+        return real(fd, data, size, flags);
+    fails();
     ssize_t sent = real(fd, data, size, flags);
-    return fails() ? -1 : sent;
+    fails();
+    return sent;
 }
