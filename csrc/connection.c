@@ -95,12 +95,7 @@ static bool shut(connection *c, int ms)
         close_device(c);
     else
         hang_up(c);
-    if (c->loader) {
-        sigset_t old;
-        block_signals(&old);
-        Tss2_TctiLdr_Finalize(&c->loader);
-        unblock_signals(&old);
-    }
+    close_loader(c);
     c->is_open = false;
     return flushed;
 }
@@ -283,7 +278,4 @@ static void connection_abandon(connection *c)
     unregister_connection(c);
     close_watch(c);
     close_fd(c);
-    for (size_t i = 0; i < c->poll_count; i++)
-        close(c->poll_fds[i]);
-    c->poll_count = 0;
 }

@@ -15,7 +15,6 @@
 #define EXIT_MS 2000 /* longer than this the end of the process does not wait for the TPM */
 #define CONNECTIONS_MAX 64
 #define HELD_MAX 16
-#define POLL_MAX 8
 
 enum kind { DEVICE, SWTPM, BROKER, LOADER };
 enum wish { GO_ON, GIVE_UP, END }; /* the command that is under way; everything, for ever */
@@ -43,9 +42,17 @@ typedef struct connection {
     bool kept; /* device: and a keeper waits for it */
     struct addrinfo *address;
     struct sockaddr_un path;
-    TSS2_TCTI_CONTEXT *loader;
-    int poll_fds[POLL_MAX];
-    size_t poll_count;
+    struct { /* the thread that calls what libtss2-tctildr has loaded, and what it is asked to do */
+        pthread_t thread;
+        bool runs;
+        sem_t asked, done;
+        int (*work)(struct connection *); /* NULL: end */
+        int error;
+        TSS2_TCTI_CONTEXT *context;
+        const uint8_t *command;
+        size_t size, *response_size;
+        uint8_t *response;
+    } loader;
     uint32_t held[HELD_MAX]; /* sessions and objects that commands on this connection left in the TPM */
     size_t held_count;
 } connection;

@@ -7,7 +7,7 @@
  *  - reads TSS2_LOGFILE by getenv(), and creates that file, even in a setuid program;
  *  - hides errno, so that "not in group tss" and "no TPM" look the same;
  *  - opens descriptors that a program started meanwhile by another thread inherits.
- * What the library still has to do (mssim, cmd, ...) may put its error lines on stderr, and is refused to setuid programs.
+ * What the library still has to do (mssim, cmd, ...) is done by a thread of its own (loader.c), and refused to setuid programs.
  */
 
 #ifndef _GNU_SOURCE
@@ -16,10 +16,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>

@@ -69,7 +69,8 @@ def test_no_python(hosts, user, tmp_path):
 @pytest.mark.parametrize(
     "tcti",
     ["device:/nowhere", "device:/dev/null", "swtpm:host=127.0.0.1,port=1", "swtpm:path=/nowhere",
-     "swtpm:path=" + 200 * "x", "tabrmd:bus_name=no.such.name"],
+     "swtpm:path=" + 200 * "x", "tabrmd:bus_name=no.such.name",
+     "nonsense", "nonsense:nonsense", "mssim:host=127.0.0.1,port=1", "cmd:false", "cmd:echo x >&2; false"],
 )  # fmt: skip
 def test_no_tpm(hosts, user, syslog, tcti):
     said = answers(hosts("quiet", user.module, env={**user.env, **syslog.env, "P11TPM_TCTI": tcti}))
