@@ -8,7 +8,7 @@ import posix
 import sys
 from time import monotonic, sleep, time_ns
 
-from p11tpm import files, schema, system
+from p11tpm import descriptor, files, schema, system
 from p11tpm.ck import CKR
 from p11tpm.error import Error, rv_of
 from p11tpm.late import loading
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from sqlite3 import Connection
     from typing import Any, TypeVar
+
+    from p11tpm.descriptor import Descriptor
 
     Result = TypeVar("Result")
 
@@ -65,6 +67,7 @@ _MEANINGS = {  # primary and extended result codes of SQLite, https://www.sqlite
 }
 
 _abandoned: list[object] = []
+_without_locks: set[tuple[int, int]] = set()  # files on which SQLite takes locks for granted that the host has dropped
 
 
 class Database:
@@ -80,6 +83,7 @@ class Database:
         self._companions = [self.path + suffix for suffix in _COMPANIONS]
         self._make_locks()
         self._connection: Connection | None = None
+        self._descriptor: Descriptor | None = None  # of the connection
         self._file = (0, 0)
         self._version = 0
         self._opened = 0
@@ -133,13 +137,25 @@ class Database:
             connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT}")
             schema.migrate(connection)
             result = work(connection)
+            self._require_ours()
             connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - readers were waited for long enough, and it is not tried again
             raise self._meant(error) from None
         finally:
+            self._end_writing(connection)
+        return result
+
+    def _require_ours(self) -> None:
+        if not self._is_ours():
+            raise Error(CKR.DEVICE_ERROR, f"the program has closed the store {self.path} while it was written to")
+
+    def _end_writing(self, connection: Connection) -> None:
+        if self._is_ours():
             _end(connection)
             connection.execute("PRAGMA busy_timeout=0")
-        return result
+        else:
+            _without_locks.add(self._file)
+            self.close()
 
     def changes(self) -> tuple[int, int, int]:
         """Give a value that differs after any process wrote, at the cost of one stat() if none did lately."""
@@ -183,11 +199,20 @@ class Database:
             sleep(posix.urandom(1)[0] / 64_000)
 
     def close(self) -> None:
-        """Close the connection; the next transaction opens it again."""
+        """Close the connection, or forget it if the host has closed its file; the next transaction opens it again."""
         with self._lock:
             connection, self._connection = self._connection, None
             if connection is not None:
-                connection.close()
+                self._discard(connection)
+
+    def _discard(self, connection: Connection) -> None:
+        if self._is_ours():
+            connection.close()
+        else:
+            _keep_for_ever(connection)
+
+    def _is_ours(self) -> bool:
+        return self._descriptor is not None and self._descriptor.is_ours()
 
     def pause(self) -> None:
         """Before a fork: let the transaction of another thread end, so that the child finds SQLite unlocked."""
@@ -228,27 +253,35 @@ class Database:
             raise Error(CKR.DEVICE_ERROR, why) from None
         file = (status.st_dev, status.st_ino)
         self._status = (status.st_mtime_ns, status.st_ctime_ns)
-        if self._connection is None or file != self._file:
+        if self._connection is None or file != self._file or not self._is_ours():
             self.close()
-            self._connection = self._open()
             self._file = file
+            self._connection = self._open(file)
             self._opened += 1
             self._quiet_at = _NEVER
         return self._connection
 
-    def _open(self) -> Connection:
+    def _open(self, file: tuple[int, int]) -> Connection:
+        if file in _without_locks:
+            why = "the program had closed it while it was written to: start the program again"
+            raise Error(CKR.DEVICE_ERROR, f"the store {self.path} is not used: {why}")
         files.check_directory(self.directory)
         files.check_file(self.path)
         self._check_companions()
         known = self._is_known()
+        expected = descriptor.next_number(self.directory)
         connection = self._connected("mode=rw")  # creates nothing, and is read-only where the file is
+        self._descriptor = descriptor.find(file, expected)
+        if self._descriptor is None:
+            connection.close()
+            raise Error(CKR.DEVICE_ERROR, f"the store {self.path} was replaced while it was opened: try again")
         try:
             connection.executescript(_PRAGMAS)
             if not known:
                 self._require_store(connection)
             self._look(connection)
         except BaseException:
-            connection.close()
+            self._discard(connection)
             raise
         return connection
 
@@ -361,10 +394,11 @@ def _end(connection: Connection) -> None:
 
 
 def _keep_for_ever(connection: Connection) -> None:
-    """Keep a connection that was in use by another thread at the fork from ever being closed, at exit too.
+    """Keep a connection from ever being closed, at exit too.
 
-    Closing it would undo the parent's transaction in the file. An object in a cycle that is out of the garbage
-    collector's reach lives as long as the process.
+    If another thread used it at the fork, closing it would undo the parent's transaction in the file; if the host has
+    closed its file, it would close one of the host's. An object in a cycle that is out of the garbage collector's reach
+    lives as long as the process.
     """
     with loading:
         import gc

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EDQUOT, ENOMEM, ENOSPC, EPERM, EROFS
+from errno import EACCES, EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM, EROFS
 
 from p11tpm.ck import CKR
 
@@ -122,6 +122,8 @@ _ERRNO = {
     EACCES: CKR.TOKEN_WRITE_PROTECTED,
     EPERM: CKR.TOKEN_WRITE_PROTECTED,
     ENOMEM: CKR.HOST_MEMORY,
+    EMFILE: CKR.HOST_MEMORY,
+    ENFILE: CKR.HOST_MEMORY,
 }
 
 

@@ -11,7 +11,8 @@ from _stat import S_IFDIR, S_IMODE, S_IROTH, S_ISDIR, S_ISREG
 from time import monotonic, sleep
 
 from p11tpm.ck import CKR
-from p11tpm.error import Error
+from p11tpm.descriptor import Descriptor
+from p11tpm.error import Error, rv_of
 from p11tpm.late import loading
 
 TYPE_CHECKING = False
@@ -23,7 +24,7 @@ _PATIENCE_WITH_STRANGERS = 10.0  # seconds
 _BEGUN, _ENDED = b"!", b"."
 _FLAGS = posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW | posix.O_NONBLOCK
 
-_held: set[int] = set()  # descriptors of the locks of this process
+_held: set[Descriptor] = set()  # of the locks of this process
 
 
 class TryLock:
@@ -35,11 +36,11 @@ class TryLock:
     """
 
     __slots__ = ("_descriptor", "_directory", "_patience")
+    _descriptor: Descriptor
 
     def __init__(self, directory: str, patience: float) -> None:
         self._directory = directory
         self._patience = patience
-        self._descriptor = -1
 
     def __enter__(self) -> Self:
         while True:
@@ -50,7 +51,9 @@ class TryLock:
 
     def _is_in_place(self) -> bool:
         """Say whether what is locked is what the next process will lock: the file may be another one by now."""
-        status = posix.fstat(self._descriptor)
+        if not self._descriptor.is_ours():
+            return False
+        status = posix.fstat(self._descriptor.number)
         if S_ISDIR(status.st_mode):
             return True
         try:
@@ -63,13 +66,13 @@ class TryLock:
         with loading:
             import fcntl
 
-            self._descriptor = _open(self._directory)
+            self._descriptor = Descriptor(_open(self._directory))
             _held.add(self._descriptor)
-        anybody = posix.fstat(self._descriptor).st_mode & (S_IFDIR | S_IROTH) == S_IFDIR | S_IROTH
+        anybody = posix.fstat(self._descriptor.number).st_mode & (S_IFDIR | S_IROTH) == S_IFDIR | S_IROTH
         deadline = monotonic() + (min(self._patience, _PATIENCE_WITH_STRANGERS) if anybody else self._patience)
-        while True:
+        while self._descriptor.is_ours():
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._descriptor.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if monotonic() > deadline:
                     if anybody:
@@ -84,24 +87,28 @@ class TryLock:
 
     def begin(self) -> bool:
         """Note that a try begins; False if that cannot be noted, or if an earlier try was noted and not its end."""
+        if not self._descriptor.is_ours():
+            return False
         try:
-            before = posix.pread(self._descriptor, 1, 0)
-            return posix.pwrite(self._descriptor, _BEGUN, 0) == 1 and before != _BEGUN
+            before = posix.pread(self._descriptor.number, 1, 0)
+            return posix.pwrite(self._descriptor.number, _BEGUN, 0) == 1 and before != _BEGUN
         except OSError:
             return False
 
     def end(self) -> None:
         """Note that the try was accounted for; if that cannot be noted, the next process does not know of it."""
-        try:
-            posix.pwrite(self._descriptor, _ENDED, 0)
-        except OSError:
-            return
+        if self._descriptor.is_ours():
+            try:
+                posix.pwrite(self._descriptor.number, _ENDED, 0)
+            except OSError:
+                return
 
     def __exit__(self, *_: object) -> None:
         with loading:
             import fcntl
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a child of a fork may have the descriptor, too
+            if self._descriptor.is_ours():
+                fcntl.flock(self._descriptor.number, fcntl.LOCK_UN)  # a child of a fork may have the descriptor, too
         except OSError:
             pass
         finally:
@@ -110,7 +117,7 @@ class TryLock:
     def _close(self) -> None:
         with loading:
             _held.discard(self._descriptor)
-            posix.close(self._descriptor)
+            self._descriptor.close()
 
 
 def _open(directory: str) -> int:
@@ -118,7 +125,7 @@ def _open(directory: str) -> int:
     try:
         descriptor = posix.open(f"{directory}/{NAME}", _FLAGS, 0o600)
     except OSError:
-        return posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        return _open_directory(directory)
     status = posix.fstat(descriptor)
     if not S_ISREG(status.st_mode):
         posix.close(descriptor)
@@ -128,7 +135,14 @@ def _open(directory: str) -> int:
     return descriptor
 
 
+def _open_directory(directory: str) -> int:
+    try:
+        return posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    except OSError as error:
+        raise Error(rv_of(error), f"{directory}: {error.strerror}") from None
+
+
 def abandon_locks() -> None:
     """Close the locks of the parent in a forked child: else they would not end before both processes do."""
     while _held:
-        posix.close(_held.pop())
+        _held.pop().close()

@@ -11,6 +11,8 @@ import _socket
 import posix
 from errno import EACCES, EAGAIN, ECONNREFUSED, EINVAL, ENODEV, EPROTO, ETIMEDOUT, EUSERS
 
+from p11tpm.descriptor import Descriptor
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -119,6 +121,7 @@ class Broker:
         self._name = settings.get("bus_name", _DEFAULTS["bus_name"])
         self.on_session_bus = settings.get("bus_type", _DEFAULTS["bus_type"]) == "session"
         self._bus = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        self._own = Descriptor(self._bus.fileno())
         self._bus.settimeout(_SECONDS)
         self._received = b""
         self._descriptors: list[int] = []
@@ -142,7 +145,10 @@ class Broker:
 
     def wait(self) -> None:
         """Wait until there is something to take."""
-        if not self._bus.recv(1, _socket.MSG_PEEK):
+        something = self._bus.recv(1, _socket.MSG_PEEK)
+        if not self._own.is_ours():
+            raise _refusal(EAGAIN)  # the host has closed it meanwhile
+        if not something:
             raise _refusal(ECONNREFUSED)  # the bus does not want us, or has none that could answer
 
     def take(self) -> int | None:
@@ -182,6 +188,8 @@ class Broker:
 
     def close(self) -> None:
         """Let go of the bus, and of what was not taken."""
-        self._bus.close()
+        if self._own.is_ours():
+            self._bus.close()
+        self._bus.detach()
         while self._descriptors:
             posix.close(self._descriptors.pop())

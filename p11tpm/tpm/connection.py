@@ -11,6 +11,8 @@ from errno import (
     ECONNREFUSED,
     EHOSTUNREACH,
     EINVAL,
+    EMFILE,
+    ENFILE,
     ENODEV,
     ENOENT,
     ENOMEM,
@@ -47,6 +49,8 @@ _REFUSALS = {  # why a connection could not be opened, and what to do about it
     EALREADY: (CKR.DEVICE_ERROR, "the TPM ({tcti}) still owes the response to an earlier command of this program"),
     EBUSY: (CKR.DEVICE_ERROR, "another program uses the TPM ({tcti}): use device:/dev/tpmrm0 instead"),
     ECANCELED: (CKR.DEVICE_REMOVED, "the program is ending, or has called C_Finalize"),
+    EMFILE: (CKR.HOST_MEMORY, "the program has as many files open as it may: let it have more (ulimit -n)"),
+    ENFILE: (CKR.HOST_MEMORY, "the machine has as many files open as it may (/proc/sys/fs/file-max)"),
     EINVAL: (CKR.GENERAL_ERROR, "{tcti} is no connection to a TPM that tpm2-tss knows: correct 'tcti'"),
     ENOMEM: (CKR.HOST_MEMORY, "no memory for the connection to the TPM"),
     lib.CONNECTION_REFUSED_IN_SETUID: (

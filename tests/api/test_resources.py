@@ -94,7 +94,7 @@ print(*sorted(set(sys.modules) - before))
 
 # fmt: off
 OURS = {
-    "_native", "_native.lib", "attribute", "ck", "config", "database", "entry", "entry.attach",
+    "_native", "_native.lib", "attribute", "ck", "config", "database", "descriptor", "entry", "entry.attach",
     "entry.decrypt", "entry.digest", "entry.dual", "entry.encrypt", "entry.general", "entry.key",
     "ending", "entry.object", "entry.run", "entry.session", "entry.sign", "entry.slot", "entry.verify", "error",
     "files", "hashes", "late", "locked", "log", "marshal", "mechanism", "memory", "module", "object", "operation",

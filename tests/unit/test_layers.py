@@ -46,7 +46,7 @@ LAYERS = (
     ({"files"}, {"trylock"}, {"locked"}),
     ({"_native"},),
     ({"error", "ck", "hashes"},),
-    ({"ending", "late", "system"},),
+    ({"descriptor", "ending", "late", "system"},),
 )
 NOT_FOR_THE_COMMAND_LINE = {"module", "session"}
 C_BOUNDARY = {"entry", "marshal"}  # the only files that know the cffi of the C ABI
