@@ -2,7 +2,7 @@
 
 static int open_broker(connection *c)
 {
-    if (c->fd < 0)
+    if (c->own.fd < 0)
         return CONNECTION_WANTS_SOCKET;
     c->has_manager = true; /* the socket comes with O_NONBLOCK */
     return 0;
@@ -11,8 +11,5 @@ static int open_broker(connection *c)
 /* True if tpm2-abrmd has gone since the last command, with everything that was left in the TPM: nothing need be sent. */
 static bool lost_broker(connection *c)
 {
-    if (c->kind != BROKER || is_alive(c))
-        return false;
-    drop(c);
-    return true;
+    return c->kind == BROKER && !is_alive(c);
 }

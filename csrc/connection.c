@@ -2,7 +2,7 @@
 
 static int transact_socket(connection *c, const uint8_t *command, size_t size, uint8_t *response, size_t *response_size)
 {
-    int error = c->kind == SWTPM ? begin_swtpm(c) : 0;
+    int error = c->kind == SWTPM ? begin_swtpm(c) : has_own(c) ? 0 : CONNECTION_STALE;
     if (!error)
         error = write_all(c, command, size);
     if (!error)
@@ -79,7 +79,8 @@ static bool flush_held(connection *c, int ms)
         uint8_t response[RESPONSE_SIZE];
         size_t response_size;
         c->deadline = end;
-        answers = !transact(c, flush, sizeof flush, response, &response_size);
+        int error = transact(c, flush, sizeof flush, response, &response_size);
+        answers = !error || (error == CONNECTION_STALE && c->has_manager); /* which has flushed it */
     }
     c->held_count = 0;
     return answers;
@@ -133,7 +134,7 @@ static connection *connection_new(const char *tcti, int idle_ms)
         return NULL;
     }
     c->kind = kind_of(tcti);
-    c->fd = c->watch = -1;
+    c->own.fd = c->watch.fd = -1;
     c->idle_ms = idle_ms;
     c->owner = getpid();
     pthread_mutexattr_init(&checking);
@@ -168,7 +169,7 @@ static int connection_open(connection *c, int given, uint64_t *epoch)
         error = ECANCELED;
     } else if (!c->is_open) {
         if (c->kind == BROKER)
-            c->fd = given;
+            hold(&c->own, given);
         error = openers[c->kind](c);
         if (!error) {
             c->is_open = true;
@@ -184,8 +185,8 @@ static int connection_open(connection *c, int given, uint64_t *epoch)
 }
 
 /* Sends one command and gives the response (at most RESPONSE_SIZE bytes), which has to come within `ms`. 0, an errno, or
- * CONNECTION_STALE when the connection is not the one of `epoch` any more: then nothing was sent. After ETIMEDOUT and ECANCELED
- * (connection_give_up() was called) the connection is closed. */
+ * CONNECTION_STALE when the connection is not the one of `epoch` any more, or the host has closed it: then nothing was sent.
+ * After these, ETIMEDOUT and ECANCELED (connection_give_up() was called) the connection is closed. */
 static int connection_transact(connection *c, uint64_t epoch, int ms, const uint8_t *command, size_t size,
                                uint8_t *response, size_t *response_size)
 {
@@ -202,7 +203,7 @@ static int connection_transact(connection *c, uint64_t epoch, int ms, const uint
                                  : transact(c, command, size, response, response_size);
         if (!error)
             follow_handles(c, command, size, response, *response_size);
-        else if (error == ETIMEDOUT || error == ECANCELED)
+        else if (error == CONNECTION_STALE || error == ETIMEDOUT || error == ECANCELED)
             drop(c);
         clock_gettime(CLOCK_MONOTONIC, &c->last_use);
     }
@@ -276,6 +277,6 @@ static void connection_free(connection *c)
 static void connection_abandon(connection *c)
 {
     unregister_connection(c);
-    close_watch(c);
-    close_fd(c);
+    let_go(&c->watch);
+    let_go(&c->own);
 }

@@ -36,8 +36,8 @@ typedef struct connection {
     struct timespec connected; /* swtpm */
     enum kind kind;
     char *tcti;
-    int fd; /* device, broker: while open; swtpm: during commands in a row, see linger() */
-    int watch; /* device: says when there is something to read, -1 if poll(2) does */
+    descriptor own; /* device, broker: while open; swtpm: during commands in a row, see linger() */
+    descriptor watch; /* device: says when there is something to read; if there is none, poll(2) does */
     bool asked; /* device: the driver has a command, and its response was not read */
     bool kept; /* device: and a keeper waits for it */
     struct addrinfo *address;

@@ -1,37 +1,27 @@
 /* A device file, and what a swtpm socket has in common with it: a descriptor. */
 
-/* The number is forgotten before the descriptor is closed: a child forked in between closes nothing that is not ours. */
-static void close_fd(connection *c)
+/* Whether the host has left us what is open. */
+static bool has_own(const connection *c)
 {
-    int fd = c->fd;
-    c->fd = -1;
-    if (fd >= 0)
-        close(fd);
-}
-
-static void close_watch(connection *c)
-{
-    if (c->watch >= 0)
-        close(c->watch);
-    c->watch = -1;
+    return is_ours(&c->own) && (c->watch.fd < 0 || is_ours(&c->watch));
 }
 
 static void close_device(connection *c)
 {
-    close_watch(c);
-    if (c->asked && !c->kept && !keep(c->fd))
-        c->fd = -1; /* it stays open until the process ends */
+    let_go(&c->watch);
+    if (c->asked && !c->kept && is_ours(&c->own) && !keep(c->own.fd))
+        c->own.fd = -1; /* it stays open until the process ends */
     c->asked = false;
-    close_fd(c);
+    let_go(&c->own);
 }
 
 /* Ends a conversation with swtpm. Closing is not enough: a child that was forked meanwhile may hold the socket too, and swtpm
  * would wait for that child before it serves anybody else. */
 static void hang_up(connection *c)
 {
-    if (c->fd >= 0)
-        shutdown(c->fd, SHUT_RDWR);
-    close_fd(c);
+    if (is_ours(&c->own))
+        shutdown(c->own.fd, SHUT_RDWR);
+    let_go(&c->own);
 }
 
 /* Linux (5.0 and later, tpm-dev-common.c) does a command in the background if the device was opened with O_NONBLOCK. For as
@@ -40,16 +30,16 @@ static void hang_up(connection *c)
 static int watch_device(connection *c)
 {
     struct epoll_event event = { .events = EPOLLIN | EPOLLOUT | EPOLLET };
-    c->watch = epoll_create1(EPOLL_CLOEXEC);
-    if (c->watch < 0)
-        return errno;
-    if (!epoll_ctl(c->watch, EPOLL_CTL_ADD, c->fd, &event)) {
-        epoll_wait(c->watch, &event, 1, 0); /* that it can be written to */
+    int error = hold(&c->watch, epoll_create1(EPOLL_CLOEXEC));
+    if (error)
+        return error;
+    if (!epoll_ctl(c->watch.fd, EPOLL_CTL_ADD, c->own.fd, &event)) {
+        epoll_wait(c->watch.fd, &event, 1, 0); /* that it can be written to */
         return 0;
     }
     if (errno != EPERM)
         return errno;
-    close_watch(c); /* an older kernel, where write(2) waits for the response */
+    let_go(&c->watch); /* an older kernel, where write(2) waits for the response */
     return 0;
 }
 
@@ -57,8 +47,9 @@ static int open_path(connection *c, const char *path)
 {
     const char *slash = strrchr(path, '/');
     c->has_manager = !strncmp(slash ? slash + 1 : path, "tpmrm", 5);
-    c->fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
-    int error = c->fd < 0 ? errno : watch_device(c);
+    int error = hold(&c->own, open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK));
+    if (!error)
+        error = watch_device(c);
     if (error)
         close_device(c);
     return error;
@@ -76,22 +67,25 @@ static int open_device(connection *c)
 }
 
 /* Waits until the descriptor is ready for `events`. 0, an errno; ETIMEDOUT after the command's deadline, ECANCELED if nobody
- * wants its response any more. */
+ * wants its response any more, EBADF if the host has closed the descriptor. */
 static int await(connection *c, short events)
 {
     for (int looks = 1;; looks++) {
-        struct pollfd ready = { .fd = c->fd, .events = events };
+        struct pollfd ready = { .fd = c->own.fd, .events = events };
         struct epoll_event event;
         int left = ms_until(c->deadline), ms = left < LOOK_MS ? left : LOOK_MS;
-        int count = c->watch < 0 ? poll(&ready, 1, ms) : epoll_wait(c->watch, &event, 1, ms);
+        int count = c->watch.fd < 0 ? poll(&ready, 1, ms) : epoll_wait(c->watch.fd, &event, 1, ms);
+        int error = errno;
+        if (!has_own(c))
+            return EBADF;
         if (count > 0)
             return 0;
-        if (count < 0 && errno != EINTR)
-            return errno;
+        if (count < 0 && error != EINTR)
+            return error;
         if (c->wish != GO_ON)
             return ECANCELED;
         if (looks == KEEP_LOOKS && c->asked)
-            c->kept = keep(c->fd);
+            c->kept = keep(c->own.fd);
         if (!left)
             return ETIMEDOUT;
     }
@@ -102,14 +96,14 @@ static int write_all(connection *c, const uint8_t *bytes, size_t size)
     if (c->kind == DEVICE) { /* which takes a command whole */
         ssize_t written;
         do
-            written = write(c->fd, bytes, size);
+            written = write(c->own.fd, bytes, size);
         while (written < 0 && errno == EINTR);
-        c->asked = written > 0 && c->watch >= 0;
+        c->asked = written > 0 && c->watch.fd >= 0;
         c->kept = false;
         return written < 0 ? errno : (size_t)written == size ? 0 : EIO;
     }
     while (size) {
-        ssize_t written = send(c->fd, bytes, size, MSG_NOSIGNAL);
+        ssize_t written = send(c->own.fd, bytes, size, MSG_NOSIGNAL);
         int error = written >= 0 || errno == EINTR ? 0 : errno == EAGAIN ? await(c, POLLOUT) : errno;
         if (error)
             return error;
@@ -128,7 +122,7 @@ static int read_response(connection *c, uint8_t *response, size_t *response_size
         int error = await(c, POLLIN);
         if (error)
             return have && error == ETIMEDOUT ? EIO : error; /* fewer bytes than the header says */
-        ssize_t more = read(c->fd, response + have, RESPONSE_SIZE - have);
+        ssize_t more = read(c->own.fd, response + have, RESPONSE_SIZE - have);
         if (more < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
         c->asked = false;

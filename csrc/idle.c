@@ -7,7 +7,7 @@ static void *watch(void *argument)
     struct timespec now, end;
     pthread_mutex_lock(&c->lock);
     while (c->is_open) {
-        bool lingers = c->kind == SWTPM && c->fd >= 0;
+        bool lingers = c->kind == SWTPM && c->own.fd >= 0;
         end = later(c->last_use, lingers ? LINGER_MS : c->idle_ms);
         clock_gettime(CLOCK_MONOTONIC, &now);
         if (!process_ends && is_before(now, end))

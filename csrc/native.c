@@ -65,6 +65,7 @@ static int secure(void)
 #include "syslog.c"
 #include "agreement.c"
 #include "secret.c"
+#include "descriptor.c"
 #include "connection.h"
 #include "keeper.c"
 #include "device.c"

@@ -18,24 +18,24 @@ static int connect_swtpm(connection *c)
     int family = c->address ? c->address->ai_family : AF_UNIX;
     const struct sockaddr *address = c->address ? c->address->ai_addr : (struct sockaddr *)&c->path;
     socklen_t size = c->address ? c->address->ai_addrlen : sizeof c->path;
-    c->fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (c->fd < 0)
-        return errno;
-    int error = connect(c->fd, address, size) ? errno : 0;
+    int error = hold(&c->own, socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (error)
+        return error;
+    error = connect(c->own.fd, address, size) ? errno : 0;
     while (error == EAGAIN && ms_until(c->deadline) && c->wish == GO_ON) { /* a Unix socket, and its queue is full */
         poll(NULL, 0, 1);
-        error = connect(c->fd, address, size) ? errno : 0;
+        error = !is_ours(&c->own) ? EBADF : connect(c->own.fd, address, size) ? errno : 0;
     }
     if (error == EINPROGRESS || error == EINTR) { /* goes on by itself: connect(2) */
         socklen_t length = sizeof error;
         error = await(c, POLLOUT);
-        if (!error && getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
+        if (!error && getsockopt(c->own.fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
             error = errno;
     }
     if (error == EAGAIN)
         error = ETIMEDOUT;
     if (error)
-        close_fd(c);
+        let_go(&c->own);
     return error;
 }
 
@@ -71,13 +71,13 @@ static int open_swtpm(connection *c)
 /* Whether the other end of a kept connection is still there: nothing can be read before something was asked. */
 static bool is_alive(connection *c)
 {
-    struct pollfd quiet = { .fd = c->fd, .events = POLLIN };
+    struct pollfd quiet = { .fd = c->own.fd, .events = POLLIN };
     return poll(&quiet, 1, 0) == 0;
 }
 
 static int begin_swtpm(connection *c)
 {
-    if (c->fd >= 0 && is_alive(c))
+    if (is_ours(&c->own) && is_alive(c))
         return 0;
     hang_up(c);
     int error = connect_swtpm(c);
