@@ -311,28 +311,6 @@ static void private_key_from_outside(void)
     sign_with(create_from(template), CKM_ECDSA);
 }
 
-static void generate_extractable(CK_MECHANISM_TYPE how, CK_ATTRIBUTE *public, CK_ULONG count, CK_MECHANISM_TYPE use,
-                                 CK_ATTRIBUTE_TYPE part, const char *name)
-{
-    CK_MECHANISM mechanism = { how, NULL, 0 };
-    CK_ATTRIBUTE private[] = { { CKA_TOKEN, &no, 1 }, { CKA_EXTRACTABLE, &yes, 1 }, { CKA_SENSITIVE, &no, 1 },
-                               { CKA_SIGN, &yes, 1 }, { CKA_PRIVATE, &yes, 1 } };
-    CK_OBJECT_HANDLE one, key;
-    must(list->C_GenerateKeyPair(session, &mechanism, public, count, private, 5, &one, &key));
-    sign_with(key, use);
-    disclose(name, made, get(key, part));
-    wipe();
-}
-
-static void extractable_keys(void)
-{
-    CK_ULONG bits = 2048;
-    CK_ATTRIBUTE curve = { CKA_EC_PARAMS, p256, sizeof p256 }, modulus = { CKA_MODULUS_BITS, &bits, sizeof bits };
-    login(CKU_USER, PIN_NUMBER);
-    generate_extractable(CKM_EC_KEY_PAIR_GEN, &curve, 1, CKM_ECDSA, CKA_VALUE, "number");
-    generate_extractable(CKM_RSA_PKCS_KEY_PAIR_GEN, &modulus, 1, CKM_SHA256_RSA_PKCS, CKA_PRIME_1, "prime");
-}
-
 /* The child has nothing of its parent's login, which goes on. */
 static void fork_logged_in(void)
 {
@@ -384,7 +362,6 @@ static const struct {
     { "software_keys", secret_keys_in_software },
     { "tpm_keys", secret_keys_in_tpm },
     { "import", private_key_from_outside },
-    { "extractable", extractable_keys },
     { "fork", fork_logged_in },
     { "no_logout", end_without_logout },
     { "keep", keep },

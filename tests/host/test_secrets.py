@@ -53,7 +53,7 @@ SCENARIOS = {  # and what else is a secret in them, beside those of any login
     "no_logout": ("data object", "AES key"),
 }
 LOGIN = ("PIN", "K(PIN)", "token's secret", "key of MACs", "key of data", "key's authorisation value")
-DISCLOSED = {"derive": {"derived", "hashed"}, "extractable": {"number", "prime"}}
+DISCLOSED = {"derive": {"derived", "hashed"}}
 
 
 class Secretive(rig.User):
