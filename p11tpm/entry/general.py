@@ -6,14 +6,17 @@ from _p11tpm import ffi
 
 from p11tpm import __version__
 from p11tpm.ck import CKR
-from p11tpm.entry.attach import entry
+from p11tpm.entry.attach import entry, watch
 from p11tpm.entry.run import begin, end, module
 from p11tpm.error import Error
+from p11tpm.late import loading
 from p11tpm.marshal import NULL, write_text, zeroed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from p11tpm.config import Config
 
     Ptr = Any
 
@@ -31,7 +34,18 @@ def C_Initialize(arguments: Ptr) -> None:
         mutex = (given.CreateMutex, given.DestroyMutex, given.LockMutex, given.UnlockMutex)
         if len({function == NULL for function in mutex}) > 1:
             raise Error(CKR.ARGUMENTS_BAD, "some of the four mutex functions are NULL and some are not")
-    begin()
+    begin(_watch_uses)
+
+
+def _watch_uses(config: Config) -> None:
+    """Have uses logged, if the configuration says so."""
+    if not config.log_uses:
+        watch({})
+        return
+    with loading:
+        from p11tpm.entry.uses import watchers
+
+    watch(watchers())
 
 
 @entry

@@ -5,16 +5,16 @@ from __future__ import annotations
 import posix
 
 from p11tpm.ck import CKR
-from p11tpm.entry.attach import watch
 from p11tpm.error import Error
-from p11tpm.late import loading
 from p11tpm.marshal import NULL
 from p11tpm.module import Module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from p11tpm.config import Config
     from p11tpm.session import Session
 
 _run: Module | None = None
@@ -39,22 +39,14 @@ def to_begin(session: int, kind: str, mechanism: Any) -> Session | None:
     return current
 
 
-def begin() -> Module:
-    """Begin the run; CKR_CRYPTOKI_ALREADY_INITIALIZED if there is one."""
+def begin(prepare: Callable[[Config], None]) -> None:
+    """Begin the run when `prepare` is done for its configuration; CKR_CRYPTOKI_ALREADY_INITIALIZED if there is one."""
     global _run  # noqa: PLW0603 - the standard has one run a process
     if _run is not None:
         raise Error(CKR.CRYPTOKI_ALREADY_INITIALIZED, "C_Initialize was called before")
     run = Module()
-    watch(_watchers() if run.config.log_uses else {})
+    prepare(run.config)
     _run = run
-    return run
-
-
-def _watchers() -> dict[str, Any]:
-    with loading:
-        from p11tpm.entry.uses import watchers
-
-    return watchers()
 
 
 def end() -> None:
