@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p11tpm.locked import Locked
+from rig.deadline import exit_code, fork
 
 LONGEST = 256  # bytes
 KEYS = st.binary(max_size=LONGEST)
@@ -82,8 +83,5 @@ def kept_apart() -> list[bytes]:
 def test_memory_is_not_dumped_and_wiped_in_a_child():
     kept = Locked(b"the secret")
     assert any(b"the secret" in memory for memory in kept_apart())
-    child = os.fork()
-    if child == 0:
-        os._exit(1 if kept or any(bytes(kept)) else 0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert exit_code(fork(lambda: bool(kept) or any(bytes(kept)))) == 0
     assert bytes(kept) == b"the secret"
