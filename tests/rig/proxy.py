@@ -48,6 +48,7 @@ NAMES = {
     0x17A: "GetCapability",
     0x17B: "GetRandom",
     0x189: "PolicyGetDigest",
+    0x18A: "TestParms",
     0x18C: "PolicyPassword",
     0x193: "EncryptDecrypt2",
     0x191: "CreateLoaded",
