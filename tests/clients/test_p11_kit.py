@@ -74,6 +74,8 @@ class Server:
         self.socket = runtime / "p11-kit" / "pkcs11"
         (command,) = re.findall("^ExecStart=(.*)$", Recipe.of(user, "p11-kit").text(UNIT), re.MULTILINE)
         self._command = shlex.split(command.replace("%t", str(runtime)))
+        self._signer = runtime / "signer.py"
+        self._signer.write_text(SIGNER)
         self.env = rig.clean_env(XDG_RUNTIME_DIR=str(runtime), P11_KIT_SERVER_ADDRESS=f"unix:path={self.socket}")
         self.start()
 
@@ -90,9 +92,7 @@ class Server:
         return said(["/usr/bin/pkcs11-tool", "--module", SOCKET_MODULE, *arguments], env, self.runtime, refused)
 
     def signer(self) -> subprocess.Popen[str]:
-        program = self.runtime / "signer.py"
-        program.write_text(SIGNER)
-        command = [sys.executable, "-B", program, SOCKET_MODULE, self.user.pin]
+        command = [sys.executable, "-B", self._signer, SOCKET_MODULE, self.user.pin]
         return subprocess.Popen(command, env=self.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

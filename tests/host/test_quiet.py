@@ -28,7 +28,7 @@ def test_all_is_well(hosts, user):
 @pytest.mark.parametrize("descriptors", [0, 4, *range(6, 14)])
 def test_a_host_out_of_descriptors(hosts, user, syslog, descriptors):
     said = answers(hosts("quiet", user.module, "nofile", str(descriptors), env={**user.env, **syslog.env}))
-    assert set(said.values()) <= {OK, GENERAL_ERROR, NOT_INITIALIZED, "0x6", "0x30", "0x60", "0xb3"}
+    assert set(said.values()) <= {OK, HOST_MEMORY, GENERAL_ERROR, NOT_INITIALIZED, "0x6", "0x30", "0x60", "0xb3"}
     if descriptors <= 4:
         assert said.pop("C_Initialize") == GENERAL_ERROR
         assert set(said.values()) == {NOT_INITIALIZED}

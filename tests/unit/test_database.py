@@ -199,7 +199,7 @@ def test_a_newer_store_is_refused_and_left_alone(store, directory):
     store.close()
     file = directory / "p11tpm.db"
     before = (file.read_bytes(), file.stat().st_mtime_ns, sorted(directory.iterdir()))
-    for use in (store.tokens, store.version, lambda: store.add_token(a_token()), lambda: store.delete_token(1)):
+    for use in (store.tokens, store.version, lambda: store.add_token(a_token()), lambda: store.delete_token(1, b"")):
         with pytest.raises(Error, match="a newer p11tpm") as caught:
             use()
         assert caught.value.rv == CKR.DEVICE_ERROR
