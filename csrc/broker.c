@@ -1,4 +1,4 @@
-/* A socket that tpm2-abrmd gave: p11tpm/tpm/broker.py asks for it. */
+/* A socket that tpm2-abrmd gave: p11tpm/tpm/tabrmd.py asks for it. */
 
 static int open_broker(connection *c)
 {

@@ -85,7 +85,7 @@ INCLUDES = """
 # Another copy of the module in the process has a _p11tpm of its own, and instances of the modules that import that.
 LOAD_ENTRY = b"""
 import sys
-for name in [name for name in sys.modules if name == "p11tpm.marshal" or name.startswith("p11tpm.entry")]:
+for name in [name for name in sys.modules if name == "p11tpm.entry.c_memory" or name.startswith("p11tpm.entry")]:
     del sys.modules[name]
 import p11tpm.entry
 """

@@ -4,7 +4,7 @@
  * What the handlers tell each other is the forking thread's own.
  */
 
-enum { FORK_SECONDS = 10 }; /* longer a fork does not wait for a start or an end, which take less: p11tpm/ending.py */
+enum { FORK_SECONDS = 10 }; /* longer a fork does not wait for a start or an end, which take less: p11tpm/host/ending.py */
 
 static __thread struct {
     int cancel;  /* whether the thread may be cancelled */

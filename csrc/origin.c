@@ -1,6 +1,6 @@
 /*
  * Where code may come from: files that nobody but root and our user may change or replace, below the root directory of the
- * start, in the installation of the start. p11tpm/files.py has the same rules for the store, but for private groups: where each
+ * start, in the installation of the start. p11tpm/host/files.py has the same rules for the store, but for private groups: where each
  * user has a group of the same number, many work with a umask of 002.
  */
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from p11tpm import attribute
 from p11tpm.ck import CKF, CKK, CKO
 from p11tpm.cli import recipe
+from p11tpm.keys import create
 from p11tpm.mechanism import (
     AES_SIZES,
     CURVES,
@@ -29,7 +30,6 @@ from p11tpm.mechanism import (
     RSA_SIZES,
     SECRETS,
 )
-from p11tpm.operation import create
 from p11tpm.tpm.codec import HASHES
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 from asn1crypto import pem
 
-from p11tpm import der
 from p11tpm.attribute import TRUE, ulong
 from p11tpm.ck import CKA, CKC, CKO, CKR
 from p11tpm.cli import x509
@@ -19,12 +18,13 @@ from p11tpm.cli.numbers import same_key
 from p11tpm.cli.output import as_label, as_text, confirm, example, json_option, print_json, print_listing, printable
 from p11tpm.cli.pair import pairs
 from p11tpm.cli.uri import CERTIFICATE, object_uri, token_uri
+from p11tpm.crypto import der
 from p11tpm.error import Error
-from p11tpm.operation.create import create_object
+from p11tpm.keys.create import create_object
 
 if TYPE_CHECKING:
-    from p11tpm.object import Object
-    from p11tpm.token import Token
+    from p11tpm.core.object import Object
+    from p11tpm.core.token import Token
 
 
 class Certificate:

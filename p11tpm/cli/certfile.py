@@ -10,7 +10,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from p11tpm.ck import CKR
-from p11tpm.der import SEQUENCE, SET, Certificate, elements
+from p11tpm.crypto.der import SEQUENCE, SET, Certificate, elements
 from p11tpm.error import Error
 
 if TYPE_CHECKING:

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from p11tpm import files
 from p11tpm.ck import CKA, CKR, CKU
 from p11tpm.cli import module
 from p11tpm.cli.machine import Machine
 from p11tpm.cli.output import as_text, example, json_option, print_json, printable
-from p11tpm.config import Config
+from p11tpm.core.pin import reserve
+from p11tpm.core.pin_file import PinFile
 from p11tpm.error import Error
-from p11tpm.pin import reserve
-from p11tpm.pinfile import PinFile
-from p11tpm.record import counts_guesses
+from p11tpm.host import files
+from p11tpm.host.config import Config
+from p11tpm.store.rows import counts_guesses
 from p11tpm.tpm import Srk, Tpm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from p11tpm.token import Token
+    from p11tpm.core.token import Token
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 _COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red"}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from p11tpm.cli.logged import LoggedToken
-    from p11tpm.token import Token
+    from p11tpm.core.token import Token
 
 # What is weaker is for programs that ask for it
 ALGORITHMS = tuple(curve for curve, (bits, _) in CURVES.items() if bits >= 256) + tuple(

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from p11tpm.attribute import kind
 from p11tpm.ck import CKR
+from p11tpm.core.token import Token
+from p11tpm.core.uses import KEYS, Use, this_program
 from p11tpm.error import rv_of
-from p11tpm.operation.generate import generate_pair
-from p11tpm.token import Token
-from p11tpm.uses import KEYS, Use, this_program
+from p11tpm.keys.generate import generate_pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
     from p11tpm.attribute import Template
-    from p11tpm.config import Config
+    from p11tpm.host.config import Config
     from p11tpm.parameter import Given
     from p11tpm.store import Store
 

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import click
 
-from p11tpm import log
 from p11tpm.attribute import ulong
 from p11tpm.ck import CKA, CKF, CKO, CKR, CKU
 from p11tpm.cli import prompt
 from p11tpm.cli.logged import LoggedToken
 from p11tpm.cli.output import as_text, printable, say
-from p11tpm.config import Config
-from p11tpm.ending import Ending
+from p11tpm.core.object import Object
+from p11tpm.core.pin import check_new
+from p11tpm.core.pin_file import PinFile
 from p11tpm.error import Error
-from p11tpm.object import Object
-from p11tpm.pin import check_new
-from p11tpm.pinfile import PinFile
+from p11tpm.host import log
+from p11tpm.host.config import Config
+from p11tpm.host.ending import Ending
 from p11tpm.store import Store
 from p11tpm.tpm import Tpm
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from p11tpm.token import Token
+    from p11tpm.core.token import Token
 
 
 class HasName(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from p11tpm.der import INTEGER, OID, SEQUENCE, PublicKey, elements, whole
+from p11tpm.crypto.der import INTEGER, OID, SEQUENCE, PublicKey, elements, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable

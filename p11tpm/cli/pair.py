@@ -19,8 +19,8 @@ from p11tpm.mechanism import curve_of
 
 if TYPE_CHECKING:
     from p11tpm.cli.machine import Machine
-    from p11tpm.object import Object
-    from p11tpm.token import Token
+    from p11tpm.core.object import Object
+    from p11tpm.core.token import Token
 
 _CURVES_OF_OPENSSH = {"p256", "p384", "p521"}
 _KINDS: dict[int | None, tuple[str, int]] = {  # key type: its word, and the number that says how large it is

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from p11tpm.ck import CKR
+from p11tpm.core.pin import check_new
+from p11tpm.core.pin_file import PinFile
 from p11tpm.error import Error
-from p11tpm.pin import check_new
-from p11tpm.pinfile import PinFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

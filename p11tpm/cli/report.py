@@ -8,7 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from p11tpm import __version__, config, files, log
+from p11tpm import __version__
+from p11tpm.host import config, files, log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from p11tpm.cli.uri import token_uri
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from p11tpm.token import Token
+    from p11tpm.core.token import Token
 
 _PIN_STATES = (
     (CKF.USER_PIN_LOCKED, "locked"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from p11tpm.record import TokenRow
+    from p11tpm.store.rows import TokenRow
 
 CERTIFICATE = "cert"
 PRIVATE = "private"

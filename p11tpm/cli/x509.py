@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from asn1crypto import core, x509
 
 from p11tpm.cli.output import printable
-from p11tpm.der import elements, whole
+from p11tpm.crypto.der import elements, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from p11tpm.der import Certificate, Element
+    from p11tpm.crypto.der import Certificate, Element
 
 _SHORT = {  # RFC 4514 clause 3
     "2.5.4.3": "CN",

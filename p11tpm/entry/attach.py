@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from _p11tpm import ffi, lib
 
-from p11tpm import log
 from p11tpm.ck import CKR, name
 from p11tpm.error import Error, LengthOnly, rv_of
+from p11tpm.host import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

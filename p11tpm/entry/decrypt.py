@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from p11tpm.core.session import DECRYPT
 from p11tpm.entry.attach import entry
+from p11tpm.entry.c_memory import plausible, read_bytes, read_mechanism, write_bytes, write_kept
 from p11tpm.entry.run import module, to_begin
-from p11tpm.late import loading
-from p11tpm.marshal import plausible, read_bytes, read_mechanism, write_bytes, write_kept
-from p11tpm.session import DECRYPT
+from p11tpm.host.imports import import_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def C_DecryptInit(session: int, mechanism: Ptr, key: int) -> None:
     current = to_begin(session, DECRYPT, mechanism)
     if current is None:
         return
-    with loading:
+    with import_lock:
         from p11tpm.operation.crypt import decrypting
 
     current.begin(DECRYPT, decrypting(current.token, module().key(current, key), read_mechanism(mechanism)))

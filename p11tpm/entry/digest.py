@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from p11tpm.core.session import DIGEST
 from p11tpm.entry.attach import entry
+from p11tpm.entry.c_memory import read_bytes, read_mechanism, write_bytes
 from p11tpm.entry.run import module, to_begin
-from p11tpm.late import loading
-from p11tpm.marshal import read_bytes, read_mechanism, write_bytes
-from p11tpm.session import DIGEST
+from p11tpm.host.imports import import_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def C_DigestInit(session: int, mechanism: Ptr) -> None:
     current = to_begin(session, DIGEST, mechanism)
     if current is None:
         return
-    with loading:
+    with import_lock:
         from p11tpm.operation.digest import Digest
 
     current.begin(DIGEST, Digest(current.token, read_mechanism(mechanism)))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from p11tpm.core.session import DECRYPT, DIGEST, ENCRYPT, SIGN, VERIFY
 from p11tpm.entry.attach import entry
+from p11tpm.entry.c_memory import plausible, read_bytes, write_bytes
 from p11tpm.entry.run import module
-from p11tpm.marshal import plausible, read_bytes, write_bytes
-from p11tpm.session import DECRYPT, DIGEST, ENCRYPT, SIGN, VERIFY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

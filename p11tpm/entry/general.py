@@ -7,16 +7,16 @@ from _p11tpm import ffi
 from p11tpm import __version__
 from p11tpm.ck import CKR
 from p11tpm.entry.attach import entry, watch
+from p11tpm.entry.c_memory import NULL, write_text, zeroed
 from p11tpm.entry.run import begin, end, module
 from p11tpm.error import Error
-from p11tpm.late import loading
-from p11tpm.marshal import NULL, write_text, zeroed
+from p11tpm.host.imports import import_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from p11tpm.config import Config
+    from p11tpm.host.config import Config
 
     Ptr = Any
 
@@ -42,7 +42,7 @@ def _watch_uses(config: Config) -> None:
     if not config.log_uses:
         watch({})
         return
-    with loading:
+    with import_lock:
         from p11tpm.entry.uses import watchers
 
     watch(watchers())

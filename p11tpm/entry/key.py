@@ -7,9 +7,9 @@ from _p11tpm import ffi
 from p11tpm.attribute import with_template
 from p11tpm.ck import CKA, CKR
 from p11tpm.entry.attach import entry
+from p11tpm.entry.c_memory import plausible, read_bytes, read_mechanism, read_template, required, write_bytes
 from p11tpm.entry.run import module
-from p11tpm.late import loading
-from p11tpm.marshal import plausible, read_bytes, read_mechanism, read_template, required, write_bytes
+from p11tpm.host.imports import import_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def C_GenerateKey(session: int, mechanism: Ptr, template: Ptr, count: int, handl
     given = read_mechanism(mechanism)
     wanted = read_template(template, count)
     current.require_write(wanted)
-    with loading:
-        from p11tpm.operation.generate import generate_key
+    with import_lock:
+        from p11tpm.keys.generate import generate_key
 
     handle[0] = run.handle_of(current.token, generate_key(current.token, given, wanted, session))
 
@@ -56,8 +56,8 @@ def C_GenerateKeyPair(
     templates = read_template(public, public_count), read_template(private, private_count)
     for template in templates:
         current.require_write(template)
-    with loading:
-        from p11tpm.operation.generate import generate_pair
+    with import_lock:
+        from p11tpm.keys.generate import generate_pair
 
     ids = generate_pair(current.token, given, *templates, session)
     public_handle[0], private_handle[0] = (run.handle_of(current.token, id_) for id_ in ids)
@@ -73,8 +73,8 @@ def C_DeriveKey(session: int, mechanism: Ptr, base: int, template: Ptr, count: i
     key = run.key(current, base)
     wanted = with_template(read_template(template, count), key.attributes, CKA.DERIVE_TEMPLATE)
     current.require_write(wanted)
-    with loading:
-        from p11tpm.operation.derive import derive_key
+    with import_lock:
+        from p11tpm.keys.derive import derive_key
 
     id_ = derive_key(current.token, lambda other: run.key(current, other), key, given, wanted, session)
     handle[0] = run.handle_of(current.token, id_)
@@ -86,8 +86,8 @@ def C_WrapKey(session: int, mechanism: Ptr, wrapping: int, key: int, out: Ptr, o
     run = module()
     current = run.session(session)
     given = read_mechanism(mechanism)
-    with loading:
-        from p11tpm.operation.wrap import Wrapping
+    with import_lock:
+        from p11tpm.keys.wrap import Wrapping
 
     by = run.key(current, wrapping, CKR.WRAPPING_KEY_HANDLE_INVALID)
     work = Wrapping(current.token, by, run.key(current, key), given)
@@ -114,8 +114,8 @@ def C_UnwrapKey(
     by = run.key(current, unwrapping, CKR.UNWRAPPING_KEY_HANDLE_INVALID)
     wanted = with_template(read_template(template, count), by.attributes, CKA.UNWRAP_TEMPLATE)
     current.require_write(wanted)
-    with loading:
-        from p11tpm.operation.wrap import unwrap_key
+    with import_lock:
+        from p11tpm.keys.wrap import unwrap_key
 
     handle[0] = run.handle_of(current.token, unwrap_key(current.token, by, given, data, wanted, session))
 

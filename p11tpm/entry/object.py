@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from p11tpm.ck import CKR
+from p11tpm.core.session import FIND
 from p11tpm.entry.attach import entry
+from p11tpm.entry.c_memory import read_template, required, write_handles, write_template
 from p11tpm.entry.run import module
 from p11tpm.error import Error
-from p11tpm.late import loading
-from p11tpm.marshal import read_template, required, write_handles, write_template
+from p11tpm.host.imports import import_lock
 from p11tpm.operation.find import Find
-from p11tpm.session import FIND
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def C_CreateObject(session: int, template: Ptr, count: int, handle: Ptr) -> None
     required(handle)
     wanted = read_template(template, count)
     current.require_write(wanted)
-    with loading:
-        from p11tpm.operation.create import create_object
+    with import_lock:
+        from p11tpm.keys.create import create_object
 
     handle[0] = run.handle_of(current.token, create_object(current.token, wanted, session))
 
@@ -43,8 +43,8 @@ def C_CopyObject(session: int, handle: int, template: Ptr, count: int, new_handl
     changes = read_template(template, count)
     original = run.object(current, handle)
     current.require_write({**original.attributes, **changes})
-    with loading:
-        from p11tpm.operation.copy import copy_object
+    with import_lock:
+        from p11tpm.keys.copy import copy_object
 
     new_handle[0] = run.handle_of(current.token, copy_object(current.token, original, changes, session))
 

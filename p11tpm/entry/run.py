@@ -5,17 +5,17 @@ from __future__ import annotations
 import posix
 
 from p11tpm.ck import CKR
+from p11tpm.core.module import Module
+from p11tpm.entry.c_memory import NULL
 from p11tpm.error import Error
-from p11tpm.marshal import NULL
-from p11tpm.module import Module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from p11tpm.config import Config
-    from p11tpm.session import Session
+    from p11tpm.core.session import Session
+    from p11tpm.host.config import Config
 
 _run: Module | None = None
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from p11tpm.ck import CKF, CKR, CKU
-from p11tpm.config import PIN_LONGEST
 from p11tpm.entry.attach import entry
+from p11tpm.entry.c_memory import NULL, read_bytes, required, zeroed
 from p11tpm.entry.run import module
 from p11tpm.error import Error
-from p11tpm.marshal import NULL, read_bytes, required, zeroed
+from p11tpm.host.config import PIN_LONGEST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

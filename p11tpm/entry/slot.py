@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from p11tpm.ck import CKF, CKR, CKU, EFFECTIVELY_INFINITE, UNAVAILABLE
-from p11tpm.config import PIN_LONGEST
 from p11tpm.entry.attach import entry
+from p11tpm.entry.c_memory import NULL, read_bytes, required, write_list, write_text, zeroed
 from p11tpm.entry.general import MANUFACTURER
 from p11tpm.entry.run import module
 from p11tpm.error import Error
-from p11tpm.marshal import NULL, read_bytes, required, write_list, write_text, zeroed
+from p11tpm.host.config import PIN_LONGEST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

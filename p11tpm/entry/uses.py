@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from p11tpm.attribute import TRUE, kind, row_of
 from p11tpm.ck import CKA, CKR, CKU, UNAVAILABLE
+from p11tpm.core.session import DECRYPT, ENCRYPT, SIGN, SIGN_RECOVER, VERIFY, VERIFY_RECOVER
+from p11tpm.core.uses import KEYS, PRIVATE_OR_SECRET, Use, this_program
+from p11tpm.entry.c_memory import MOST_ATTRIBUTES, NULL, read_template
 from p11tpm.entry.run import module
 from p11tpm.error import Error, asks_length, rv_of
-from p11tpm.marshal import MOST_ATTRIBUTES, NULL, read_template
-from p11tpm.session import DECRYPT, ENCRYPT, SIGN, SIGN_RECOVER, VERIFY, VERIFY_RECOVER
-from p11tpm.uses import KEYS, PRIVATE_OR_SECRET, Use, this_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from p11tpm.attribute import Template
-    from p11tpm.session import Session
+    from p11tpm.core.session import Session
 
     Function = Callable[..., None]
     Ptr = Any

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from p11tpm.core.session import VERIFY, VERIFY_RECOVER
 from p11tpm.entry.attach import entry
+from p11tpm.entry.c_memory import read_bytes, read_mechanism, write_kept
 from p11tpm.entry.run import module, to_begin
-from p11tpm.late import loading
-from p11tpm.marshal import read_bytes, read_mechanism, write_kept
-from p11tpm.session import VERIFY, VERIFY_RECOVER
+from p11tpm.host.imports import import_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def C_VerifyInit(session: int, mechanism: Ptr, key: int) -> None:
     current = to_begin(session, VERIFY, mechanism)
     if current is None:
         return
-    with loading:
+    with import_lock:
         from p11tpm.operation.verify import Verify
 
     current.begin(VERIFY, Verify(current.token, module().key(current, key), read_mechanism(mechanism)))
@@ -54,7 +54,7 @@ def C_VerifyRecoverInit(session: int, mechanism: Ptr, key: int) -> None:
     current = to_begin(session, VERIFY_RECOVER, mechanism)
     if current is None:
         return
-    with loading:
+    with import_lock:
         from p11tpm.operation.verify import VerifyRecover
 
     current.begin(VERIFY_RECOVER, VerifyRecover(current.token, module().key(current, key), read_mechanism(mechanism)))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from p11tpm.block import InMemory
+from p11tpm.crypto.block import InMemory
 from p11tpm.mechanism import CFB, CTR, ECB
 from p11tpm.parameter import AES_BLOCK
 from p11tpm.tpm.symmetric import MOST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from p11tpm.block import BlockCipher, Context
-    from p11tpm.object import Object
-    from p11tpm.token import Token
-    from p11tpm.vault import Vault
+    from p11tpm.core.object import Object
+    from p11tpm.core.token import Token
+    from p11tpm.core.token_tpm import TokenTpm
+    from p11tpm.crypto.block import BlockCipher, Context
 
 _STREAMS = {CTR, CFB}  # modes that take any number of bytes
 
@@ -29,7 +29,7 @@ class InTpm:
 
     block = AES_BLOCK
 
-    def __init__(self, vault: Vault, key: Object) -> None:
+    def __init__(self, vault: TokenTpm, key: Object) -> None:
         self._vault = vault
         self._key = key
 
@@ -41,7 +41,7 @@ class InTpm:
 class _TpmContext:
     """A mode of AES at work in the TPM, in as many commands as it takes."""
 
-    def __init__(self, vault: Vault, key: Object, mode: str, iv: bytes, encrypt: bool) -> None:
+    def __init__(self, vault: TokenTpm, key: Object, mode: str, iv: bytes, encrypt: bool) -> None:
         self._vault = vault
         self._key = key
         self._mode = mode

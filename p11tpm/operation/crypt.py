@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p11tpm.ck import CKA, CKF, CKK, CKO, CKR
 from p11tpm.error import Error
-from p11tpm.late import loading
+from p11tpm.host.imports import import_lock
 from p11tpm.operation.use import check_use
 
 TYPE_CHECKING = False
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from p11tpm.core.object import Object
+    from p11tpm.core.token import Token
+    from p11tpm.crypto.cipher import Cipher
     from p11tpm.mechanism import Mechanism
-    from p11tpm.object import Object
-    from p11tpm.operation.cipher import Cipher
     from p11tpm.parameter import Given
-    from p11tpm.token import Token
 
 
 def encrypting(token: Token, key: Object, given: Given) -> Crypt:
@@ -45,17 +45,17 @@ def cipher(token: Token, key: Object, row: Mechanism, params: Any, *, encrypt: b
     The key was checked: it is of one of the mechanism's types, and its usage is allowed.
     """
     if key.key_type != CKK.RSA:
-        with loading:
-            from p11tpm.operation.aes import FORMS
+        with import_lock:
+            from p11tpm.crypto.modes import FORMS
             from p11tpm.operation.block import block_cipher
 
             forms = FORMS
             if key.in_tpm:
-                from p11tpm.operation import composed
+                from p11tpm.crypto import composed
 
                 forms = {**FORMS, **composed.FORMS}
         return forms[row.form](block_cipher(token, key), params, encrypt)
-    with loading:
+    with import_lock:
         from p11tpm.operation.rsa import RsaDecrypt, RsaEncrypt
 
     return RsaEncrypt(key, row.form, params) if encrypt else RsaDecrypt(token, key, row.form, params)

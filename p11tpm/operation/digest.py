@@ -11,9 +11,9 @@ from p11tpm.operation.message import Message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from p11tpm.object import Object
+    from p11tpm.core.object import Object
+    from p11tpm.core.token import Token
     from p11tpm.parameter import Given
-    from p11tpm.token import Token
 
 
 _new = partial(hashlib.new, usedforsecurity=False)  # MD5 is there wherever the host wants it

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from p11tpm.ck import CKA, CKR
+from p11tpm.crypto.public import dsa_key
 from p11tpm.error import Error
-from p11tpm.late import loading
+from p11tpm.host.imports import import_lock
 from p11tpm.operation.message import Message
-from p11tpm.public import dsa_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.dsa import DSAPrivateKey
     from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
+    from p11tpm.core.object import Object
+    from p11tpm.core.token import Token
     from p11tpm.mechanism import Mechanism
-    from p11tpm.object import Object
-    from p11tpm.token import Token
 
 
 _HASHES = {20, 28, 32, 48, 64}  # bytes of what CKM_DSA takes: SHA-1, and SHA-224 to SHA-512
@@ -46,7 +46,7 @@ class _Dsa:
 
     def _length(self) -> Prehashed:
         """Give the hash that stands for the length alone."""
-        with loading:
+        with import_lock:
             from cryptography.hazmat.primitives import hashes
             from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
@@ -66,7 +66,7 @@ class Signer(_Dsa):
 
     def sign(self, data: bytes) -> bytes:
         """Sign a hash."""
-        with loading:
+        with import_lock:
             from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
         fitting = self._fit(data)
@@ -75,7 +75,7 @@ class Signer(_Dsa):
         return b"".join(number.to_bytes(self._half, "big") for number in pair)
 
     def _private(self) -> DSAPrivateKey:
-        with loading:
+        with import_lock:
             from cryptography.hazmat.primitives.asymmetric.dsa import DSAPrivateNumbers, DSAPublicKey
             from cryptography.hazmat.primitives.serialization import load_der_public_key
 
@@ -97,7 +97,7 @@ class Verifier(_Dsa):
 
     def check(self, data: bytes, signature: bytes) -> bool:
         """Say whether the signature is that of a hash."""
-        with loading:
+        with import_lock:
             from cryptography.exceptions import InvalidSignature
             from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from p11tpm.ck import CKR
 from p11tpm.error import Error
-from p11tpm.late import loading
+from p11tpm.host.imports import import_lock
 from p11tpm.mechanism import CBC, CBC_MAC, CMAC, ECB, HMAC
 from p11tpm.operation.message import Message
 from p11tpm.parameter import refused
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from p11tpm.block import BlockCipher
+    from p11tpm.core.object import Object
+    from p11tpm.core.token import Token
+    from p11tpm.core.token_tpm import TokenTpm
+    from p11tpm.crypto.block import BlockCipher
     from p11tpm.mechanism import Mechanism
-    from p11tpm.object import Object
     from p11tpm.operation.message import Context
-    from p11tpm.token import Token
-    from p11tpm.vault import Vault
 
 _MOST_COLLECTED = 1 << 30  # bytes of a message for the TPM, which is kept until all of it is there
 
@@ -89,7 +89,7 @@ class Cmac:
 class _TpmHmac:
     """An HMAC that the TPM makes when all of the message is there."""
 
-    def __init__(self, vault: Vault, key: Object, digest: str) -> None:
+    def __init__(self, vault: TokenTpm, key: Object, digest: str) -> None:
         self._vault = vault
         self._key = key
         self._digest = digest
@@ -130,7 +130,7 @@ class Mac:
             most = hashlib.new(row.digest or "", usedforsecurity=False).digest_size
             start = _hmac(token, key, row.digest or "")
         else:
-            with loading:
+            with import_lock:
                 from p11tpm.operation.block import block_cipher
 
             cipher = block_cipher(token, key)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from p11tpm import hashes
 from p11tpm.ck import CKR
+from p11tpm.crypto import hashes
 from p11tpm.error import Error
 
 TYPE_CHECKING = False

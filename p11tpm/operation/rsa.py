@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from p11tpm import padding
 from p11tpm.ck import CKA, CKR
+from p11tpm.crypto import padding
+from p11tpm.crypto.cipher import Cipher
+from p11tpm.crypto.public import rsa_numbers, rsa_raw
 from p11tpm.error import Error
 from p11tpm.mechanism import OAEP, PKCS1
-from p11tpm.operation.cipher import Cipher
-from p11tpm.public import rsa_numbers, rsa_raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from p11tpm.object import Object
-    from p11tpm.token import Token
+    from p11tpm.core.object import Object
+    from p11tpm.core.token import Token
 
 
 class Rsa(Cipher):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from p11tpm import padding
 from p11tpm.ck import CKA, CKF, CKO
-from p11tpm.late import loading
+from p11tpm.crypto import padding
+from p11tpm.host.imports import import_lock
 from p11tpm.mechanism import CURVES, DSA, ECDSA, PKCS1, PSS, RAW, curve_of
 from p11tpm.operation.message import Message
 from p11tpm.operation.use import check_use
@@ -13,10 +13,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
+    from p11tpm.core.object import Object
+    from p11tpm.core.token import Token
     from p11tpm.mechanism import Mechanism
-    from p11tpm.object import Object
     from p11tpm.parameter import Given
-    from p11tpm.token import Token
 
     class Signer(Protocol):
         """What signs, in the TPM or in software; `size`: bytes of a signature, or the most of them."""
@@ -116,7 +116,7 @@ _SIGNERS: dict[str, Any] = {PKCS1: Rsa, RAW: Rsa, PSS: Rsa, ECDSA: Ecdsa}
 def _signer_of(row: Mechanism) -> Any:
     signer = _SIGNERS.get(row.form)
     if signer is None:
-        with loading:
+        with import_lock:
             from p11tpm.operation.dsa import Signer
             from p11tpm.operation.mac import Mac
 

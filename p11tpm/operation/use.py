@@ -7,8 +7,8 @@ from p11tpm.error import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from p11tpm.core.object import Object
     from p11tpm.mechanism import Mechanism
-    from p11tpm.object import Object
 
 
 def check_use(key: Object, row: Mechanism, usage: int, *classes: int) -> None:

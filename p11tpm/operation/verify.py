@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from p11tpm import padding
 from p11tpm.ck import CKA, CKF, CKO, CKR
+from p11tpm.crypto import padding
+from p11tpm.crypto.public import ec_key, prehashed, rsa_key, rsa_raw
 from p11tpm.error import Error
-from p11tpm.late import loading
+from p11tpm.host.imports import import_lock
 from p11tpm.mechanism import CBC_MAC, CMAC, CURVES, DSA, ECDSA, HMAC, PKCS1, PSS, RAW, curve_of
 from p11tpm.operation.dsa import Verifier as Dsa
 from p11tpm.operation.mac import Mac
 from p11tpm.operation.message import Message
 from p11tpm.operation.use import check_use
-from p11tpm.public import ec_key, prehashed, rsa_key, rsa_raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from p11tpm.core.object import Object
+    from p11tpm.core.token import Token
     from p11tpm.mechanism import Mechanism
-    from p11tpm.object import Object
     from p11tpm.parameter import Given
-    from p11tpm.token import Token
 
 
 class Verify:
@@ -113,7 +113,7 @@ class Pss:
 
     def check(self, hashed: bytes, signature: bytes) -> bool:
         """Say whether the signature is that of a hash; raises what `padding.check_pss_digest` does."""
-        with loading:
+        with import_lock:
             from cryptography.exceptions import InvalidSignature
             from cryptography.hazmat.primitives.asymmetric import padding as schemes
             from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
@@ -141,7 +141,7 @@ class Ecdsa:
 
     def check(self, data: bytes, signature: bytes) -> bool:
         """Say whether the signature, r and s side by side, is that of a hash."""
-        with loading:
+        with import_lock:
             from cryptography.exceptions import InvalidSignature
             from cryptography.hazmat.primitives.asymmetric.ec import ECDSA as SCHEME
             from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -157,7 +157,7 @@ class Ecdsa:
 
 def _hash(digest: str) -> Any:
     """Give the hash of a name as the package cryptography has it."""
-    with loading:
+    with import_lock:
         from cryptography.hazmat.primitives import hashes
 
     return getattr(hashes, digest.upper())()

@@ -5,8 +5,8 @@ TPM 2.0 Part 2; all numbers are big-endian (Part 1, clause 11.2).
 
 from __future__ import annotations
 
-from p11tpm import hashes
 from p11tpm.ck import CKR
+from p11tpm.crypto import hashes
 from p11tpm.error import Error
 
 TYPE_CHECKING = False

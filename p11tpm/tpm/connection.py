@@ -26,14 +26,14 @@ from time import sleep
 from p11tpm._native import ffi, lib
 from p11tpm.ck import CKR
 from p11tpm.error import Error
-from p11tpm.late import loading
-from p11tpm.system import environment
+from p11tpm.host.imports import import_lock
+from p11tpm.host.system import environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from p11tpm.tpm.broker import Broker
+    from p11tpm.tpm.tabrmd import Broker
 
 _FLUSH = lib.FLUSH_MS / 1000  # seconds
 _BROKER_PAUSES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 0)  # seconds: it has just been started
@@ -141,8 +141,8 @@ class Connection:
         return error
 
     def _ask_broker(self, epoch: Any) -> int:
-        with loading:
-            from p11tpm.tpm.broker import Broker
+        with import_lock:
+            from p11tpm.tpm.tabrmd import Broker
         try:
             self._broker = Broker(self._tcti)
             if lib.secure() and self._broker.on_session_bus:
@@ -161,7 +161,7 @@ class Connection:
     def _handed_over(self, broker: Broker, epoch: Any) -> int:
         while True:
             broker.wait()
-            with loading:  # a fork has to wait: else the child has a descriptor of which it does not know
+            with import_lock:  # a fork has to wait: else the child has a descriptor of which it does not know
                 descriptor = broker.take()
                 if descriptor is not None:
                     return lib.connection_open(self._native, descriptor, epoch)  # type: ignore[no-any-return]

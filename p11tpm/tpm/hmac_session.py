@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from posix import urandom
 
-from p11tpm import hashes
 from p11tpm.ck import CKR
+from p11tpm.crypto import hashes
 from p11tpm.error import Error
-from p11tpm.locked import Locked
+from p11tpm.host.locked import Locked
 from p11tpm.tpm import kdf
 from p11tpm.tpm.codec import Reader, sized, u16, u32
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 
-from p11tpm import hashes
 from p11tpm.ck import CKR
+from p11tpm.crypto import hashes
 from p11tpm.error import TPM, Error, TpmError
 from p11tpm.tpm import command, template
 from p11tpm.tpm.codec import HASHES, Blob, Reader, Srk, name_of, sized, u16

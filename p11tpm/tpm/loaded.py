@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error, TpmError
-from p11tpm.late import loading
+from p11tpm.host.imports import import_lock
 from p11tpm.tpm import command, template
 from p11tpm.tpm.codec import Reader, name_of, sized, u16, u32
 from p11tpm.tpm.hmac_session import HmacSession, Opening, TamperedError
@@ -57,7 +57,7 @@ class Loaded:
         """Give what authorises commands: no session at all where nobody can listen."""
         if not self._trusted:
             return self.hmac_session(srk, salted=salted)
-        with loading:
+        with import_lock:
             from p11tpm.tpm.password import PasswordSession
 
         return PasswordSession()

@@ -6,8 +6,8 @@ hierarchy, empty on most machines.
 
 from __future__ import annotations
 
-from p11tpm import hashes
 from p11tpm.ck import CKR
+from p11tpm.crypto import hashes
 from p11tpm.error import TPM, Error, TpmError
 from p11tpm.tpm import command
 from p11tpm.tpm.codec import HASHES, Reader, name_of, u32

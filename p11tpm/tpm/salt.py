@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from posix import urandom
 
-from p11tpm import hashes
 from p11tpm._native import ffi, lib
 from p11tpm.ck import CKR
+from p11tpm.crypto import hashes
 from p11tpm.error import Error
-from p11tpm.late import loading
+from p11tpm.host.imports import import_lock
 from p11tpm.tpm import template
 from p11tpm.tpm.codec import HASHES, sized
 from p11tpm.tpm.kdf import kdfe, mgf1
@@ -51,7 +51,7 @@ def _ecc(public: bytes, digest: str, label: bytes) -> tuple[bytes, bytes]:
     # 64 bits more than the order has: the remainder is as good as uniform (FIPS 186-5, appendix A.2.1)
     scalar = (int.from_bytes(urandom(size + 8), "big") % (order - 1) + 1).to_bytes(size, "big")
     own_x, own_y, shared = (ffi.new("uint8_t[]", size) for _ in range(3))
-    with loading:  # without the GIL, but not during a fork: on P-384 libcrypto takes locks
+    with import_lock:  # without the GIL, but not during a fork: on P-384 libcrypto takes locks
         failed = lib.ecdh(bits, scalar, x, y, own_x, own_y, shared)
     if failed:
         raise _no_point()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p11tpm import hashes
+from p11tpm.crypto import hashes
 from p11tpm.tpm import command
 from p11tpm.tpm.codec import HASHES, Reader, name_of, sized, u16, u32
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error, TpmError
-from p11tpm.late import loading
+from p11tpm.host.imports import import_lock
 from p11tpm.tpm import command, template
 from p11tpm.tpm.codec import Blob, Reader, name_of, sized, u16, u32
 from p11tpm.tpm.connection import Connection, StaleError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
     from typing import TypeVar
 
-    from p11tpm.ending import Ending
+    from p11tpm.host.ending import Ending
     from p11tpm.tpm.codec import Key, Srk
     from p11tpm.tpm.wire import Session
 
@@ -285,7 +285,7 @@ class Tpm:
 
     def _reclaim(self, code: int) -> bool:
         """Flush what killed programs left in a TPM that stays full; say whether there was any."""
-        with loading:
+        with import_lock:
             from p11tpm.tpm.reclaim import reclaim
 
         self.release()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from time import monotonic, sleep
 
-from p11tpm import hashes
 from p11tpm.ck import CKR
+from p11tpm.crypto import hashes
 from p11tpm.error import TPM, Error, TpmError
 from p11tpm.tpm.codec import Reader, u32
 from p11tpm.tpm.command import NO_SESSIONS, SESSIONS, Command

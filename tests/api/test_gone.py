@@ -11,15 +11,15 @@ from keys import ec_pair, secret_key
 from parameters import hkdf
 from test_objects import certificate, certificate_template
 
-from p11tpm import domain
 from p11tpm.attribute import FALSE, TRUE, ulong
 from p11tpm.ck import CKA, CKK, CKM, CKO, CKR, CKS
-from p11tpm.config import Config
+from p11tpm.core.token import Token
+from p11tpm.crypto import domain
 from p11tpm.error import Error, GoneError
-from p11tpm.operation.derive import Derivation
+from p11tpm.host.config import Config
+from p11tpm.keys.derive import Derivation
+from p11tpm.keys.tpm_pair import TpmPair
 from p11tpm.store import Store
-from p11tpm.token import Token
-from p11tpm.tpmpair import TpmPair
 from rig.deadline import join
 
 PIN, SO_PIN = b"123456", b"so-secret"

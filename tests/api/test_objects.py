@@ -319,6 +319,6 @@ def test_an_error_leaves_the_search_as_it_was(token, session):
 
 def test_session_objects_go_where_the_store_is_read_only(token, session, monkeypatch):
     made = token.create(session, {CKA.CLASS: ulong(CKO.DATA), CKA.VALUE: b"x"})
-    monkeypatch.setattr("p11tpm.files.may_write", lambda _: False)
+    monkeypatch.setattr("p11tpm.host.files.may_write", lambda _: False)
     token.C_DestroyObject(session, made)
     refused(CKR.OBJECT_HANDLE_INVALID, token.get, session, made, CKA.VALUE)

@@ -5,7 +5,7 @@ import pytest
 from certificates import ODD, certificate
 from p11tpm.attribute import TRUE, ulong
 from p11tpm.ck import CKA, CKC, CKO, CKR
-from p11tpm.der import Certificate, PublicKey
+from p11tpm.crypto.der import Certificate, PublicKey
 
 
 def template(value):

@@ -274,7 +274,7 @@ def test_dh(token, session, bits):
 
 def test_the_groups_are_the_published_ones():
     """RFC 2409, clause 6.2, and RFC 3526: primes in two ways, which no other number near them is."""
-    from p11tpm.domain import generated
+    from p11tpm.crypto.domain import generated
 
     ends = {1024: "ece65381ffffffffffffffff", 2048: "8aacaa68ffffffffffffffff", 4096: "34063199ffffffffffffffff"}
     for bits, end in ends.items():

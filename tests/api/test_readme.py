@@ -9,8 +9,8 @@ import pytest
 
 import tables
 from p11tpm.cli.root import p11tpm
-from p11tpm.config import Config
 from p11tpm.error import Error
+from p11tpm.host.config import Config
 from rig import write_secret
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from keys import as_bytes, ec_pair, public_key, rsa_object, rsa_pair
 
 from p11tpm.attribute import FALSE
 from p11tpm.ck import CKA, CKM, CKR
-from p11tpm.padding import recovered
+from p11tpm.crypto.padding import recovered
 
 SIZE = 256  # bytes of the modulus
 MECHANISMS = (CKM.RSA_PKCS, CKM.RSA_X_509)

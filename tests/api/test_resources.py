@@ -94,14 +94,15 @@ print(*sorted(set(sys.modules) - before))
 
 # fmt: off
 OURS = {
-    "_native", "_native.lib", "attribute", "ck", "config", "database", "descriptor", "entry", "entry.attach",
-    "entry.decrypt", "entry.digest", "entry.dual", "entry.encrypt", "entry.general", "entry.key",
-    "ending", "entry.object", "entry.run", "entry.session", "entry.sign", "entry.slot", "entry.verify", "error",
-    "files", "hashes", "late", "locked", "log", "marshal", "mechanism", "memory", "module", "object", "operation",
-    "operation.find", "operation.message", "operation.sign", "operation.use", "padding", "parameter", "pin",
-    "record", "schema", "secret", "session", "store", "system", "token", "tpm", "tpm.codec", "tpm.command",
-    "tpm.connection", "tpm.hmac_session", "tpm.kdf", "tpm.loaded", "tpm.retry", "tpm.salt", "tpm.template",
-    "tpm.tpm", "tpm.turns", "tpm.wire", "trylock", "vault",
+    "_native", "_native.lib", "attribute", "ck", "core", "core.module", "core.object", "core.pin", "core.secret",
+    "core.session", "core.token", "core.token_tpm", "crypto", "crypto.hashes", "crypto.padding", "entry",
+    "entry.attach", "entry.c_memory", "entry.decrypt", "entry.digest", "entry.dual", "entry.encrypt", "entry.general",
+    "entry.key", "entry.object", "entry.run", "entry.session", "entry.sign", "entry.slot", "entry.verify", "error",
+    "host", "host.config", "host.descriptor", "host.ending", "host.files", "host.imports", "host.locked", "host.log",
+    "host.system", "host.trylock", "mechanism", "operation", "operation.find", "operation.message", "operation.sign",
+    "operation.use", "parameter", "store", "store.database", "store.rows", "store.schema", "store.session_objects",
+    "store.store", "tpm", "tpm.codec", "tpm.command", "tpm.connection", "tpm.hmac_session", "tpm.kdf", "tpm.loaded",
+    "tpm.retry", "tpm.salt", "tpm.template", "tpm.tpm", "tpm.turns", "tpm.wire",
 }
 PYTHONS = {  # or fewer, as a version of Python has it
     "__future__", "_cffi_backend", "_functools", "_operator", "_p11tpm", "_p11tpm.lib", "_sha1", "_sha2", "_sha256",

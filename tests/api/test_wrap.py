@@ -12,9 +12,9 @@ from cryptoki import RO, SO, USER, Rv
 from keys import der_signature, public_key, rsa_pair
 from parameters import ccm, gcm, oaep, ulongs
 
-from p11tpm import der
 from p11tpm.attribute import FALSE, TRUE, ulong
 from p11tpm.ck import CKA, CKG, CKK, CKM, CKO, CKR
+from p11tpm.crypto import der
 from p11tpm.error import Error
 
 SECRET = {CKA.CLASS: ulong(CKO.SECRET_KEY)}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from product import Product
     from yardstick import Yardstick
 
-    from p11tpm.token import Token
+    from p11tpm.core.token import Token
 
 SIZES = (1, 100, 1_000, 10_000)  # keys in a store
 OURS, PEER, LIMIT, PYTHON = P11tpm.name, Tpm2Pkcs11.name, "limit", "Python"

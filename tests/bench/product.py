@@ -18,11 +18,11 @@ from program import BenchError, Host
 import p11tpm
 import rig
 from p11tpm.ck import CKA, CKU
-from p11tpm.config import Config
-from p11tpm.ending import Ending
-from p11tpm.record import Record
+from p11tpm.core.token import Token
+from p11tpm.host.config import Config
+from p11tpm.host.ending import Ending
 from p11tpm.store import Store
-from p11tpm.token import Token
+from p11tpm.store.rows import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from p11tpm.ck import CKA, name
-from p11tpm.database import NAME
+from p11tpm.store.database import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -37,7 +37,7 @@ from fuzz.bare import BareTpm
 from p11tpm.attribute import TRUE, ulong
 from p11tpm.ck import CKA, CKK, CKM, CKO, CKR
 from p11tpm.cli.root import p11tpm as command
-from p11tpm.database import NAME
+from p11tpm.store.database import NAME
 from p11tpm.tpm.provision import SRK_HANDLE
 from p11tpm.tpm.resident import HANDLES
 from rig.deadline import exit_code, fork, killed_after

@@ -15,8 +15,8 @@ from keys import ec_pair, rsa_pair
 
 from p11tpm.attribute import FALSE, TRUE, ulong
 from p11tpm.ck import CKA, CKK, CKM, CKO, CKU
-from p11tpm.pin import auth_value
-from p11tpm.secret import Secret
+from p11tpm.core.pin import auth_value
+from p11tpm.core.secret import Secret
 from p11tpm.store import Store
 from p11tpm.tpm import Blob, Key, Srk, Tpm, command, importing, loaded, template
 from p11tpm.tpm.salt import make_salt

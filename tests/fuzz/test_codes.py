@@ -19,13 +19,13 @@ from parameters import ecdh
 from api.conftest import PIN, SO_PIN
 from fuzz.effort import ALL, rounds
 from fuzz.tamper import error, name_of, resized
-from p11tpm import pin
 from p11tpm.attribute import ulong
 from p11tpm.ck import CKA, CKK, CKM, CKO, CKR, name
-from p11tpm.config import Config
+from p11tpm.core import pin
+from p11tpm.core.token import Token
 from p11tpm.error import Error
+from p11tpm.host.config import Config
 from p11tpm.store import Store
-from p11tpm.token import Token
 from p11tpm.tpm import retry, wire
 from p11tpm.tpm.provision import SRK_HANDLE
 

@@ -17,13 +17,13 @@ from api.conftest import PIN, SO_PIN, settings
 from fuzz import damage
 from fuzz.effort import ALL, rounds
 from fuzz.tamper import Tamperer, some_of
-from p11tpm import pin
 from p11tpm.attribute import FALSE, TRUE, ulong
 from p11tpm.ck import CKA, CKK, CKM, CKO, CKR, name
-from p11tpm.config import Config
-from p11tpm.database import NAME
+from p11tpm.core import pin
+from p11tpm.core.token import Token
+from p11tpm.host.config import Config
 from p11tpm.store import Store
-from p11tpm.token import Token
+from p11tpm.store.database import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,8 @@ from api.conftest import PIN, SO_PIN
 from fuzz.effort import ALL, rounds
 from fuzz.tamper import Change, Tamperer, error, every_change, name_of, some_of
 from p11tpm.ck import CKM, CKR, name
+from p11tpm.core.pin import ROLES
 from p11tpm.error import TPM
-from p11tpm.pin import ROLES
 from p11tpm.store import Store
 from p11tpm.tpm import template
 

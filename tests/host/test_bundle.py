@@ -91,7 +91,7 @@ def test_the_modules_own_python_takes_everything_from_the_file(copy, user, is_go
     assert is_good(said)
     found = loaders(told)
     assert set(found.values()) == {"Loader"}
-    assert {"p11tpm", "p11tpm.entry", "p11tpm.entry.sign", "p11tpm.token", *STANDARD} <= set(found)
+    assert {"p11tpm", "p11tpm.entry", "p11tpm.entry.sign", "p11tpm.core.token", *STANDARD} <= set(found)
     assert told["path"] == [str(copy.package / "entry")]
 
 
@@ -201,7 +201,7 @@ import ctypes, gc, sys
 before = list(sys.meta_path)
 assert ctypes.CDLL(sys.argv[1]).C_Initialize(None) == 0
 assert sys.meta_path == before and "_p11tpm_finder" not in sys.modules and gc.isenabled()
-print(type(sys.modules["p11tpm.token"].__loader__).__name__)
+print(type(sys.modules["p11tpm.core.token"].__loader__).__name__)
 """
     command = [sys.executable, "-I", "-c", program, user.module]
     done = subprocess.run(command, env=user.env, capture_output=True, text=True, timeout=60, check=False)

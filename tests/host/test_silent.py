@@ -13,7 +13,7 @@ import pytest
 
 import rig
 from p11tpm.ck import CKR
-from p11tpm.ending import SECONDS
+from p11tpm.host.ending import SECONDS
 from p11tpm.tpm.command import SIGN
 from rig.device import Device
 from rig.process import wait_until

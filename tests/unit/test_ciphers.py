@@ -9,12 +9,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p11tpm import mechanism, padding
-from p11tpm.block import InMemory
+from p11tpm import mechanism
 from p11tpm.ck import CKK, CKR
+from p11tpm.crypto import composed, gcm, key_wrap, padding
+from p11tpm.crypto.block import InMemory
+from p11tpm.crypto.modes import FORMS
 from p11tpm.error import Error
-from p11tpm.operation import composed, gcm, keywrap
-from p11tpm.operation.aes import FORMS
 
 KEY, IV = bytes(range(32)), bytes(range(16))
 PARAMS = SimpleNamespace(iv=IV, bits=7, block=IV, nonce=IV[:12], associated=b"aad", tag_length=12)
@@ -144,11 +144,11 @@ def test_oaep_without_its_separator(rest):
 def test_key_wrapping_with_padding_there_and_back(data, at):
     encryptor = Cipher(algorithms.AES(KEY), modes.ECB()).encryptor().update
     decryptor = Cipher(algorithms.AES(KEY), modes.ECB()).decryptor().update
-    iv = keywrap.initial(b"", padded=True)
-    wrapped = keywrap.wrap_padded(encryptor, iv, data)
-    assert data == keywrap.unwrap_padded(decryptor, iv, wrapped)
+    iv = key_wrap.initial(b"", padded=True)
+    wrapped = key_wrap.wrap_padded(encryptor, iv, data)
+    assert data == key_wrap.unwrap_padded(decryptor, iv, wrapped)
     changed = bytearray(wrapped)
     changed[at % len(wrapped)] ^= 1
     with pytest.raises(Error) as error:
-        keywrap.unwrap_padded(decryptor, iv, bytes(changed))
+        key_wrap.unwrap_padded(decryptor, iv, bytes(changed))
     assert error.value.rv == CKR.ENCRYPTED_DATA_INVALID

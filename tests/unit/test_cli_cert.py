@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 import certificates
 from certificates import ODD, armored, bits, seq, spki
 from command import failed, good
-from p11tpm import der
 from p11tpm.cli import x509 as shown_by_us
 from p11tpm.cli.certfile import read_certificate
+from p11tpm.crypto import der
 from p11tpm.error import Error
 
 CA_KEY = ec.generate_private_key(ec.SECP256R1())

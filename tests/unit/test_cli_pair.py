@@ -4,12 +4,12 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from p11tpm import der, domain
 from p11tpm.attribute import TRUE, ulong
 from p11tpm.ck import CKA, CKK, CKO
 from p11tpm.cli.pair import Pair
+from p11tpm.core.object import Object
+from p11tpm.crypto import der, domain
 from p11tpm.error import Error
-from p11tpm.object import Object
 from p11tpm.store import Record
 
 CURVES = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1(), "p521": ec.SECP521R1()}

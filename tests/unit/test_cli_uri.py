@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p11tpm.cli.uri import CERTIFICATE, PRIVATE, object_uri, token_uri
-from p11tpm.record import TokenRow
+from p11tpm.store.rows import TokenRow
 
 # RFC 7512 clause 2.3: what may stand in a value without being encoded, taken narrowly
 VALUE = r"(?:[A-Za-z0-9\-._~]|%[0-9A-F]{2})*"

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from p11tpm import config as module
 from p11tpm.ck import CKM, CKR
-from p11tpm.config import Choice, Config
 from p11tpm.error import Error
+from p11tpm.host import config as module
+from p11tpm.host.config import Choice, Config
 
 DEFAULTS = {
     "tcti": "device:/dev/tpmrm0",
@@ -332,7 +332,7 @@ def test_a_user_without_a_home_has_to_say_where():
     code = "import os; os.environ.pop('HOME', 0); os.setuid(54321); " if os.geteuid() == 0 else ""
     if not code:
         pytest.skip("needs root: becomes a user that does not exist")
-    code = f"import pwd, p11tpm._native; from p11tpm.config import Config; {code}\nConfig.load()"
+    code = f"import pwd, p11tpm._native; from p11tpm.host.config import Config; {code}\nConfig.load()"
     done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert "uid 54321 has no home directory: set 'store' in /etc/p11tpm.conf" in done.stderr
 
@@ -343,7 +343,7 @@ def test_a_program_with_more_rights_than_its_caller_reads_no_environment(tmp_pat
     program = tmp_path / "python"
     shutil.copy(Path(sys.executable).resolve(), program)
     paths = [str(Path(module.__file__).parents[1]), sysconfig.get_path("platlib")]
-    code = f"import sys; sys.path += {paths}; from p11tpm import config; config.SYSTEM = '/nowhere'; "
+    code = f"import sys; sys.path += {paths}; from p11tpm.host import config; config.SYSTEM = '/nowhere'; "
     code += "config = config.Config.load(); print(config.store, config.tcti, config.pin_credential)"
     environment = {"P11TPM_STORE": "/env/store", "P11TPM_TCTI": "cmd:id", "HOME": "/env", "XDG_DATA_HOME": "/env"}
     environment["CREDENTIALS_DIRECTORY"] = str(tmp_path)

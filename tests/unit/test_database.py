@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from p11tpm import database, schema
 from p11tpm.ck import CKR
 from p11tpm.error import Error
-from p11tpm.store import Record, Store, TokenRow
+from p11tpm.store import Record, Store, TokenRow, database, schema
 from rig.deadline import exit_code, fork, join, killed_after
 
 if TYPE_CHECKING:
@@ -377,7 +376,7 @@ def test_a_file_that_nobody_touches_is_not_read_again(store, directory, monkeypa
     """...and one that somebody wrote to is, however long it was left alone before."""
     token = store.add_token(a_token())
     later = time.time_ns() + 4_000_000_000
-    monkeypatch.setattr("p11tpm.database.time_ns", lambda: later)
+    monkeypatch.setattr("p11tpm.store.database.time_ns", lambda: later)
     row, before = store.token(token), store.version()
     statements = []
     store.database._connection.set_trace_callback(statements.append)  # noqa: SLF001 - what SQLite is asked

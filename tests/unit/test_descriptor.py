@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from p11tpm import descriptor
 from p11tpm.ck import CKR
-from p11tpm.descriptor import Descriptor
 from p11tpm.error import Error
+from p11tpm.host import descriptor
+from p11tpm.host.descriptor import Descriptor
+from p11tpm.host.trylock import NAME, TryLock, abandon_locks
 from p11tpm.store import Record, Store, TokenRow
-from p11tpm.tpm.broker import Broker
-from p11tpm.trylock import NAME, TryLock, abandon_locks
+from p11tpm.tpm.tabrmd import Broker
 from rig.deadline import join
 from rig.process import wait_until
 

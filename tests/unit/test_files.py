@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from p11tpm import files
 from p11tpm.ck import CKR
 from p11tpm.error import Error
+from p11tpm.host import files
 from p11tpm.store import Record, Store, TokenRow
 
 NOBODY, STRANGER = 65534, 65533

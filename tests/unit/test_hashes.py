@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p11tpm import hashes
+from p11tpm.crypto import hashes
 
 NAMES = ("sha1", "sha224", "sha256", "sha384", "sha512", "sha3_256")
 
@@ -33,7 +33,9 @@ def test_a_python_without_its_own(name, monkeypatch):
 
 
 def test_libcrypto_is_left_alone():
-    code = "import sys; from p11tpm import hashes; hashes.mac('sha256', b'', b''); print('_hashlib' in sys.modules)"
+    code = (
+        "import sys; from p11tpm.crypto import hashes; hashes.mac('sha256', b'', b''); print('_hashlib' in sys.modules)"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
         == "False\n"

@@ -10,46 +10,22 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "p11tpm"
 
-# From the top down. A file may import what is in its own set or in a lower layer; sets side by side do not know each
-# other. A folder stands for all of its files. What is imported for type checking only is not meant.
-LAYERS = (
-    ({"entry", "marshal"}, {"cli"}),
-    ({"module", "session"},),
-    ({"token"},),
-    ({"vault"},),
-    (
-        {
-            "checkvalue",
-            "extractable",
-            "operation",
-            "object",
-            "keypair",
-            "memory",
-            "pin",
-            "place",
-            "privatekey",
-            "profile",
-            "public",
-            "randomness",
-            "residents",
-            "secret",
-            "secretkey",
-            "software",
-            "softkey",
-            "softpair",
-            "tpmpair",
-        },
-    ),
-    ({"block"}, {"uses"}),
-    ({"mechanism", "attribute", "der", "domain", "padding", "parameter", "point"},),
-    ({"tpm"}, {"store", "database", "schema", "record"}, {"config", "pinfile"}, {"log"}),
-    ({"files"}, {"trylock"}, {"locked"}),
-    ({"_native"},),
-    ({"error", "ck", "hashes"},),
-    ({"descriptor", "ending", "late", "system"},),
+# From the top down. A file may import from its own room and from rooms below it; rooms side by side do not know each
+# other. Imports for types count, too: whoever reads a file has to know what it names.
+ROOMS = (
+    {"entry", "cli"},
+    {"keys"},
+    {"operation"},
+    {"core"},
+    {"tpm"},
+    {"crypto"},
+    {"mechanism", "store"},
+    {"parameter", "attribute", "host"},
+    {"error"},
+    {"ck", "_native"},
 )
-NOT_FOR_THE_COMMAND_LINE = {"module", "session"}
-C_BOUNDARY = {"entry", "marshal"}  # the only files that know the cffi of the C ABI
+NOT_FOR_THE_COMMAND_LINE = {"core.module", "core.session"}
+C_BOUNDARY = {"entry"}  # the only room that knows the cffi of the C ABI
 
 # What costs milliseconds, measured at start-up; these files and folders may load it, being loaded only when needed.
 HEAVY = {
@@ -59,22 +35,34 @@ HEAVY = {
     "urllib",
 }
 LOADED_WHEN_NEEDED = {
-    *("cli", "tpm.password", "tpm.provision", "tpm.reclaim", "tpm.resident", "tpm.symmetric"),
-    *("block", "der", "extractable", "keypair", "residents", "secretkey", "softkey", "softpair", "software", "tpmpair"),
-    *(
-        "entry.uses",
-        "operation.aes",
-        "operation.block",
-        "operation.composed",
-        "operation.copy",
-        "operation.create",
-        "operation.derive",
-        "operation.generate",
-        "operation.wrap",
-        "privatekey",
-        "tpm.importing",
-        "uses",
-    ),
+    "cli",
+    "core.residents",
+    "core.software",
+    "core.uses",
+    "crypto.block",
+    "crypto.composed",
+    "crypto.der",
+    "crypto.modes",
+    "entry.uses",
+    "keys.copy",
+    "keys.create",
+    "keys.derive",
+    "keys.extractable",
+    "keys.generate",
+    "keys.pair",
+    "keys.private_key",
+    "keys.secret_key",
+    "keys.software_key",
+    "keys.software_pair",
+    "keys.tpm_pair",
+    "keys.wrap",
+    "operation.block",
+    "tpm.importing",
+    "tpm.password",
+    "tpm.provision",
+    "tpm.reclaim",
+    "tpm.resident",
+    "tpm.symmetric",
 }
 
 
@@ -86,34 +74,38 @@ FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py")) if pa
 
 
 class Imports(ast.NodeVisitor):
-    """The modules that a file imports: when it is loaded, and later."""
+    """The modules that a file imports: when it is loaded, later, and for its types alone."""
 
     def __init__(self, path: Path) -> None:
         self.first: set[str] = set()
         self.later: set[str] = set()
-        self.unlocked: list[int] = []  # the lines of those of a function that does not hold `loading`
-        self._depth = 0
+        self.types: set[str] = set()
+        self.unlocked: list[int] = []  # the lines of those of a function that does not hold `import_lock`
+        self._into = self.first
         self._locks = 0
         self.visit(ast.parse(path.read_text()))
 
     @property
     def all(self) -> set[str]:
-        return self.first | self.later
+        return self.first | self.later | self.types
 
     def visit_If(self, node: ast.If) -> None:
-        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            return
+        self._visit_into(self.types if ast.unparse(node.test) == "TYPE_CHECKING" else self._into, node)
+
+    def _visit_into(self, into: set[str], node: ast.AST) -> None:
+        before, self._into = self._into, into
         self.generic_visit(node)
+        self._into = before
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         locks, self._locks = self._locks, 0  # it may be called when they are free again
-        self._depth += 1
-        self.generic_visit(node)
-        self._depth -= 1
+        self._visit_into(self.later, node)
         self._locks = locks
 
     def visit_With(self, node: ast.With) -> None:
-        held = sum(isinstance(item.context_expr, ast.Name) and item.context_expr.id == "loading" for item in node.items)
+        held = sum(
+            isinstance(item.context_expr, ast.Name) and item.context_expr.id == "import_lock" for item in node.items
+        )
         self._locks += held
         self.generic_visit(node)
         self._locks -= held
@@ -128,9 +120,9 @@ class Imports(ast.NodeVisitor):
         self._add(node, inner | ({node.module} if len(inner) < len(names) else set()))
 
     def _add(self, node: ast.stmt, names: set[str]) -> None:
-        if self._depth and not self._locks:
+        if self._into is self.later and not self._locks:
             self.unlocked.append(node.lineno)
-        (self.later if self._depth else self.first).update(names - {"__future__", "p11tpm"})
+        self._into.update(names - {"__future__", "p11tpm"})
 
 
 IMPORTS = {name: Imports(path) for name, path in FILES.items()}
@@ -140,15 +132,12 @@ def inner(names: set[str]) -> set[str]:
     return {name.removeprefix("p11tpm.") for name in names if name.startswith("p11tpm.")}
 
 
-def place(name: str) -> tuple[int, int]:
-    places = [
-        (depth, number)
-        for depth, layer in enumerate(LAYERS)
-        for number, members in enumerate(layer)
-        if name in members or name.partition(".")[0] in members
-    ]
-    assert len(places) == 1, f"p11tpm/{name.replace('.', '/')}.py has no place in the layers"
-    return places[0]
+def level(name: str) -> tuple[int, str]:
+    """Return the place of a file's room from the top, and the room."""
+    room = name.partition(".")[0]
+    levels = [number for number, rooms in enumerate(ROOMS) if room in rooms]
+    assert len(levels) == 1, f"p11tpm/{name.replace('.', '/')}.py is in no room"
+    return levels[0], room
 
 
 def within(name: str, members: set[str]) -> bool:
@@ -157,9 +146,9 @@ def within(name: str, members: set[str]) -> bool:
 
 @pytest.mark.parametrize("name", FILES)
 def test_imports_point_down(name):
-    here = place(name)
+    here = level(name)
     for imported in inner(IMPORTS[name].all):
-        there = place(imported)
+        there = level(imported)
         assert there == here or there[0] > here[0], f"{name} imports {imported}, which is not below it"
 
 
@@ -185,13 +174,13 @@ def test_the_command_line_works_on_tokens():
 
 
 def test_no_file_imports_itself_in_a_circle():
-    graph = {name: inner(IMPORTS[name].first) - {name} for name in FILES}
+    graph = {name: inner(IMPORTS[name].all) - {name} for name in FILES}
     assert list(TopologicalSorter(graph).static_order())
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_what_a_function_imports_is_imported_under_the_lock(name):
-    """A module that another thread is loading at a fork stays half loaded in the child: p11tpm/late.py."""
+    """A module that another thread is loading at a fork stays half loaded in the child: p11tpm/host/imports.py."""
     assert within(name, {"cli"}) or not IMPORTS[name].unlocked, f"{name}: import 'with loading'"
 
 
@@ -201,12 +190,14 @@ def test_the_checks_see_what_they_look_for(tmp_path):
         "from __future__ import annotations\nimport re\nfrom p11tpm import ck, _native\nfrom p11tpm.tpm import Tpm\n"
         "TYPE_CHECKING = False\nif TYPE_CHECKING:\n    import typing\nif re:\n    import json.decoder\n"
         "class A:\n    import enum\n    def f(self):\n        from p11tpm.tpm import provision\n"
-        "with loading:\n    import re\n    def f():\n        with loading:\n            import re\n        import re\n"
+        "with import_lock:\n    import re\n"
+        "    def f():\n        with import_lock:\n            import re\n        import re\n"
     )
     imports = Imports(path)
     assert imports.first == {"re", "p11tpm.ck", "p11tpm._native", "p11tpm.tpm", "json.decoder", "enum"}
     assert imports.later == {"p11tpm.tpm.provision", "re"}
     assert imports.unlocked == [13, 19]
-    assert place("tpm.wire") == place("tpm")
-    with pytest.raises(AssertionError, match="no place"):
-        place("utils")
+    assert imports.types == {"typing"}
+    assert level("tpm.wire") == level("tpm")
+    with pytest.raises(AssertionError, match="in no room"):
+        level("utils")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p11tpm.locked import Locked
+from p11tpm.host.locked import Locked
 from rig.deadline import exit_code, fork
 
 LONGEST = 256  # bytes

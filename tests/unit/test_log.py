@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from p11tpm import log
-from p11tpm.config import Config
+from p11tpm.host import log
+from p11tpm.host.config import Config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +71,7 @@ def test_the_hosts_own_messages_keep_their_name():
     """syslog(3) keeps the name that openlog(3) gets, so the log must not call it in a host that has its own."""
     code = """if True:
         import sys
-        from p11tpm import log
+        from p11tpm.host import log
         log.error("x")
         assert "syslog" not in sys.modules and "logging" not in sys.modules and "socket" not in sys.modules
     """
@@ -137,8 +137,8 @@ def test_a_log_that_can_not_be_written_is_silent(tmp_path, monkeypatch):
     monkeypatch.setattr(log, "_SYSLOG", str(tmp_path / "nobody listens"))
     log.configure(Config())
     log.error("x")
-    code = "import os; from p11tpm import log; from p11tpm.config import Config; c = Config(); c.log = 'stderr'; "
-    code += "log.configure(c); os.close(2); log.error('x')"
+    code = "import os; from p11tpm.host import log; from p11tpm.host.config import Config; c = Config(); "
+    code += "c.log = 'stderr'; log.configure(c); os.close(2); log.error('x')"
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
 
 
@@ -154,8 +154,8 @@ def test_a_file_that_another_user_put_there_gets_nothing(tmp_path):
 
 def test_lines_of_several_processes_stay_whole(tmp_path):
     path: Path = tmp_path / "log"
-    code = "import sys; from p11tpm import log; from p11tpm.config import Config; c = Config(); c.log = sys.argv[1]; "
-    code += "log.configure(c)\nfor n in range(200): log.error(sys.argv[2] * 200)"
+    code = "import sys; from p11tpm.host import log; from p11tpm.host.config import Config; c = Config(); "
+    code += "c.log = sys.argv[1]; log.configure(c)\nfor n in range(200): log.error(sys.argv[2] * 200)"
     processes = [subprocess.Popen([sys.executable, "-c", code, path, letter]) for letter in "abcd"]
     assert [process.wait(60) for process in processes] == [0] * 4
     lines = path.read_text().splitlines()

@@ -7,8 +7,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding as reference
 from cryptography.hazmat.primitives.asymmetric import rsa, utils
 
-from p11tpm import padding
 from p11tpm.ck import CKR
+from p11tpm.crypto import padding
 from p11tpm.error import Error
 
 HASHES = {"sha1": hashes.SHA1(), "sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512()}

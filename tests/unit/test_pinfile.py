@@ -7,8 +7,8 @@ import struct
 import pytest
 
 from p11tpm.ck import CKR
+from p11tpm.core.pin_file import PinFile
 from p11tpm.error import Error
-from p11tpm.pinfile import PinFile
 from rig import write_secret
 from unit.conftest import NOBODY
 

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from p11tpm.ck import CKR
+from p11tpm.core.residents import Residents
 from p11tpm.error import Error
-from p11tpm.residents import Residents
 from p11tpm.store import Record, Store, TokenRow
 from p11tpm.tpm import Srk, Tpm, template
 

@@ -3,9 +3,9 @@
 import pytest
 
 from p11tpm.ck import CKR
+from p11tpm.core.secret import Secret
 from p11tpm.error import Error
-from p11tpm.record import Record
-from p11tpm.secret import Secret
+from p11tpm.store.rows import Record
 
 
 def record(**changes):

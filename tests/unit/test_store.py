@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from p11tpm.ck import CKR
 from p11tpm.error import Error
-from p11tpm.record import COLUMNS
 from p11tpm.store import Record, Store, TokenRow
+from p11tpm.store.rows import COLUMNS
 from rig.deadline import join
 
 if TYPE_CHECKING:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from command import failed, good
-from p11tpm import schema
 from p11tpm.ck import CKR
 from p11tpm.error import Error
-from p11tpm.store import Record, Store, TokenRow
+from p11tpm.store import Record, Store, TokenRow, schema
 
 if TYPE_CHECKING:
     from pathlib import Path

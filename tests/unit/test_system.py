@@ -5,12 +5,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p11tpm import system
+from p11tpm.host import system
 
 paths = st.text("a./é", max_size=12).map(lambda text: f"/{text.lstrip('/')}")
 
@@ -39,10 +40,8 @@ def test_what_is_there(tmp_path):
 def test_the_environment(monkeypatch):
     monkeypatch.setenv("P11TPM_TEST", "changed while Python runs")
     assert system.environment()["P11TPM_TEST"] == "changed while Python runs"
-    code = (
-        "import sys; from p11tpm import system; e = system.environment(); assert 'os' not in sys.modules; import os; "
-    )
-    code += "assert dict(os.environ) == dict(e), (os.environ, e)"
+    code = "import sys; from p11tpm.host import system; e = system.environment(); assert 'os' not in sys.modules; "
+    code += "import os; assert dict(os.environ) == dict(e), (os.environ, e)"
     done = [sys.executable, "-I", "-S", "-X", "utf8", "-c", f"import sys; sys.path.insert(0, sys.argv[1]); {code}"]
     env = {b"NAME": b"value", b"ODD": b"\xff\xc3\xa9"}
-    subprocess.run([*done, os.path.dirname(os.path.dirname(system.__file__))], env=env, timeout=60, check=True)
+    subprocess.run([*done, Path(system.__file__).parents[2]], env=env, timeout=60, check=True)

@@ -19,8 +19,8 @@ from p11tpm._native import lib
 from p11tpm.ck import CKR
 from p11tpm.error import Error
 from p11tpm.tpm import Tpm, provision, template
-from p11tpm.tpm.broker import Broker, Message, address, call
 from p11tpm.tpm.codec import Key
+from p11tpm.tpm.tabrmd import Broker, Message, address, call
 from rig.deadline import exit_code, fork, join
 from rig.process import wait_until
 from rig.tabrmd import BUS_NAME

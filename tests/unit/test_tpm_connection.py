@@ -19,8 +19,8 @@ import pytest
 from p11tpm._native import lib
 
 from p11tpm.ck import CKR
-from p11tpm.ending import Ending
 from p11tpm.error import Error
+from p11tpm.host.ending import Ending
 from p11tpm.tpm import Tpm, command, provision, template
 from p11tpm.tpm.connection import LostError, SilentError
 from p11tpm.tpm.hmac_session import TamperedError

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p11tpm.error import Error
-from p11tpm.locked import Locked
+from p11tpm.host.locked import Locked
 from p11tpm.tpm import kdf, template
 from p11tpm.tpm.codec import Reader, sized, u16, u32
 from p11tpm.tpm.salt import make_salt

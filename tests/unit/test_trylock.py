@@ -12,7 +12,7 @@ import pytest
 
 from p11tpm.ck import CKR
 from p11tpm.error import Error
-from p11tpm.trylock import NAME, TryLock, abandon_locks
+from p11tpm.host.trylock import NAME, TryLock, abandon_locks
 from rig.deadline import exit_code, fork, join
 from rig.process import wait_until
 
@@ -124,7 +124,7 @@ def test_a_special_file_is_refused(tmp_path):
 def test_a_directory_that_anybody_can_lock_does_not_keep_anybody_out(tmp_path, monkeypatch):
     """As another user's lock on a directory that a unit's StateDirectory= made, where no file can be made."""
     tmp_path.chmod(0o755)
-    monkeypatch.setattr("p11tpm.trylock._PATIENCE_WITH_STRANGERS", 0.02)
+    monkeypatch.setattr("p11tpm.host.trylock._PATIENCE_WITH_STRANGERS", 0.02)
     descriptor = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     try:

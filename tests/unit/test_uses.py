@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p11tpm.uses import quoted, this_program
+from p11tpm.core.uses import quoted, this_program
 
 
 @pytest.mark.parametrize(

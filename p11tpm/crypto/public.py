@@ -1,0 +1,112 @@
+"""Public keys at work: in software, without a login and without the TPM."""
+
+from __future__ import annotations
+
+from p11tpm.ck import CKA, CKK, CKR
+from p11tpm.error import Error
+from p11tpm.host.imports import import_lock
+from p11tpm.mechanism import CURVES, curve_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from cryptography.hazmat.primitives.asymmetric.dsa import DSAPublicKey
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurve, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+
+    class Key(Protocol):
+        """A public key as its attributes describe it: an `Object`, for one."""
+
+        key_type: int | None
+
+        def get(self, type_: int, /) -> bytes:
+            """Return the value of an attribute."""
+
+
+_SIZES = range(512, 16384 + 1)  # bits of an RSA modulus that came from anywhere: more would take minutes
+_LONGEST_EXPONENT = 256  # bits: FIPS 186-5, appendix A.1.1
+
+
+def public_key(key: Key) -> RSAPublicKey | EllipticCurvePublicKey:
+    """Give a public key as the package cryptography has it.
+
+    Raises CKR_KEY_SIZE_RANGE or CKR_KEY_TYPE_INCONSISTENT for numbers that make no key.
+    """
+    return rsa_key(key) if key.key_type == CKK.RSA else ec_key(key)
+
+
+def rsa_key(key: Key) -> RSAPublicKey:
+    """Give an RSA public key; CKR_KEY_SIZE_RANGE if its numbers make none."""
+    with import_lock:
+        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
+
+    modulus, exponent = rsa_numbers(key)
+    try:
+        return RSAPublicNumbers(exponent, modulus).public_key()
+    except ValueError:
+        raise Error(CKR.KEY_SIZE_RANGE, "these numbers make no RSA key") from None
+
+
+def ec_key(key: Key) -> EllipticCurvePublicKey:
+    """Give an EC public key; CKR_KEY_TYPE_INCONSISTENT if its point is not on its curve."""
+    with import_lock:
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+    name = curve_of(key.get(CKA.EC_PARAMS))
+    size = (CURVES[name][0] + 7) // 8
+    point = key.get(CKA.EC_POINT)[-(1 + 2 * size) :]  # without the head of the OCTET STRING
+    try:
+        return ec.EllipticCurvePublicKey.from_encoded_point(ec_curve(name), point)
+    except ValueError:
+        raise Error(CKR.KEY_TYPE_INCONSISTENT, "the point is not on the curve") from None
+
+
+def dsa_key(key: Key) -> DSAPublicKey:
+    """Give a DSA public key; CKR_KEY_SIZE_RANGE if its numbers make none."""
+    with import_lock:
+        from cryptography.hazmat.primitives.asymmetric.dsa import DSAParameterNumbers, DSAPublicNumbers
+
+    types = (CKA.PRIME, CKA.SUBPRIME, CKA.BASE, CKA.VALUE)
+    prime, subprime, base, value = (int.from_bytes(key.get(type_), "big") for type_ in types)
+    try:
+        return DSAPublicNumbers(value, DSAParameterNumbers(prime, subprime, base)).public_key()
+    except ValueError:
+        raise Error(CKR.KEY_SIZE_RANGE, "these numbers make no DSA key") from None
+
+
+def ec_curve(name: str) -> EllipticCurve:
+    """Give a curve of `mechanism.CURVES` as the package cryptography has it."""
+    with import_lock:
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+    curves: dict[str, type[EllipticCurve]] = {"p192": ec.SECP192R1, "p224": ec.SECP224R1, "p256": ec.SECP256R1}
+    curves |= {"p384": ec.SECP384R1, "p521": ec.SECP521R1}
+    return curves[name]()
+
+
+def prehashed(hashed: bytes) -> Prehashed:
+    """Return the hash of 32, 48 or 64 bytes that stands for the length of `hashed` alone."""
+    with import_lock:
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+
+    sizes: dict[int, hashes.HashAlgorithm] = {32: hashes.SHA256(), 48: hashes.SHA384(), 64: hashes.SHA512()}
+    return Prehashed(sizes[len(hashed)])
+
+
+def rsa_numbers(key: Key) -> tuple[int, int]:
+    """Give modulus and exponent of an RSA public key; CKR_KEY_SIZE_RANGE if they are of no size for RSA."""
+    modulus = int.from_bytes(key.get(CKA.MODULUS), "big")
+    exponent = int.from_bytes(key.get(CKA.PUBLIC_EXPONENT), "big")
+    if modulus.bit_length() not in _SIZES or not 1 < exponent.bit_length() <= _LONGEST_EXPONENT:
+        raise Error(CKR.KEY_SIZE_RANGE, "RSA with a modulus or an exponent of such a size is not to be had")
+    return modulus, exponent
+
+
+def rsa_raw(key: Key, block: bytes) -> bytes | None:
+    """Do the RSA public operation on a block as long as the modulus: as many bytes; None if it is not below it."""
+    modulus, exponent = rsa_numbers(key)
+    number = int.from_bytes(block, "big")
+    return pow(number, exponent, modulus).to_bytes(len(block), "big") if number < modulus else None

@@ -1,0 +1,58 @@
+"""Modules that are loaded when they are first needed.
+
+A module that another thread is loading at a fork stays half loaded in the child, and whoever needs it there waits for
+ever. So a thread holds `import_lock` while it loads one, and a fork takes it first.
+The same goes for libcrypto's locks: a thread that may take them without the GIL holds `import_lock` too.
+Nobody waits for a transaction of the store while holding it: a fork stops those first, then takes `import_lock`.
+"""
+
+from __future__ import annotations
+
+import _thread
+import posix
+import sys
+
+from p11tpm.host.ending import SECONDS
+
+import_lock = _thread.RLock()
+
+# The extension modules of logins and signatures. Those of all else are loaded when they are first needed.
+_EXTENSIONS = ("fcntl", "_sha1", *(("_sha2",) if sys.version_info >= (3, 12) else ("_sha256", "_sha512")))
+_taken: list[bool] = []  # whether the thread that forks holds `import_lock`
+
+
+def _before_fork() -> None:
+    _taken.append(import_lock.acquire(timeout=SECONDS))
+
+
+def _after_fork_in_parent() -> None:
+    if _taken.pop():
+        import_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    """Free the lock in the child, which does not have the thread that may have kept it from the fork."""
+    if _taken.pop():
+        import_lock.release()
+    else:
+        import_lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - what threading.RLock does after a fork
+
+
+posix.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)
+
+
+def load_extensions() -> None:
+    """Load what logins and signatures need of extension modules, while paths lead to them.
+
+    When the host has changed its root directory, nothing is loaded from a path any more.
+    """
+    with import_lock:
+        for name in _EXTENSIONS:
+            try:
+                __import__(name)
+            except ImportError:  # a Python without it: p11tpm/crypto/hashes.py
+                continue

@@ -1,0 +1,1 @@
+"""How objects come to be: they are created, copied, generated, derived and unwrapped."""

@@ -1,0 +1,105 @@
+"""Objects from a complete description (C_CreateObject, clause 5.7.1)."""
+
+from __future__ import annotations
+
+from p11tpm import attribute
+from p11tpm.attribute import Template, to_ulong
+from p11tpm.ck import CKA, CKO, CKR
+from p11tpm.error import Error
+from p11tpm.host.imports import import_lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from p11tpm.core.token import Token
+    from p11tpm.keys.private_key import PrivateKey
+    from p11tpm.keys.software_key import SoftKey
+
+
+def create_object(token: Token, template: Template, session: int = 0) -> int:
+    """Make an object of the token and give its identifier.
+
+    Raises the codes of `attribute.complete`, CKR_USER_NOT_LOGGED_IN, CKR_TOKEN_WRITE_PROTECTED.
+    """
+    if CKA.CLASS not in template:
+        raise Error(CKR.TEMPLATE_INCOMPLETE, "the template lacks CKA_CLASS")
+    make = _MAKERS.get(to_ulong(template[CKA.CLASS]))
+    if make is None:
+        raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "objects of this class can not be created")
+    return make(token, template, session)
+
+
+def _data(token: Token, template: Template, session: int) -> int:
+    return token.add_new(attribute.complete(template, CKO.DATA, None, attribute.CREATE), session)
+
+
+def _certificate(token: Token, template: Template, session: int) -> int:
+    if template.get(CKA.VALUE):
+        with import_lock:
+            from p11tpm.crypto import der
+
+        known = der.certificate(template[CKA.VALUE])
+        sure = {type_: known.pop(type_) for type_ in (CKA.PUBLIC_KEY_INFO, CKA.CHECK_VALUE)}
+        attribute.check_known(template, sure)
+        if template.get(CKA.CHECK_VALUE) == b"":
+            del sure[CKA.CHECK_VALUE]  # the host wants none (clause 4.6.2)
+        template = {**known, **template, **sure}
+    return token.add_new(attribute.complete(template, CKO.CERTIFICATE, None, attribute.CREATE), session)
+
+
+def _public_key(token: Token, template: Template, session: int) -> int:
+    key_type = to_ulong(template.get(CKA.KEY_TYPE, b"\xff"))
+    if key_type not in {*attribute.PAIR_TYPES, *attribute.DOMAINS}:
+        raise Error(CKR.TEMPLATE_INCOMPLETE, "a public key needs CKA_KEY_TYPE: CKK_RSA, CKK_EC, CKK_DSA or CKK_DH")
+    attributes = attribute.complete(template, CKO.PUBLIC_KEY, key_type, attribute.CREATE)
+    with import_lock:
+        from p11tpm.crypto import der
+
+    known = der.created_public(attributes)
+    attribute.check_known(attributes, {CKA.PUBLIC_KEY_INFO: known[CKA.PUBLIC_KEY_INFO]})
+    return token.add_new({**attributes, **known, **attribute.of_created_key()}, session)
+
+
+def _private_key(token: Token, template: Template, session: int) -> int:
+    return private_key(template).add(token, session)
+
+
+def private_key(template: Template) -> PrivateKey | SoftKey:
+    """Return a private key from outside, of which the template has the numbers; see the two classes for the errors."""
+    with import_lock:
+        from p11tpm.keys.private_key import PrivateKey
+        from p11tpm.keys.software_key import SoftKey
+
+    of_domain = to_ulong(template.get(CKA.KEY_TYPE, b"\xff")) in attribute.DOMAINS
+    return (SoftKey if of_domain else PrivateKey)(template, attribute.CREATE)
+
+
+def _domain(token: Token, template: Template, session: int) -> int:
+    with import_lock:
+        from p11tpm.crypto.domain import Domain
+
+    key_type = to_ulong(template.get(CKA.KEY_TYPE, b"\xff"))
+    if key_type not in attribute.DOMAINS:
+        raise Error(CKR.TEMPLATE_INCOMPLETE, "domain parameters need CKA_KEY_TYPE: CKK_DSA or CKK_DH")
+    attributes = attribute.complete(template, CKO.DOMAIN_PARAMETERS, key_type, attribute.CREATE)
+    domain = Domain(key_type, attributes)
+    domain.check()
+    known = {CKA.PRIME_BITS: attribute.ulong(domain.prime.bit_length()), CKA.LOCAL: attribute.FALSE}
+    return token.add_new(attributes | known, session)
+
+
+def _secret_key(token: Token, template: Template, session: int) -> int:
+    with import_lock:
+        from p11tpm.keys.secret_key import SecretKey
+
+    key = SecretKey(template, attribute.CREATE)
+    return key.add(token, template.get(CKA.VALUE, b""), attribute.of_created_key(), session, was_secret=False)
+
+
+_MAKERS = {
+    CKO.DATA: _data,
+    CKO.CERTIFICATE: _certificate,
+    CKO.PUBLIC_KEY: _public_key,
+    CKO.PRIVATE_KEY: _private_key,
+    CKO.SECRET_KEY: _secret_key,
+    CKO.DOMAIN_PARAMETERS: _domain,
+}

@@ -1,0 +1,82 @@
+"""New keys (C_GenerateKey and C_GenerateKeyPair, clause 5.18)."""
+
+from __future__ import annotations
+
+from p11tpm import attribute
+from p11tpm.attribute import DOMAINS, TRUE, to_ulong
+from p11tpm.ck import CKA, CKF, CKO, CKR
+from p11tpm.core.randomness import secret_bytes
+from p11tpm.error import Error
+from p11tpm.host.imports import import_lock
+from p11tpm.keys import placement
+from p11tpm.keys.secret_key import SecretKey
+from p11tpm.mechanism import DOMAIN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from p11tpm.attribute import Template
+    from p11tpm.core.token import Token
+    from p11tpm.keys.pair import KeyPair
+    from p11tpm.mechanism import Mechanism
+    from p11tpm.parameter import Given
+
+
+def generate_key(token: Token, given: Given, template: Template, session: int = 0) -> int:
+    """Make a secret key of random bytes, or domain parameters, and give its identifier."""
+    row = token.mechanism(given.type, CKF.GENERATE)
+    row.params(given)
+    (key_type,) = row.keys
+    if row.form == DOMAIN:
+        return _domain(token, key_type, template, session)
+    key = SecretKey(template, attribute.GENERATE, key_type)
+    if key.length is None:
+        raise Error(CKR.TEMPLATE_INCOMPLETE, "the template lacks CKA_VALUE_LEN")
+    key.check_length(key.length)
+    token.require_writer(key.attributes)
+    value = None
+    if not placement.made_by_tpm(token, key.attributes, key.length):
+        value = key.shaped(secret_bytes(token, key.length, kept=key.attributes[CKA.TOKEN] == TRUE))
+    return key.add(token, value, attribute.of_generated_key(given.type), session, was_secret=True)
+
+
+def _domain(token: Token, key_type: int, template: Template, session: int) -> int:
+    with import_lock:
+        from p11tpm.crypto.domain import generated
+
+    attributes = attribute.complete(template, CKO.DOMAIN_PARAMETERS, key_type, attribute.GENERATE)
+    token.require_writer(attributes)
+    attributes |= generated(key_type, to_ulong(attributes[CKA.PRIME_BITS])) | {CKA.LOCAL: TRUE}
+    return token.add_new(attributes, session)
+
+
+def generate_pair(token: Token, given: Given, public: Template, private: Template, session: int = 0) -> tuple[int, int]:
+    """Make a key pair and give its two objects' identifiers, public key first.
+
+    Both objects appear in one transaction, or neither.
+    """
+    row = token.mechanism(given.type, CKF.GENERATE_KEY_PAIR)
+    row.params(given)
+    pair = _pair(row, public, private, token)
+    with token.lock:
+        for attributes in (pair.public, pair.private):
+            token.require_writer(attributes)
+        secret = token.new_record(pair.private)
+        pair.make(token, secret)
+        secret.attributes.update(pair.private)
+        public_id, private_id = token.add([token.new_record(pair.public), secret], session)
+        return public_id, private_id
+
+
+def _pair(row: Mechanism, public: Template, private: Template, token: Token) -> KeyPair:
+    with import_lock:
+        if row.keys[0] in DOMAINS:
+            from p11tpm.keys.software_pair import SoftPair
+
+            return SoftPair(row, public, private)
+        if placement.in_software(private):
+            from p11tpm.keys.extractable import ExtractablePair
+
+            return ExtractablePair(row, public, private, token.capabilities)
+        from p11tpm.keys.tpm_pair import TpmPair
+
+    return TpmPair(row, public, private, token.capabilities)

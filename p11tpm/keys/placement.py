@@ -1,0 +1,75 @@
+"""Where a key lives: in the TPM if that does all that the key is for, else in software.
+
+In the TPM are all RSA and EC private keys, except session keys that are extractable; and those secret keys of the token
+that never leave it: AES keys, of which the TPM does the blocks in whatever mechanism, and keys for the HMACs of hashes
+that the TPM has. The place is settled when a key is made. A copy of a key in the TPM is in the TPM, too.
+"""
+
+from __future__ import annotations
+
+from p11tpm.attribute import FALSE, TRUE, to_ulong
+from p11tpm.ck import CKA, CKK
+from p11tpm.core.object import Object
+from p11tpm.crypto.check_value import check_value
+from p11tpm.mechanism import ECB, HMAC, HMAC_KEYS, MECHANISMS
+from p11tpm.parameter import AES_BLOCK
+from p11tpm.tpm import template
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from p11tpm.attribute import Template
+    from p11tpm.core.token import Token
+    from p11tpm.store import Record
+
+_STAYS = {CKA.TOKEN: TRUE, CKA.EXTRACTABLE: FALSE, CKA.DERIVE: FALSE}
+# A TPM takes no longer HMAC keys than a block of the hash, or of SHA-256 if the key is for any (Part 1, clause 27.6.3)
+_LONGEST = {"sha1": 64, "sha256": 64, "sha384": 128, "sha512": 128}
+
+
+def tpm_template_for(token: Token, attributes: Template, length: int, *, made: bool) -> bytes | None:
+    """Give the TPM's template for a key of `length` bytes; None: it lives in software, or the TPM can not make it."""
+    if any(attributes.get(type_) != value for type_, value in _STAYS.items()):
+        return None
+    key_type, capabilities = to_ulong(attributes[CKA.KEY_TYPE]), token.capabilities
+    if key_type == CKK.AES:
+        return template.aes(8 * length, made=made) if f"aes{8 * length}" in capabilities else None
+    if made or "hmac" not in capabilities:
+        return None
+    if key_type == CKK.GENERIC_SECRET:
+        fits = length <= _LONGEST["sha256"] and _only_hmac(attributes.get(CKA.ALLOWED_MECHANISMS, b""), capabilities)
+        return template.hmac(None) if fits else None
+    digest = next((digest for digest, one in HMAC_KEYS.items() if one == key_type), "")
+    return template.hmac(digest) if digest in capabilities and length <= _LONGEST.get(digest, 0) else None
+
+
+def _only_hmac(allowed: bytes, capabilities: tuple[str, ...]) -> bool:
+    """Say whether CKA_ALLOWED_MECHANISMS has nothing but HMACs that the TPM does; without it a key is for all."""
+    rows = [MECHANISMS.get(to_ulong(allowed[at : at + 8])) for at in range(0, len(allowed), 8)]
+    return bool(rows) and all(row is not None and row.form == HMAC and row.digest in capabilities for row in rows)
+
+
+def in_software(attributes: Template) -> bool:
+    """Say whether an RSA or EC private key with these attributes lives in software: it may leave, and soon ends."""
+    return attributes.get(CKA.TOKEN) != TRUE and attributes.get(CKA.EXTRACTABLE) == TRUE
+
+
+def made_by_tpm(token: Token, attributes: Template, length: int) -> bool:
+    """Say whether the TPM makes a new key itself, so that its value is nowhere else."""
+    return tpm_template_for(token, attributes, length, made=True) is not None
+
+
+def place_in_tpm(token: Token, record: Record, length: int) -> None:
+    """Bring the key of a new record to the TPM if it is to live there: its `secret`, or one that the TPM makes.
+
+    What the record has in the place of the secret then is the key's check value.
+    """
+    value = record.secret
+    public = tpm_template_for(token, record.attributes, length, made=value is None)
+    if public is None:
+        return
+    blob = token.vault.create(public, token.new_auth(record), value or b"")
+    record.tpm_public, record.tpm_private = blob.public, blob.private
+    if value is not None:
+        record.secret = check_value(to_ulong(record.attributes[CKA.KEY_TYPE]), value)
+    else:
+        record.secret = token.vault.aes(Object(record), ECB, b"", bytes(AES_BLOCK), encrypt=True)[:3]
