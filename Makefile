@@ -1,6 +1,7 @@
 # Everything here installs what it needs first; all paths are relative, so that the checkout may lie anywhere.
 #   make demo        a login with ssh and ssh-agent by keys in a software TPM
 #   make newcomer    all of that on a Debian that is made for it, as somebody does who has just read the README (root)
+#   make unit        the quick tests; no packages but the build's, swtpm and tpm2-tools
 #   make test        lint and all tests
 #   make fuzz        a million calls of all functions, with sense and nonsense: CALLS=... or SECONDS=..., SEED=...
 #   make asan        the tests of the C ABI under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -37,6 +38,7 @@ DEBIAN_BUILD := gcc libc6-dev pkg-config libp11-kit-dev libtss2-dev libssl-dev
 DEBIAN_DEMO := swtpm openssh-server openssh-client
 # Node.js that is not Debian's brings npm along, and cannot be together with Debian's
 NODE := $(if $(shell command -v npm 2>&1),,nodejs npm)
+DEBIAN_UNIT := swtpm tpm2-tools
 DEBIAN_TEST := $(DEBIAN_DEMO) tpm2-tools tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon dbus-bin softhsm2 opensc libtpm2-pkcs11-1 \
 	openssh-sftp-server git libengine-pkcs11-openssl openssl curl gnutls-bin libnss3-tools openjdk-17-jdk-headless \
 	p11-kit p11-kit-modules nginx-light hostapd wpasupplicant eapoltest iproute2 systemd libseccomp2 \
@@ -81,8 +83,8 @@ $(shell "$(1)" -c 'import sys; v = "python%d.%d-" % sys.version_info[:2]; \
 	print(v + "dev", v + "venv") if sys.base_prefix == "/usr" else None' 2>/dev/null || echo python3-dev python3-venv)
 endef
 
-.PHONY: build demo newcomer test fuzz asan clients bench lint install uninstall clean
-.PHONY: packages-build packages-demo packages-newcomer packages-test packages-bench
+.PHONY: build demo newcomer unit test fuzz asan clients bench lint install uninstall clean
+.PHONY: packages-build packages-demo packages-newcomer packages-unit packages-test packages-bench
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -96,6 +98,9 @@ newcomer: packages-newcomer
 
 # A test waits for its TPM most of the time: so there is one process more than there are processors.
 PYTEST := .venv/bin/python -m pytest --numprocesses $$(($$(nproc) + 1)) --dist loadfile
+
+unit: packages-unit $(TOOLS) $(BUILT)
+	@$(PYTEST) tests/unit -m "not slow and not packages"
 
 test: packages-test lint
 	@$(PYTEST)
@@ -114,6 +119,7 @@ bench: packages-bench $(BUILT)
 
 lint: $(BUILT) $(TOOLS)
 	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff format --quiet --check .
 	@.venv/bin/mypy --no-error-summary
 
 packages-build:
@@ -124,6 +130,9 @@ packages-demo:
 
 packages-newcomer:
 	$(call debian,$(DEBIAN_NEWCOMER))
+
+packages-unit:
+	$(call debian,$(DEBIAN_UNIT))
 
 packages-test:
 	$(call debian,$(DEBIAN_TEST))

@@ -45,6 +45,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--table", type=Path, help="write a table of clients, checks and results to this file")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs tpm2-abrmd needs its packages."""
+    for item in items:
+        if "tabrmd" in getattr(item, "fixturenames", ()):
+            item.add_marker("packages")
+
+
 @pytest.fixture
 def swtpm() -> Iterator[rig.Swtpm]:
     """A TPM that no other test has touched, with a dictionary-attack limit of 3 tries."""

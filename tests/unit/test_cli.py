@@ -247,6 +247,7 @@ def test_what_is_no_pin_costs_no_try(host_env, swtpm, pin):
 # -- keys
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["p256", "p384", "rsa2048"])
 def test_generate_list_public_delete(cli, pin_file, algorithm):
     uri = good(cli("key", "generate", "--label", "web key", "--algorithm", algorithm, "--pin-file", pin_file)).strip()
@@ -280,6 +281,7 @@ def test_both_halves_are_deleted_or_none(cli, store, pin_file):
     database.close()
 
 
+@pytest.mark.slow
 def test_a_private_key_alone_is_a_key(cli, store, pin_file):
     """Java, for one, makes no public key objects."""
     lonely = "DELETE FROM object WHERE id IN (SELECT object FROM attribute WHERE type=? AND value=?)"
@@ -310,6 +312,7 @@ def test_a_copy_of_a_private_key_is_a_key(cli, store):
     failed(cli("key", "public", "ssh"), "has 2 such keys")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prepare", [None, ignore_interrupts])
 def test_deleting_asks(cli, host_env, pin_file, prepare):
     failed(cli("key", "delete", "ssh", "--pin-file", pin_file), "add --yes", 2)
@@ -377,6 +380,7 @@ def test_a_long_generation_shows_that_it_goes_on(host_env, swtpm):
 # -- tokens
 
 
+@pytest.mark.slow
 def test_a_second_token_is_made_and_deleted(free, pin_file):
     done = free("token", "create", "--label", "work", "--pin-file", pin_file)
     assert done.returncode == 0

@@ -24,6 +24,8 @@ from p11tpm.cli.certfile import read_certificate
 from p11tpm.crypto import der
 from p11tpm.error import Error
 
+pytestmark = pytest.mark.slow  # each test starts the command several times
+
 CA_KEY = ec.generate_private_key(ec.SECP256R1())
 
 

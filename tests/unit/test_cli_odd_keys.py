@@ -37,7 +37,6 @@ FOREIGN = {  # what it is called: the parameters, the point
     "brainpoolP256r1": (tlv(0x06, bytes.fromhex("2b2403030208010107")), point(ec.BrainpoolP256R1())),
     "secp256k1": (tlv(0x06, bytes.fromhex("2b8104000a")), point(ec.SECP256K1())),
     "ec 1.2.156.10197.1.301": (tlv(0x06, bytes.fromhex("2a811ccf5501822d")), b"\4" + bytes(range(64))),
-    "ec with explicit parameters": (explicit_parameters(), point(ec.SECP256R1())),
     "p192": (tlv(0x06, bytes.fromhex("2a8648ce3d030101")), b"\4" + bytes(range(48))),
     "p224": (P224, point(ec.SECP224R1())),
 }
@@ -73,14 +72,17 @@ def labels(cli, noun="key"):
     return [one["label"] for one in json.loads(good(cli(noun, "list", "--json")))]
 
 
+@pytest.mark.slow
+@pytest.mark.packages
 def test_a_key_on_a_curve_that_no_tpm_has_is_a_key(cli, token):
-    for curve, (params, where) in FOREIGN.items():
+    foreign = {**FOREIGN, "ec with explicit parameters": (explicit_parameters(), point(ec.SECP256R1()))}
+    for curve, (params, where) in foreign.items():
         put_key(token, params, where, curve.encode())
     shown = {one["label"]: one for one in json.loads(good(cli("key", "list", "--json")))}
-    assert {label: one["algorithm"] for label, one in shown.items()} == {"ssh": "p256", **{one: one for one in FOREIGN}}
+    assert {label: one["algorithm"] for label, one in shown.items()} == {"ssh": "p256", **{one: one for one in foreign}}
     assert [label for label, one in shown.items() if one["openssh"]] == ["ssh"]
     lines = good(cli("key", "list"))
-    for curve in FOREIGN:
+    for curve in foreign:
         assert curve in lines
         failed(cli("key", "public", curve), f"OpenSSH has no such key as '{curve}'")
         pem = good(cli("key", "public", curve, "--format", "pem"))
@@ -115,6 +117,7 @@ def test_an_id_goes_before_a_label_that_looks_like_it(cli, token):
     assert labels(cli) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", [b"\xff\xfe", b"caf\xe9 au lait", b"\\xff", b"a\nb\x1b[31m", b"\xed\xa0\x80"])
 def test_a_label_of_any_bytes_is_shown_and_found(cli, token, monkeypatch, label):
     params, where = FOREIGN["secp256k1"]

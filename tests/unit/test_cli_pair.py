@@ -67,6 +67,7 @@ def test_the_uri_is_the_private_keys():
     assert Pair("pkcs11:token=p11tpm", thing, None).uri == f"{name};type=public"
 
 
+@pytest.mark.packages
 @pytest.mark.parametrize("algorithm", ["dsa1024", "dh1024"])
 def test_keys_that_openssh_does_not_have(algorithm):
     key_type = CKK.DSA if algorithm == "dsa1024" else CKK.DH

@@ -241,6 +241,7 @@ def test_a_step_that_fails_changes_nothing(store, monkeypatch):
 # -- other processes
 
 
+@pytest.mark.slow
 def test_eight_processes_write_without_a_locked_database(store, directory):
     token = store.add_token(a_token())
     processes = [script("soaker.py", directory, token, SOAK_SECONDS) for _ in range(8)]
@@ -347,6 +348,7 @@ def test_a_child_has_its_own_connection(store, directory):
     assert Store(str(directory)).find(token, {}, {}) == [1, 2]
 
 
+@pytest.mark.slow
 def test_forks_while_threads_work_do_not_hang(store):
     token = store.add_token(a_token())
     end = threading.Event()

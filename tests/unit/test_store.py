@@ -201,6 +201,7 @@ _templates = st.dictionaries(st.integers(0, 4), _values, max_size=4)
     st.lists(st.tuples(st.integers(0, 1), _templates), max_size=24),
     st.lists(st.tuples(_templates, _templates), min_size=1, max_size=4),
 )
+@pytest.mark.slow
 def test_a_search_finds_what_has_all_and_none(tmp_path_factory, objects, searches):
     store = Store(str(tmp_path_factory.mktemp("search")))
     tokens = [store.add_token(a_token()), store.add_token(a_token())]

@@ -87,6 +87,7 @@ def test_a_database_of_another_program_is_left_alone(file, name):
     refused(file, "is the database of another program: set 'store'")
 
 
+@pytest.mark.packages
 def test_the_databases_of_nss_itself_are_left_alone(store, file):
     subprocess.run(["certutil", "-N", "-d", f"sql:{store}", "--empty-password"], timeout=60, check=True)
     for name in ("cert9.db", "key4.db"):

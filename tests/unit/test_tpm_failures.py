@@ -320,6 +320,7 @@ def login_and_sign(ground: Ground, key: Key) -> None:
     ground.sign(key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["StartAuthSession", "Load", "Unseal", "Sign"])
 def test_every_byte_of_a_response_counts(ground, key, swtpm, command):
     ground.start_again()
