@@ -30,22 +30,22 @@ class Function:
 
     @property
     def declared(self) -> str:
-        """Give the parameters as they are declared."""
+        """Return the parameters as they are declared."""
         return ", ".join(declaration for declaration, _ in self.parameters)
 
     @property
     def passed(self) -> str:
-        """Give the parameters as they are passed on."""
+        """Return the parameters as they are passed on."""
         return ", ".join(name for _, name in self.parameters)
 
     @property
     def python(self) -> str:
-        """Give the prototype of the function that Python has to provide."""
+        """Return the prototype of the function that Python has to provide."""
         return f"uint64_t py_{self.name}({self.declared})"
 
     @property
     def stub(self) -> str:
-        """Give the exported function."""
+        """Return the exported function."""
         return (
             f"CK_RV {self.name}({self.declared})\n"
             "{\n    int cancel = refuse_cancel();\n"
@@ -73,7 +73,7 @@ class Abi:
                 yield Function(node.name, [(_render(one), one.name) for one in node.type.args.params])
 
     def _list(self, typedef: str) -> list[str]:
-        """Give the names in a structure of function pointers, in order; none if there is no such type."""
+        """Return the names in a structure of function pointers, in order; none if there is no such type."""
         for tag in self._tags(typedef):
             for node in self._tree.ext:
                 if isinstance(node, c_ast.Decl) and isinstance(node.type, c_ast.Struct) and node.type.name == tag:
@@ -89,16 +89,16 @@ class Abi:
 
     @property
     def functions(self) -> list[Function]:
-        """Give all functions of 3.0 in the order of its list."""
+        """Return all functions of 3.0 in the order of its list."""
         return [self._by_name[name] for name in self.order_3_0]
 
     @property
     def by_python(self) -> list[Function]:
-        """Give the functions that Python has to provide."""
+        """Return the functions that Python has to provide."""
         return [function for function in self.functions if function.name not in WITHOUT_PYTHON]
 
     def _types(self) -> Iterator[Any]:
-        """Give the declarations of types, but for those of the functions themselves."""
+        """Return the declarations of types, but for those of the functions themselves."""
         for node in self._tree.ext:
             name = node.name if isinstance(node, c_ast.Typedef) else getattr(node.type, "name", None)
             if isinstance(node.type, c_ast.FuncDecl) or not name or not name.startswith(PREFIXES):
@@ -108,7 +108,7 @@ class Abi:
 
     @property
     def cdef(self) -> str:
-        """Give the declarations for cffi: the types of the header and the functions of Python."""
+        """Return the declarations for cffi: the types of the header and the functions of Python."""
         lists = ("_CK_FUNCTION_LIST", "ck_function_list", "CK_FUNCTION_LIST")
         types = [
             _render(node) + ";"
@@ -129,7 +129,7 @@ class Abi:
 
     @property
     def prototypes(self) -> str:
-        """Give what the hand-written C needs to know: the functions of Python, the numbers, the function lists."""
+        """Return what the hand-written C needs to know: the functions of Python, the numbers, the function lists."""
         lines = [f"static {function.python};" for function in self.by_python]
         lines += [
             "static uint64_t py_attached(void);",
@@ -154,11 +154,11 @@ class Abi:
 
     @property
     def stubs(self) -> str:
-        """Give the exported functions that are all alike."""
+        """Return the exported functions that are all alike."""
         return "\n".join(function.stub for function in self.functions if function.name not in BY_HAND)
 
     @property
     def exports(self) -> str:
-        """Give the linker's version script: the functions of the standard and nothing else."""
+        """Return the linker's version script: the functions of the standard and nothing else."""
         names = "".join(f"    {function.name};\n" for function in self.functions)
         return f"{{\n  global:\n{names}  local:\n    *;\n}};\n"

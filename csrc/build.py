@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 FLAGS = ["-O2", "-fPIC", "-shared", "-std=gnu11", "-fvisibility=hidden", "-fstack-protector-strong", "-pthread"]
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
 LINK = ["-Wl,-z,now,-z,relro,-z,noexecstack"]
-# Python can not be unloaded. Bsymbolic: the C_Sign of another module, loaded RTLD_GLOBAL, must not get
+# Python cannot be unloaded. Bsymbolic: the C_Sign of another module, loaded RTLD_GLOBAL, must not get
 # into our function lists. RPATH, not RUNPATH: this libpython, whatever LD_LIBRARY_PATH says.
 LINK_MODULE = ["-Wl,-z,nodelete,-Bsymbolic,--disable-new-dtags"]
 
@@ -115,18 +115,18 @@ def _missing(what: str) -> str:
 
 
 def compiler() -> list[str]:
-    """Give the C compiler, which $CC may name."""
+    """Return the C compiler, which $CC may name."""
     return shlex.split(os.environ.get("CC", "gcc"))
 
 
 def c_bytes(text: bytes) -> str:
-    """Give a C string literal of anything."""
+    """Return a C string literal of anything."""
     plain = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-+ "
     return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in text) + '"'
 
 
 def c_string(text: str | os.PathLike[str]) -> str:
-    """Give a C string literal of any path."""
+    """Return a C string literal of any path."""
     return c_bytes(os.fsencode(text))
 
 
@@ -156,7 +156,7 @@ def package_directory() -> Path:
 
 
 def search_path(package: Path) -> tuple[list[str], int]:
-    """Give the directories that the module's Python imports from, and the index of the first that is not its own."""
+    """Return the directories that the module's Python imports from, and the index of the first that is not its own."""
     base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}
     own = [sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")]
     own.append(sysconfig.get_config_var("DESTSHARED") or f"{own[1]}/lib-dynload")
@@ -166,7 +166,7 @@ def search_path(package: Path) -> tuple[list[str], int]:
 
 
 def python_paths(package: Path) -> str:
-    """Give the C definitions of all paths that Python is started with."""
+    """Return the C definitions of all paths that Python is started with."""
     paths, packages = search_path(package)
     home = sys.base_prefix if sys.base_prefix == sys.base_exec_prefix else f"{sys.base_prefix}:{sys.base_exec_prefix}"
     return "\n".join(
@@ -186,7 +186,7 @@ def python_paths(package: Path) -> str:
 
 
 def finder_code() -> str:
-    """Give the C definitions of finder.py's byte code and of the Python that it is for."""
+    """Return the C definitions of finder.py's byte code and of the Python that it is for."""
     source = Path(finder.__file__)
     code = marshal.dumps(compile(source.read_bytes(), f"p11tpm/{source.name}", "exec", dont_inherit=True))
     magic = int.from_bytes(importlib.util.MAGIC_NUMBER, "little")
@@ -194,7 +194,7 @@ def finder_code() -> str:
 
 
 def first_code() -> str:
-    """Give the C definitions of the byte code of what Python imports before it can be told where to find anything."""
+    """Return the C definitions of the byte code of what Python imports before it can be told where to find anything."""
     package = Path(sysconfig.get_path("stdlib", vars={"base": sys.base_prefix})) / "encodings"
     lines = []
     for name, file in (("ENCODINGS", "__init__"), ("ENCODINGS_ALIASES", "aliases"), ("ENCODINGS_UTF_8", "utf_8")):
@@ -231,7 +231,7 @@ def emit(ffi: FFI, source: Path) -> Path:
 
 
 def headers(include: list[str], directory: Path) -> tuple[str, str]:
-    """Give the C text that includes the header of PKCS#11, with our additions if it needs them, and its expansion."""
+    """Return the C text that includes the header of PKCS#11, with our additions if it needs them, and its expansion."""
     text = "#include <p11-kit/pkcs11.h>"
     if "C_GetInterfaceList" not in preprocess(text, include, directory):
         text += f"\n#include {c_string(HERE / 'pkcs11_3_0.h')}"

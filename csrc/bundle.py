@@ -41,7 +41,7 @@ for name in sorted(set(sys.modules) - before):
 
 
 def bundled(source: Path, root: Path) -> tuple[str, int, int, bytes]:
-    """Give what the bundle says of a source, whose path begins at `root` if it is below it."""
+    """Return what the bundle says of a source, whose path begins at `root` if it is below it."""
     before = source.stat()  # if the source changes meanwhile, what is read is not taken for the new one
     path, code = str(source), b""
     if source.is_relative_to(root):
@@ -53,18 +53,18 @@ def bundled(source: Path, root: Path) -> tuple[str, int, int, bytes]:
 
 
 def compiled(source: Path, optimize: int) -> bytes:
-    """Give the marshalled byte code of a source."""
+    """Return the marshalled byte code of a source."""
     return marshal.dumps(compile(source.read_bytes(), source, "exec", dont_inherit=True, optimize=optimize))
 
 
 @functools.cache
 def compiled_as_it_is(source: Path) -> bytes:
-    """Give the marshalled byte code of a source that is not ours."""
+    """Return the marshalled byte code of a source that is not ours."""
     return compiled(source, 0)
 
 
 def imports(node: ast.AST) -> Iterator[str]:
-    """Give the names of modules, and of what may be one, that a program imports, but for those of its types only."""
+    """Return the names of modules, and of what may be one, that a program imports, but for those of its types only."""
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
         return
     if isinstance(node, ast.Import):
@@ -78,7 +78,7 @@ def imports(node: ast.AST) -> Iterator[str]:
 
 @functools.cache
 def brought_in(names: frozenset[str]) -> dict[str, Path]:
-    """Give the sources and extension modules, by name, of modules outside of the package and of what they import."""
+    """Return the sources and extension modules, by name, of modules outside of the package and of what they import."""
     packages = ":".join(dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib")))
     command = [sys.executable, "-I", "-S", "-c", TELL, packages, *sorted(names)]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -97,7 +97,7 @@ def write_bundle(package: Path, directory: Path) -> Path:
     outside = frozenset(name for name in wanted if name.partition(".")[0] not in {"p11tpm", "_p11tpm"})
     modules = {}
     for name, source in sorted({**sources, **brought_in(outside)}.items()):
-        with contextlib.suppress(SyntaxError):  # whoever imports it is told
+        with contextlib.suppress(SyntaxError):  # the import reports it
             modules[name] = bundled(source, package)
     bundle = directory / finder.NAME
     bundle.write_bytes(finder.pack(modules))

@@ -67,7 +67,7 @@ static void follow_handles(connection *c, const uint8_t *command, size_t size, c
     }
 }
 
-/* False if the TPM did not answer: what is left there is the next program's to flush, p11tpm/tpm/reclaim.py. */
+/* False if the TPM did not answer: the next program flushes the rest, p11tpm/tpm/reclaim.py. */
 static bool flush_held(connection *c, int ms)
 {
     bool answers = true;

@@ -28,7 +28,7 @@ typedef struct connection {
     bool has_manager; /* a resource manager flushes what a process leaves: while open */
     bool is_registered;
     pid_t owner;
-    uint64_t epoch; /* counts the times it was opened: what was loaded in an older epoch is gone */
+    uint64_t epoch; /* counts the times it was opened: objects that were loaded in an older epoch are gone */
     int idle_ms;
     atomic_int wish; /* any thread may write it */
     struct timespec deadline; /* of the command that is under way */

@@ -34,7 +34,7 @@ HEAD_SIZE = HASH_SIZE + 4
 
 
 def pack(modules: "dict[str, tuple[str, int, int, bytes]]") -> bytes:
-    """Give the content of the file: hash and size (32 bits) of an index, the index, and the modules' marshalled code.
+    """Return the content of the file: hash and size (32 bits) of an index, the index, and the modules' marshalled code.
 
     Of each module, by name: the path of its source, from the package's directory on unless it is absolute; the time of
     the source's last change (ns) and its size (bytes); the marshalled code, empty for an extension module. The index
@@ -72,7 +72,7 @@ class Loader(SourceLoader):
         self._checksum = checksum
 
     def get_code(self, fullname: str) -> "CodeType | None":
-        """Give the module's code."""
+        """Return the module's code."""
         packed = bytes(self._packed)
         if _imp.source_hash(KEY, packed) != self._checksum:
             return super().get_code(fullname)
@@ -143,6 +143,6 @@ class Finder:
 
 
 def install(directory: str, bundle: "memoryview | None", trusted: "Callable[[str], str]") -> None:
-    """Let this interpreter find all that is neither built in nor frozen by a Finder."""
+    """Have this interpreter find all that is neither built in nor frozen by a Finder."""
     finder = Finder(directory, bundle, trusted)
     sys.meta_path[sys.meta_path.index(PathFinder)] = finder  # at once: another thread may be going through the list

@@ -59,7 +59,7 @@ static void after_fork_in_child(void)
     ready = false;
     if (forking.took) {
         PyOS_AfterFork_Child();
-        /* not PyGILState_Release: it would delete the only thread state that is left, and Python 3.11 can not make a first
+        /* not PyGILState_Release: it would delete the only thread state that is left, and Python 3.11 cannot make a first
          * one twice */
         PyEval_SaveThread();
     }

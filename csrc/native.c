@@ -1,5 +1,5 @@
 /*
- * p11tpm._native: what Python can not do for a guest in somebody else's process.
+ * p11tpm._native: what Python cannot do for a guest in somebody else's process.
  *
  * A connection carries TPM commands to a device, to a socket of swtpm or tpm2-abrmd, or to whatever libtss2-tctildr can load.
  * Devices and sockets are opened here and not by that library, because it

@@ -49,7 +49,7 @@ static bool is_trusted(const char *path, char *why, size_t size)
     }
 }
 
-/* Whether all that Python is to import from may be trusted; what is not there is not imported from. */
+/* Whether all places that Python is to import from may be trusted; nothing is imported from one that is not there. */
 static bool trusts_paths(void)
 {
     char real[PATH_MAX], why[2 * PATH_MAX];

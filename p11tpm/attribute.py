@@ -107,7 +107,7 @@ SECRET, DOMAIN = CKO.SECRET_KEY, CKO.DOMAIN_PARAMETERS
 PAIR = (PUBLIC, PRIVATE)
 KEYS = (*PAIR, SECRET)
 ALL = (DATA, CERTIFICATE, *KEYS, DOMAIN)
-_TYPED = (*KEYS, DOMAIN)  # what has a CKA_KEY_TYPE
+_TYPED = (*KEYS, DOMAIN)  # the classes that have a CKA_KEY_TYPE
 
 
 DOMAINS = {  # key type: the attributes that are its domain parameters, in the order of X.509's (RFC 3279, PKCS #3)
@@ -151,9 +151,9 @@ class Attribute:
         self.only = only
 
     def check(self, value: bytes) -> None:
-        """Refuse a value of the wrong form, or one that this token can not honour."""
+        """Refuse a value of the wrong form, or one that this token cannot honour."""
         if not self.valid(value) or self.only not in {None, value}:  # type: ignore[operator]
-            raise Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name(CKA, self.type)} can not have this value")
+            raise Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name(CKA, self.type)} cannot have this value")
 
 
 ATTRIBUTES = (
@@ -355,7 +355,7 @@ def check_known(template: Template, known: Template) -> None:
 
 
 def is_whole(attributes: Template) -> bool:
-    """Say whether attributes can be those of an object: what each one in a store has is there, and values are valid."""
+    """Return whether attributes can be those of an object: all that are needed are there, and are valid."""
     needed = _NEEDED.get(attributes.get(CKA.CLASS, b""))
     if needed is None or not attributes.keys() >= needed or not _is_ulong(attributes.get(CKA.KEY_TYPE, ulong(0))):
         return False
@@ -397,7 +397,7 @@ def _check_each(attributes: Template, changes: Template, free: AbstractSet[int] 
         if row is None:
             raise Error(CKR.ATTRIBUTE_TYPE_INVALID, f"{name(CKA, type_)} does not belong to such an object")
         if not row.valid(value):  # type: ignore[operator]
-            raise Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name(CKA, type_)} can not have this value")
+            raise Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name(CKA, type_)} cannot have this value")
         one_way = {TO_TRUE: TRUE, TO_FALSE: FALSE}.get(row.change)
         fixed = row.change in {FIXED, BY_SO} and type_ not in free
         if fixed or (one_way not in {None, value} and attributes.get(type_) != value):
@@ -406,13 +406,13 @@ def _check_each(attributes: Template, changes: Template, free: AbstractSet[int] 
 
 
 def kind(attributes: Template) -> tuple[int, int | None]:
-    """Give object class and key type (None for what is no key)."""
+    """Return object class and key type (None for objects that are not keys)."""
     key_type = attributes.get(CKA.KEY_TYPE)
     return to_ulong(attributes[CKA.CLASS]), None if key_type is None else to_ulong(key_type)
 
 
 def of_generated_key(mechanism: int) -> Template:
-    """Give what the token says of a key that it made itself."""
+    """Return what the token says of a key that it made itself."""
     return {CKA.LOCAL: TRUE, CKA.KEY_GEN_MECHANISM: ulong(mechanism)}
 
 
@@ -428,5 +428,5 @@ def protection(attributes: Template, *, was_sensitive: bool, never_left: bool) -
 
 
 def of_created_key() -> Template:
-    """Give what the token says of a key that came from outside."""
+    """Return what the token says of a key that came from outside."""
     return {CKA.LOCAL: FALSE, CKA.KEY_GEN_MECHANISM: ulong(UNAVAILABLE)}

@@ -422,7 +422,7 @@ EFFECTIVELY_INFINITE = 0  # CK_EFFECTIVELY_INFINITE
 
 
 def name(kind: type, value: int) -> str:
-    """Give the standard's name of a constant, as ``CKR_PIN_INCORRECT``; its hexadecimal value if it has none here."""
+    """Return the standard's name of a constant, as ``CKR_PIN_INCORRECT``; its hexadecimal value if it has none here."""
     for word, number in vars(kind).items():
         if number == value and not word.startswith("_"):
             return f"{kind.__name__}_{word}"

@@ -8,7 +8,7 @@ from p11tpm.ck import CKR
 
 
 class Error(Exception):
-    """A call that can not be done: the return value for the host and the reason for the log.
+    """A call that cannot be done: the return value for the host and the reason for the log.
 
     The reason says what to do about it and never holds data, PINs, auth values or attribute values.
     """
@@ -38,7 +38,7 @@ class LengthOnly(Exception):  # noqa: N818 - no error: the call did what it was 
 
 
 def asks_length(error: BaseException) -> bool:
-    """Say whether a call ended with the length of its result only, so that nothing was done (clause 5.2)."""
+    """Return whether a call ended with the length of its result only, so that nothing was done (clause 5.2)."""
     return isinstance(error, LengthOnly) or getattr(error, "rv", None) == CKR.BUFFER_TOO_SMALL
 
 
@@ -128,12 +128,12 @@ _ERRNO = {
 
 
 def rv_of_tpm(code: int) -> int:
-    """Give the return value for a TPM response code: never CKR_OK, never a wrong PIN."""
+    """Return the return value for a TPM response code: never CKR_OK, never a wrong PIN."""
     return _TPM.get(code, CKR.FUNCTION_FAILED)
 
 
 def rv_of(exception: BaseException) -> int:
-    """Give the return value for any exception: never CKR_OK."""
+    """Return the return value for any exception: never CKR_OK."""
     if isinstance(exception, Error):
         return exception.rv or CKR.GENERAL_ERROR
     if isinstance(exception, MemoryError):

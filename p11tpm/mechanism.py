@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from p11tpm.parameter import Given
 
-# What is done to the data before the TPM sees it, or what is done in software.
+# The form of the data that the TPM gets, or the algorithm in software.
 PKCS1 = "pkcs1"
 RAW = "raw"
 PSS = "pss"
@@ -160,7 +160,7 @@ class Mechanism:
         return self.parameter(given, self.digest)
 
     def sizes(self, capabilities: tuple[str, ...]) -> tuple[int, ...]:
-        """Give the key sizes that a token has for the mechanism, or the least and the greatest; empty: none at all."""
+        """Return the key sizes that a token has for the mechanism, or the least and the greatest; empty for none."""
         if self.keys == _EC:
             return tuple(bits for curve, (bits, _) in CURVES.items() if curve in capabilities)
         if self.keys == _RSA:
@@ -250,7 +250,7 @@ def _des() -> list[Mechanism]:
 
 
 def _domains() -> list[Mechanism]:
-    """Give what works with pairs of keys over a prime, in software."""
+    """Return what works with pairs of keys over a prime, in software."""
     dsa, dh = (min(DSA_SIZES), max(DSA_SIZES)), DH_SIZES
     types = {None: CKM.DSA, "sha1": CKM.DSA_SHA1, "sha224": CKM.DSA_SHA224, "sha256": CKM.DSA_SHA256}
     types |= {"sha384": CKM.DSA_SHA384, "sha512": CKM.DSA_SHA512}
@@ -301,7 +301,7 @@ _offered: dict[tuple[str, Container[int] | None], dict[int, tuple[Mechanism, tup
 
 
 def offered(capabilities: str, chosen: Container[int] | None = None) -> dict[int, tuple[Mechanism, tuple[int, ...]]]:
-    """Give the mechanisms of a token by type, with their key sizes.
+    """Return the mechanisms of a token by type, with their key sizes.
 
     They are those that a TPM with these capabilities has and that are in `chosen`, of which None means all.
     """
@@ -315,8 +315,8 @@ def offered(capabilities: str, chosen: Container[int] | None = None) -> dict[int
 
 
 def curve_of(ec_params: bytes) -> str:
-    """Give the name of the curve of a CKA_EC_PARAMS; CKR_CURVE_NOT_SUPPORTED if it is none of ours."""
+    """Return the name of the curve of a CKA_EC_PARAMS; CKR_CURVE_NOT_SUPPORTED if it is none of ours."""
     for curve, (_, oid) in CURVES.items():
         if oid == ec_params:
             return curve
-    raise Error(CKR.CURVE_NOT_SUPPORTED, "the curve is none of P-192 to P-521 as a named curve")
+    raise Error(CKR.CURVE_NOT_SUPPORTED, "the curve is not one of P-192 to P-521 as a named curve")

@@ -50,7 +50,7 @@ _LONGEST_PUBLIC_VALUE = 1 << 16  # a number as long as any prime of DH, with zer
 
 
 def refused(why: str) -> Error:
-    """Give the error of a parameter that can not be used."""
+    """Return the error of a parameter that cannot be used."""
     return Error(CKR.MECHANISM_PARAM_INVALID, why)
 
 
@@ -99,7 +99,7 @@ class Given:
 
 
 def split(members: bytes) -> list[int]:
-    """Give the members of a structure, each of 8 bytes."""
+    """Return the members of a structure, each of 8 bytes."""
     return [int.from_bytes(members[at : at + 8], "little") for at in range(0, len(members), 8)]
 
 

@@ -91,7 +91,7 @@ class Demo:
 
     @contextlib.contextmanager
     def step(self, words: str, command: str = "") -> Iterator[None]:
-        """Tell what is done, the command a user would type for it, and how long it took."""
+        """Print what is done, the command a user would type for it, and how long it took."""
         began = time.monotonic()
         try:
             yield
@@ -104,7 +104,7 @@ class Demo:
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    """Let a signal end the demo by way of its cleaning up."""
+    """Make a signal end the demo by way of its cleaning up."""
     sys.exit(128 + number)
 
 

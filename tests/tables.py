@@ -69,7 +69,7 @@ def code(words):
 
 
 def standard():
-    """Give the functions of 2.40, those that 3.0 added, and those that are in C only."""
+    """Return the functions of 2.40, those that 3.0 added, and those that are in C only."""
     sys.path.insert(0, str(ROOT / "csrc"))
     import abi
     import build
@@ -81,7 +81,7 @@ def standard():
 
 
 def entries():
-    """Give what is in p11tpm/entry: name of a function, and its codes if it can not end well."""
+    """Return what is in p11tpm/entry: name of a function, and its codes if it cannot end well."""
     for path in sorted((ROOT / "p11tpm" / "entry").glob("*.py")):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("C_"):
@@ -219,7 +219,7 @@ USUAL = {"MODULE": "/usr/local/lib/pkcs11/p11tpm.so", "TOKEN": "p11tpm", "PIN_FI
 
 
 def recipes():
-    """Give them as they are for a module that is installed and a token made as the README says."""
+    """Return them as they are for a module that is installed and a token made as the README says."""
     return [line for name in recipe.names() for line in chapter(name)]
 
 
@@ -233,7 +233,7 @@ PARTS = {"mechanisms": mechanisms, "objects": objects, "functions": functions, "
 
 
 def renewed(readme):
-    """Give the README with its tables made anew, each between two comments."""
+    """Return the README with its tables made anew, each between two comments."""
     for word, make in PARTS.items():
         begin, end = f"<!-- {word}: python tests/tables.py -->", f"<!-- end of {word} -->"
         before, rest = readme.split(begin)

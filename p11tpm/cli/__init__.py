@@ -25,7 +25,7 @@ def _run() -> int:
 
         return run()
     except KeyboardInterrupt:
-        return _failed("interrupted; what was there before is unchanged")
+        return _failed("interrupted; nothing that existed before was changed")
     except Exception as error:  # noqa: BLE001 - nobody foresaw it
         return _failed(_reported(error))
     finally:
@@ -57,7 +57,7 @@ def _failed(text: str) -> int:
 
 
 def _flush() -> None:
-    """Give up output that cannot be written, which was said before: Python would try again and complain at its end."""
+    """Drop output that cannot be written, which was said before: Python would try again and complain at its end."""
     try:
         sys.stdout.flush()
     except OSError:

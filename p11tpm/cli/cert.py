@@ -43,7 +43,7 @@ class Certificate:
         return as_text(self.label) or self.id.hex()
 
     def line(self) -> tuple[str, ...]:
-        """Say what matters of it, for a person."""
+        """Describe it for a person."""
         says = self.described()
         return (
             self.name,
@@ -53,7 +53,7 @@ class Certificate:
         )
 
     def described(self) -> dict[str, str]:
-        """Say everything about it, for programs; times are in UTC. What is no certificate has no more than a name."""
+        """Return everything about it, for programs; times are in UTC. Other objects have a name only."""
         known = {"label": as_label(self.label), "id": self.id.hex(), "uri": self.uri}
         try:
             certificate = der.Certificate(self._value)

@@ -1,4 +1,4 @@
-"""Files with a certificate, in PEM or DER; what is in other files, and what to do with those."""
+"""Files with a certificate, in PEM or DER, and advice about other files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
 _CONSTRUCTED = {SEQUENCE, SET}
 _TRUSTED = "TRUSTED CERTIFICATE"  # OpenSSL's: behind the certificate is what it is trusted for
 
-# What is often taken for a certificate, and what to do with it
+# Files that are often taken for a certificate, and the remedy
 _PRIVATE = ("a private key", "the keys of a token are made in it: 'p11tpm key generate'")
 _PUBLIC = ("a public key", "import the certificate that an authority made for it")
 _REQUEST = ("a certificate request", "send it to your authority, and import the certificate that comes back")
@@ -94,7 +94,7 @@ def _certificate(label: str, text: bytes) -> bytes:
 
 
 def _known(value: bytes, blocks: list[tuple[str, bytes]]) -> str:
-    """Say what it is that is not a certificate, and what to do with it."""
+    """Return what it is that is not a certificate, and what to do with it."""
     start = value[:_START].decode("latin-1")
     for table, texts in (
         (_LABELS, [label for label, _ in blocks]),

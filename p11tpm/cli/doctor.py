@@ -56,11 +56,11 @@ class Finding:
 @click.command(epilog=example("p11tpm doctor", "p11tpm doctor --json"))
 @json_option
 def doctor(*, as_json: bool) -> int:
-    """Look for what is wrong, and say what to do about it.
+    """Check the machine, and print a remedy for each fault.
 
     Checks the module, the store, the TPM and the tokens. Changes nothing and needs no PIN.
 
-    Exit status: 1 if something is wrong; what is only worth a note does not count.
+    Exit status: 1 if something is wrong; notes do not count.
     """
     findings = list(_findings())
     if as_json:
@@ -110,7 +110,7 @@ def _findings() -> Iterator[Finding]:
 def _module() -> Finding:
     path = Path(module.path())
     if not path.is_file() or path.is_symlink():
-        return Finding("module", WRONG, f"{path} is no regular file", "build it: 'make build' or 'make install'")
+        return Finding("module", WRONG, f"{path} is not a regular file", "build it: 'make build' or 'make install'")
     real = str(path.resolve())
     if not any(fnmatchcase(real, pattern) for pattern in _AGENT_ALLOWS):
         return Finding(
@@ -146,7 +146,7 @@ def _store(directory: Path) -> Finding:
 
 
 def _log(path: str) -> Iterator[Finding]:
-    """Look whether a log that is a file would be written to, which programs do not say."""
+    """Check whether a log that is a file would be written to, which programs do not say."""
     if not path.startswith("/"):
         return
     why = "" if files.may_write(path) else f"{path} may not be written to by {_user_name(os.geteuid())}"
@@ -163,7 +163,7 @@ def _log(path: str) -> Iterator[Finding]:
 
 
 def _pin_file(config: Config) -> Iterator[Finding]:
-    """Look whether the PIN can be read, not whether it is right: the TPM would count a wrong one."""
+    """Check whether the PIN can be read, not whether it is right: the TPM would count a wrong one."""
     if not config.pin_file:
         return
     path, user = config.pin_file, _user_name(os.geteuid())
@@ -211,7 +211,7 @@ def _device(config: Config) -> Finding:
 
 
 def how_to_open(path: Path) -> str:
-    """Say how this user gets at the device: by its group, which Debian's package tpm-udev makes ``tss``."""
+    """Return how this user gets at the device: by its group, which Debian's package tpm-udev makes ``tss``."""
     status = path.stat()
     groups = [group for group in grp.getgrall() if group.gr_gid == status.st_gid != 0]
     if not groups or stat.S_IMODE(status.st_mode) & 0o060 != 0o060:
@@ -226,7 +226,7 @@ def _bus(machine: Machine) -> Iterator[Finding]:
     """Doubt that nobody can listen to the TPM of a maker of chips, for which the configuration says so."""
     makers = {token.row.tpm.partition("|")[0] for token in machine.tokens} & _MAKERS_OF_CHIPS
     if machine.config.bus == "trusted" and makers:
-        text = f"trusted, but {', '.join(makers)} makes TPMs that are on one: who listens there reads secrets"
+        text = f"trusted, but {', '.join(makers)} makes TPMs that are on one: anyone who listens there reads secrets"
         yield Finding("TPM bus", NOTE, text, "take 'bus = trusted' out of p11tpm.conf")
 
 
@@ -240,7 +240,7 @@ def _tpm(config: Config) -> Iterator[Finding]:
     if lockout.locked:
         yield Finding("TPM lockout", WRONG, f"locked: {tries}", "wait, or: tpm2_dictionarylockout --clear-lockout")
     elif lockout.counter + reserve(lockout.max_tries) >= lockout.max_tries:
-        text = f"{tries}; what is left is for others: after a wrong PIN, logins are refused until one is forgiven"
+        text = f"{tries}; the rest is left to others: after a wrong PIN, logins are refused until one is forgiven"
         yield Finding("TPM lockout", NOTE, text, "wait, or: tpm2_dictionarylockout --clear-lockout")
     else:
         yield Finding("TPM lockout", OK, tries)
@@ -250,7 +250,7 @@ def _tpm(config: Config) -> Iterator[Finding]:
         yield Finding(
             "TPM lockout authorisation",
             NOTE,
-            "empty: who can open the TPM can reset the count of wrong PINs, and so guess on",
+            "empty: anyone who can open the TPM can reset the count of wrong PINs, and so guess on",
             "tpm2_changeauth --object-context=lockout file:NEW, and keep that file: without it nobody clears a lockout",
         )
 
@@ -275,7 +275,7 @@ def _token(machine: Machine, token: Token) -> Finding:
 
 
 def _residents(token: Token) -> Iterator[Finding]:
-    """Look whether the TPM has the resident keys; one that it does not have is loaded when it is used."""
+    """Check whether the TPM has the resident keys; one that it does not have is loaded when it is used."""
     try:
         for record in token.vault.residents.all():
             label = as_text(record.attributes.get(CKA.LABEL, b""))
@@ -290,7 +290,7 @@ def _residents(token: Token) -> Iterator[Finding]:
 
 
 def _strays(tokens: list[Token]) -> Iterator[Finding]:
-    """Look for resident keys that the store does not know to be there, and that nobody may miss."""
+    """Search for resident keys that the store does not know to be there, and that nobody may miss."""
     if not tokens:
         return
     rows = [token.row for token in tokens]

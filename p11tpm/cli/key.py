@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from p11tpm.cli.logged import LoggedToken
     from p11tpm.core.token import Token
 
-# What is weaker is for programs that ask for it
+# Weaker algorithms are for programs that ask for them
 ALGORITHMS = tuple(curve for curve, (bits, _) in CURVES.items() if bits >= 256) + tuple(
     f"rsa{bits}" for bits in RSA_SIZES if bits >= 2048
 )
@@ -174,7 +174,7 @@ def resident(
         owner_auth = read(owner_auth_file, "owner's authorisation value") if owner_auth_file else b""
         machine.log_in(token, pin_file)
         if one.private is None:
-            raise Error(CKR.ARGUMENTS_BAD, f"'{one.name}' is no key of the TPM")
+            raise Error(CKR.ARGUMENTS_BAD, f"'{one.name}' is not a key in the TPM")
         if undo:
             token.end_residence(one.private.record.id, owner_auth)
         else:

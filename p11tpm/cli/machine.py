@@ -83,7 +83,7 @@ class Machine:
             tpm.release()
 
     def pin_of_new(self, label: str) -> bytes | None:
-        """Give the PIN that programs will read for a new token with this label; None if they read none."""
+        """Return the PIN that programs will read for a new token with this label; None if they read none."""
         wanted = self.config.token
         if not self.config.pin_file or (self.tokens if wanted is None else wanted != label):
             return None
@@ -161,7 +161,7 @@ def private_keys(machine: Machine, token: Token) -> list[Object]:
 
 
 def has_key(machine: Machine, token: Token, label: str) -> bool:
-    """Say whether a public or private key has a label."""
+    """Return whether a public or private key has a label."""
     classes = (CKO.PUBLIC_KEY, CKO.PRIVATE_KEY)
     named = {CKA.LABEL: label.encode()}
     return any(machine.store.find(token.id, {CKA.CLASS: ulong(one), **named}, {}) for one in classes)

@@ -8,7 +8,7 @@ from p11tpm.cli.output import example
 
 
 def path() -> str:
-    """Give the absolute path of the PKCS#11 module that was built with this command."""
+    """Return the absolute path of the PKCS#11 module that was built with this command."""
     from p11tpm._native import ffi, lib
 
     return str(ffi.string(lib.MODULE_PATH).decode())

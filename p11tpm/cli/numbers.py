@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def same_key(one: bytes, other: bytes) -> bool:
-    """Say whether two SubjectPublicKeyInfo are of one key, with whatever parameters and form of the point."""
+    """Return whether two SubjectPublicKeyInfo are of one key, with whatever parameters and form of the point."""
     return one == other or _numbers(one) == _numbers(other)
 
 
 def _numbers(info: bytes) -> Hashable:
-    """Give what makes the key: its numbers and the kind of algorithm they are for; `info` itself if that is unknown."""
+    """Return what makes the key: its numbers and the kind of algorithm they are for; else `info` itself."""
     try:
         key = PublicKey(info)
         kind, read = _KINDS[key.algorithm]
@@ -31,12 +31,12 @@ def _rsa(key: PublicKey) -> Hashable:
 
 
 def _value(key: PublicKey) -> Hashable:
-    """Give the public value alone: a certificate may leave the prime to that of its issuer (RFC 3279 clause 2.3.2)."""
+    """Return the public value alone: a certificate may leave the prime to its issuer (RFC 3279 clause 2.3.2)."""
     return _integer(whole(key.bits).content)
 
 
 def _ec(key: PublicKey) -> Hashable:
-    """Give the curve, and the point in compressed form (SEC 1 clause 2.3.3), which the others have in them."""
+    """Return the curve, and the point in compressed form (SEC 1 clause 2.3.3), which the others have in them."""
     parameters, form, size = whole(key.parameters), key.bits[0], (len(key.bits) - 1) // 2
     point = bytes([2 | key.bits[-1] & 1]) + key.bits[1 : 1 + size] if form in _BOTH_COORDINATES else key.bits
     if parameters.tag == OID:

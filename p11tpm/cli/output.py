@@ -34,7 +34,7 @@ def say(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Replace what is no printable character: a label may come from any program, and must stay on its line."""
+    """Replace characters that cannot be printed: a label may come from any program, and must stay on its line."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
@@ -64,12 +64,12 @@ def print_listing(rows: Sequence[tuple[Sequence[str], Sequence[str]]]) -> None:
 
 
 def example(*commands: str) -> str:
-    """Give the end of a command's help: what to type. It begins with click's mark for lines that stay as they are."""
+    """Return the end of a command's help: what to type. It begins with click's mark for lines that stay as they are."""
     return "\n".join(["\b", "Example:", *(f"  {command}" for command in commands)])
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something is destroyed, unless `yes`; a program that can not be asked has to say --yes."""
+    """Ask before something is destroyed, unless `yes`; a program that cannot be asked has to say --yes."""
     if yes:
         return
     if sys.stdin is None or not sys.stdin.isatty():
@@ -80,9 +80,9 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def wait(text: str, work: Callable[[], Result]) -> Result:
-    """Do work that may take the TPM minutes; a terminal sees what is going on, and for how long.
+    """Run work that may take the TPM minutes; a terminal sees what is going on, and for how long.
 
-    The work has a thread of its own, since a TPM command can not be interrupted: Ctrl-C ends the process at once. Only
+    The work has a thread of its own, since a TPM command cannot be interrupted: Ctrl-C ends the process at once. Only
     finished work reaches the store, in one transaction.
     """
     results: list[Result] = []
@@ -104,7 +104,7 @@ def wait(text: str, work: Callable[[], Result]) -> Result:
                 thread.join(0.2)
                 _show_elapsed(status, text, time.monotonic() - start)
     except KeyboardInterrupt:
-        say("interrupted; what was there before is unchanged")
+        say("interrupted; nothing that existed before was changed")
         os._exit(1)
     if errors:
         raise errors[0]

@@ -66,7 +66,7 @@ class Pair:
         return object_uri(self._token, self.id, self.label, PRIVATE if self.private else PUBLIC)
 
     def openssh(self) -> str:
-        """Give the line for an authorized_keys file, with the label as comment; CKR_DATA_INVALID for other keys."""
+        """Return the line for an authorized_keys file, with the label as comment; CKR_DATA_INVALID for other keys."""
         if self._thing.key_type != CKK.RSA and self.algorithm not in _CURVES_OF_OPENSSH:
             raise Error(CKR.DATA_INVALID, f"OpenSSH has no such key as '{self.name}' ({self.algorithm}): --format pem")
         try:
@@ -77,7 +77,7 @@ class Pair:
         return f"{line} {as_text(self.label)}".rstrip()
 
     def pem(self) -> str:
-        """Give the SubjectPublicKeyInfo in PEM (RFC 7468 clause 13), as it is."""
+        """Return the SubjectPublicKeyInfo in PEM (RFC 7468 clause 13), as it is."""
         armored: bytes = pem.armor("PUBLIC KEY", self._public())
         return armored.decode().rstrip()
 
@@ -105,7 +105,7 @@ def _curve(params: bytes) -> str:
 
 
 def pairs(machine: Machine, token: Token) -> list[Pair]:
-    """Give the key pairs of a token, oldest first, and halves whose other one is not there."""
+    """Return the key pairs of a token, oldest first, and halves whose other one is not there."""
     place = token_uri(token.row)
     private: dict[bytes, list[Object]] = {}  # a key may have been copied
     for one in private_keys(machine, token):
@@ -119,5 +119,5 @@ def pairs(machine: Machine, token: Token) -> list[Pair]:
 
 
 def _info(key: Object) -> bytes:
-    """Give what both halves of a pair have, and no other key: the public key, or of what has none the object's own."""
+    """Return what both halves of a pair have, and no other key: the public key, or the object's own."""
     return key.attributes.get(CKA.PUBLIC_KEY_INFO) or key.record.uuid

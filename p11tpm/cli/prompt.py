@@ -42,7 +42,7 @@ so_pin_file_option = click.option(
 no_pin_option = click.option(
     "--no-pin",
     is_flag=True,
-    help="Use the keys without a PIN: who can read the store can use them on this machine. For services.",
+    help="Make a token without a PIN, for services. Anyone who can read the store can use the keys on this machine.",
 )
 
 
@@ -109,7 +109,7 @@ def _stdin() -> int:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C end a question, also where SIGINT is ignored, as it is for what a script starts with `&`.
+    """Make Ctrl-C end a question, also where SIGINT is ignored, as it is for what a script starts with `&`.
 
     Who types it looks at this question and has no other way out. So do ssh and openssl: readpassphrase(3) and
     UI_OpenSSL catch the signal while they ask, whatever it did before. Our other work leaves it ignored.

@@ -22,7 +22,7 @@ _BLOCK = re.compile(r"(.*?)(?:^```(\w*)\n(.*?)^```$|\Z)", re.MULTILINE | re.DOTA
 
 
 def names() -> list[str]:
-    """Give the names of all recipes, in order."""
+    """Return the names of all recipes, in order."""
     return sorted(path.stem for path in PLACE.glob("*.md"))
 
 
@@ -44,7 +44,7 @@ class Recipe:
         self.blocks = [block for block in blocks if any(block)]
 
     def lines(self) -> Iterator[str]:
-        """Give it as something to paste: all that is not a command or a setting is a comment."""
+        """Return it as something to paste: all that is not a command or a setting is a comment."""
         yield f"# {self.title}"
         for about, _, text in self.blocks:
             yield ""
@@ -64,7 +64,7 @@ class Recipe:
 def recipe(name: str | None, token_label: str | None, pin_file: Path | None, *, as_json: bool) -> None:
     """Print how a program is set up for this token: commands to type, settings to write.
 
-    Without PROGRAM, list the programs. What is printed can be pasted: all else in it is comments.
+    Without PROGRAM, list the programs. The output can be pasted: all other text in it is a comment.
     """
     if name is None:
         rows = [(one, Recipe(one, {}).title) for one in names()]

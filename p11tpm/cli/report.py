@@ -32,7 +32,7 @@ def say_where(error: BaseException) -> str:
 
 
 def _lines(error: BaseException) -> Iterator[str]:
-    """Tell the versions, and the frames of the error and of those that led to it.
+    """List the versions, and the frames of the error and of those that led to it.
 
     The text of an error may hold data, and so may local variables and the command's arguments: they stay out.
     """

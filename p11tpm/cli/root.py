@@ -36,7 +36,7 @@ def run() -> int:
         error.show()
         return error.exit_code
     except click.Abort:
-        say("interrupted; what was there before is unchanged")
+        say("interrupted; nothing that existed before was changed")
     except Error as error:
         say(error.why)
     except OSError as error:

@@ -98,7 +98,7 @@ def create(label: str, pin_file: Path | None, so_pin_file: Path | None, *, no_pi
 
 
 def say_if_hidden(machine: Machine, one: Token) -> None:
-    """Say what to do if programs are not shown a token."""
+    """Print what to do if programs are not shown a token."""
     if not machine.is_shown(one):
         say(f"programs are not shown this token: write 'token = {one.label}', or 'token = *', in p11tpm.conf")
 

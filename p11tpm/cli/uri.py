@@ -19,7 +19,7 @@ def _text(value: str) -> str:
 
 
 def token_uri(row: TokenRow) -> str:
-    """Give the URI of a token, which no other token has: all that CK_TOKEN_INFO says of it."""
+    """Return the URI of a token, which no other token has: all that CK_TOKEN_INFO says of it."""
     manufacturer, model, _ = row.tpm.split("|")
     fields = {"model": (model, 16), "manufacturer": (manufacturer, 32), "serial": (row.serial, 16)}
     fields["token"] = row.label, 32
@@ -28,13 +28,13 @@ def token_uri(row: TokenRow) -> str:
 
 
 def _field(value: str, size: int) -> str:
-    """Give what is left of a text in a field of CK_TOKEN_INFO: so many bytes, without the blanks at their end."""
+    """Return what is left of a text in a field of CK_TOKEN_INFO: so many bytes, without the blanks at their end."""
     raw = value.encode(errors="surrogateescape")
     return (raw[:size].decode(errors="ignore") if len(raw) > size else value).rstrip(" ")
 
 
 def object_uri(token: str, id_: bytes, label: bytes, type_: str) -> str:
-    """Give the URI of an object in the token with this URI; every byte of the id is encoded (clause 2.3)."""
+    """Return the URI of an object in the token with this URI; every byte of the id is encoded (clause 2.3)."""
     parts = [token]
     if id_:
         parts.append("id=" + "".join(f"%{byte:02X}" for byte in id_))

@@ -36,7 +36,7 @@ _SPECIAL = '\\"+,;<>'
 
 
 def described(certificate: Certificate) -> dict[str, str]:
-    """Say what can be read of it; times are in UTC, as far as they say so."""
+    """Return what can be read of it; times are in UTC, as far as they say so."""
     fields: dict[str, tuple[Callable[[bytes], str], bytes]] = {
         "subject": (name, certificate.subject),
         "issuer": (name, certificate.issuer),
@@ -54,7 +54,7 @@ def described(certificate: Certificate) -> dict[str, str]:
 
 
 def name(value: bytes) -> str:
-    """Write a Name as RFC 4514 has it, the last part first; a value that is no text is written in hexadecimal."""
+    """Write a Name as RFC 4514 has it, the last part first; a value that is not text is written in hexadecimal."""
     parts = ["+".join(map(_attribute, elements(part.content))) for part in elements(whole(value).content)]
     return ",".join(part for part in reversed(parts) if part)
 
@@ -81,7 +81,7 @@ def _number(value: bytes) -> str:
 
 
 def _time(validity: bytes, which: int) -> str:
-    """Write one of two times as ISO 8601 has it; what is no such time stands as it is."""
+    """Write one of two times as ISO 8601 has it; any other value stands as it is."""
     found = [*elements(whole(validity).content)][which]
     try:
         time = x509.Time.load(found.whole).native

@@ -32,7 +32,7 @@ class Handles:
         self._things: dict[int, Any] = {}
 
     def add(self, thing: Any) -> int:
-        """Give a thing a handle."""
+        """Add an object and return its handle."""
         handle = self._next()
         self._things[handle] = thing
         return handle
@@ -44,14 +44,14 @@ class Handles:
             raise Error(self._not_found, f"there is no handle {handle}") from None
 
     def pop(self, handle: int) -> Any:
-        """Take a handle back; of two threads that try, one gets the thing."""
+        """Remove a handle and return its object; of two threads that try, one gets it."""
         thing = self._things.pop(handle, None)
         if thing is None:
             raise Error(self._not_found, f"there is no handle {handle}")
         return thing
 
     def all(self) -> list[Any]:
-        """Give everything that has a handle now."""
+        """Return all objects that have a handle now."""
         return list(self._things.values())
 
 
@@ -81,7 +81,7 @@ class Module:
     # -- slots: the slot of a token has the token's identifier in the store, which never changes
 
     def slots(self) -> list[int]:
-        """Give the identifiers of the slots: that of the token that is shown, or one slot without a token.
+        """Return the identifiers of the slots: that of the token that is shown, or one slot without a token.
 
         Hosts such as OpenSSH try one PIN on every slot, so there is one token, unless the configuration asks for more.
         """
@@ -97,7 +97,7 @@ class Module:
         return {row.id: row for row in rows if wanted in {None, "*", row.label}}
 
     def slot(self, slot: int) -> Token | None:
-        """Give the token in a slot, None if it is not initialised; CKR_SLOT_ID_INVALID if there is no such slot."""
+        """Return the token in a slot, None if it is not initialised; CKR_SLOT_ID_INVALID if there is no such slot."""
         shown = self._shown()
         if slot not in shown:
             raise Error(CKR.SLOT_ID_INVALID, f"there is no slot {slot}")
@@ -116,7 +116,7 @@ class Module:
             raise Error(CKR.CRYPTOKI_NOT_INITIALIZED, "another thread has called C_Finalize")
 
     def token(self, slot: int) -> Token:
-        """Give the initialised token in a slot; CKR_TOKEN_NOT_RECOGNIZED if it is not initialised."""
+        """Return the initialised token in a slot; CKR_TOKEN_NOT_RECOGNIZED if it is not initialised."""
         token = self.slot(slot)
         if token is None:
             raise Error(CKR.TOKEN_NOT_RECOGNIZED, "the token is not initialised: run p11tpm init")
@@ -131,7 +131,7 @@ class Module:
             if token is not None:
                 token.reinitialize(label, so_pin)
             elif not self.store.writable:
-                raise Error(CKR.TOKEN_WRITE_PROTECTED, f"the store {self.config.store} can not be written to")
+                raise Error(CKR.TOKEN_WRITE_PROTECTED, f"the store {self.config.store} cannot be written to")
             else:
                 Token.initialize(self.config, self.store, label, so_pin)
 
@@ -155,7 +155,7 @@ class Module:
         return session
 
     def sessions_of(self, slot: int) -> list[Session]:
-        """Give the open sessions with the token of a slot."""
+        """Return the open sessions with the token of a slot."""
         return list(self._sessions_by_slot.get(slot, {}).values())
 
     def close_session(self, handle: int) -> None:
@@ -191,7 +191,7 @@ class Module:
         session.token.login(user, pin)
 
     def authenticate(self, session: Session, pin: bytes) -> None:
-        """Give the PIN that operations of the session wait for; if that locks it, the user is logged out."""
+        """Check the PIN that operations of the session wait for; if that locks it, the user is logged out."""
         try:
             session.authenticate(pin)
         except Error as error:
@@ -241,7 +241,7 @@ class Module:
     # -- objects
 
     def handle_of(self, token: Token, id_: int) -> int:
-        """Give the handle of an object: the same one for the whole run, that of a private object until a logout."""
+        """Return the handle of an object: the same one for the whole run, that of a private object until a logout."""
         key = _key(token, id_)
         with self._lock:
             handle = self._object_handles.get(key)
@@ -250,7 +250,7 @@ class Module:
             return handle
 
     def id_of(self, token: Token, handle: int) -> int:
-        """Give the identifier of an object in the token; CKR_OBJECT_HANDLE_INVALID."""
+        """Return the identifier of an object in the token; CKR_OBJECT_HANDLE_INVALID."""
         key = self._objects[handle]
         if key != _key(token, key[-1]):
             raise Error(CKR.OBJECT_HANDLE_INVALID, "the object is in another token, or was in one that is gone")

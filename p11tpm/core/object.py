@@ -30,7 +30,7 @@ class Object:
         self.waits = record.attributes.get(CKA.ALWAYS_AUTHENTICATE) == TRUE  # for a PIN before it may be used
 
     def for_one_use(self) -> Object:
-        """Give the same object, with a wait of its own."""
+        """Return the same object, with a wait of its own."""
         return Object(self.record, self._value, self._reveal)
 
     @property
@@ -41,7 +41,7 @@ class Object:
         return {**self.record.attributes, CKA.VALUE: self._value}
 
     def is_set(self, type_: int) -> bool:
-        """Say whether a boolean attribute is there and true."""
+        """Return whether a boolean attribute is there and true."""
         return self.record.attributes.get(type_) == TRUE
 
     @property
@@ -88,11 +88,11 @@ class Object:
         return bytes((0x04, len(point)) if len(point) < 0x80 else (0x04, 0x81, len(point))) + point
 
     def hidden(self) -> bytes:
-        """Give what the record keeps secret: the value of a key, or the check value of one in the TPM; else nothing."""
+        """Return what the record keeps secret: the value of a key, or the check value of one in the TPM; else empty."""
         return b"" if self.record.secret is None or self._reveal is None else self._reveal(self.record)
 
     def get(self, type_: int) -> bytes:
-        """Give the value of an attribute.
+        """Return the value of an attribute.
 
         Raises CKR_ATTRIBUTE_SENSITIVE for a private part and CKR_ATTRIBUTE_TYPE_INVALID for what the object does not
         have (PKCS#11 Base Specification 3.0, clause 5.7.5).
@@ -124,7 +124,7 @@ class Object:
         The TPM does not do that; a key is in software for it from the beginning.
         """
         if self.in_tpm and self.object_class == CKO.SECRET_KEY and changes.get(CKA.DERIVE) == TRUE:
-            raise Error(CKR.ATTRIBUTE_READ_ONLY, "a secret key in the TPM can not get CKA_DERIVE")
+            raise Error(CKR.ATTRIBUTE_READ_ONLY, "a secret key in the TPM cannot get CKA_DERIVE")
 
     @property
     def size(self) -> int:
@@ -134,5 +134,5 @@ class Object:
         return sum(map(len, record.attributes.values())) + sum(len(blob) for blob in hidden if blob)
 
     def ulong(self, type_: int) -> int:
-        """Give the value of a CK_ULONG attribute."""
+        """Return the value of a CK_ULONG attribute."""
         return to_ulong(self.get(type_))

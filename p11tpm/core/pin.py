@@ -38,7 +38,7 @@ _failed: set[bytes] = set()
 
 
 def auth_value(row: TokenRow, user: int, pin: bytes) -> bytes:
-    """Give the TPM's authorisation value for a PIN: 32 bytes, the last one 01, since a TPM strips trailing zeros."""
+    """Return the TPM's authorisation value for a PIN: 32 bytes, the last one 01, since a TPM strips trailing zeros."""
     text = ROLES[user].encode() + b"|" + row.uuid + b"|" + pin
     return hashes.mac("sha256", row.salt, text)[:-1] + b"\x01"
 
@@ -54,7 +54,7 @@ def check_new(pin: bytes, shortest: int) -> None:
 
 
 def reserve(max_tries: int) -> int:
-    """Give the number of the TPM's tries that are left to everybody else once a PIN has failed."""
+    """Return the number of the TPM's tries that are left to everybody else once a PIN has failed."""
     return 0 if max_tries < 3 else max(1, min(8, max_tries // 4))
 
 
@@ -70,7 +70,7 @@ class Tries:
         self._lockout: tuple[float, Lockout | Error] | None = None  # what the TPM said, and when
 
     def attempt(self, row: TokenRow, pin: bytes, private: bytes, use: Callable[[bytes], Result]) -> Result:
-        """Let `use` try the authorisation value of a PIN on the TPM, if trying is wise, and count a failure.
+        """Have `use` try the authorisation value of a PIN on the TPM, if that is wise, and count a failure.
 
         `private` is the sealed object that the PIN opens: a PIN that failed on it is not tried on it again.
         Raises CKR_PIN_INCORRECT, CKR_PIN_LOCKED, or CKR_FUNCTION_FAILED if a policy of the token is not satisfied.
@@ -83,7 +83,7 @@ class Tries:
         return self.guard(row, lambda: use(auth_value(row, self._user, pin)), mark)
 
     def guard(self, row: TokenRow, use: Callable[[], Result], mark: bytes = b"") -> Result:
-        """Let `use` use the object that the role's PIN opens, if trying is wise, and count a failure; see `attempt`.
+        """Have `use` use the object that the role's PIN opens, if trying is wise, and count a failure; see `attempt`.
 
         The try is noted before it is made. Where that cannot be done, or where it is not known how an earlier one
         ended, the TPM is asked first whether it has the token's storage root key, and what it has counted.
@@ -122,7 +122,7 @@ class Tries:
         return error.code in _NOT_COUNTED
 
     def _require_wise(self, row: TokenRow, *, noted: bool) -> int:
-        """Give the number of wrong PINs that count; CKR_PIN_LOCKED if one more may be too many.
+        """Return the number of wrong PINs that count; CKR_PIN_LOCKED if one more may be too many.
 
         A TPM that does not answer what it has counted is not asked again: CKR_DEVICE_ERROR.
         """
@@ -138,7 +138,7 @@ class Tries:
         return failures
 
     def _is_unwise(self, row: TokenRow, failures: int, *, noted: bool) -> bool:
-        """Say whether a failure could lock the TPM; it is only asked if there is a reason to doubt."""
+        """Return whether a failure could lock the TPM; it is only asked if there is a reason to doubt."""
         if not counts_guesses(row.so_public if self._user == CKU.SO else row.user_public):
             return False
         doubt = failures or not noted or self._store.any_failure()
@@ -155,7 +155,7 @@ class Tries:
         self._lockout = None
 
     def failures(self) -> int:
-        """Give the number of wrong PINs that count now; one is forgiven whenever the TPM forgives one.
+        """Return the number of wrong PINs that count now; one is forgiven whenever the TPM forgives one.
 
         They are no more than the TPM has counted, by a clock of its own that nobody sets back.
         """
@@ -180,7 +180,7 @@ class Tries:
         return None if isinstance(self._lockout[1], Error) else self._lockout[1]
 
     def _used_up(self, failures: int, *, all_of_tpm: bool = False) -> bool:
-        """Say whether there are too many failures; with `all_of_tpm` what the TPM has counted stands for them."""
+        """Return whether there are too many failures; with `all_of_tpm` what the TPM has counted stands for them."""
         lockout = self._asked()
         if all_of_tpm and lockout is None:
             raise Error(CKR.DEVICE_ERROR, "the TPM does not say how many wrong PINs it has counted")
@@ -191,7 +191,7 @@ class Tries:
         return lockout.locked or lockout.counter + reserve(lockout.max_tries) >= lockout.max_tries
 
     def flags(self) -> int:
-        """Give the role's part of CK_TOKEN_INFO.flags; the TPM is only asked after a failure."""
+        """Return the role's part of CK_TOKEN_INFO.flags; the TPM is only asked after a failure."""
         failures = self.failures()
         if not failures:
             return 0

@@ -1,4 +1,4 @@
-"""Files with a PIN: who else may be able to read them, and what may be in them."""
+"""Files with a PIN: the users who may be able to read them, and their content."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PinFile:
 
     @classmethod
     def configured(cls, config: Config) -> PinFile:
-        """Give the file that a configuration names."""
+        """Return the file that a configuration names."""
         return cls(config.pin_file, credential=config.pin_credential)
 
     def read(self) -> bytes:
@@ -43,7 +43,7 @@ class PinFile:
             descriptor = posix.open(self.path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY)
             try:
                 if not S_ISREG(posix.fstat(descriptor).st_mode):
-                    raise self._error("it is no regular file: write one")
+                    raise self._error("not a regular file: write the PIN into one")
                 return self.take(descriptor)
             finally:
                 posix.close(descriptor)

@@ -39,5 +39,5 @@ class Profiles:
         return [id_ for id_, record in self._records.items() if template.items() <= record.attributes.items()]
 
     def record(self, id_: int) -> Record | None:
-        """Give one object; None if there is no such one."""
+        """Return one object; None if there is no such one."""
         return self._records.get(id_)

@@ -12,7 +12,7 @@ _MIXED = 64  # bytes: more than any of these keys is strong for
 
 
 def secret_bytes(token: Token, length: int, *, kept: bool) -> bytes:
-    """Give random bytes of the system; in a key that is kept the first 64 are mixed with as many of the TPM's.
+    """Return random bytes of the system; in a key that is kept the first 64 are mixed with as many of the TPM's.
 
     Either generator may be bad then, at one command a key. Session keys do without: hosts make them by the thousand.
     """

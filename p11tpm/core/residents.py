@@ -28,11 +28,11 @@ class Residents:
         self._token = token
 
     def all(self) -> list[Record]:
-        """Give the keys that the store has as resident, oldest first, whether anybody is logged in or not."""
+        """Return the keys that the store has as resident, oldest first, whether anybody is logged in or not."""
         return self._store.residents(self._token)
 
     def is_there(self, record: Record) -> bool:
-        """Say whether the TPM has a key where the store says."""
+        """Return whether the TPM has a key where the store says."""
         return resident.is_at(self._tpm, record.tpm_public or b"", record.resident)
 
     def add(self, srk: Srk, record: Record, owner_auth: bytes) -> int:
@@ -54,14 +54,14 @@ class Residents:
         return handle
 
     def remove(self, srk: Srk, record: Record, owner_auth: bytes) -> bool:
-        """Take a key out of the TPM, also one that the store does not know to be there; False if it was not."""
+        """Remove a key from the TPM, also one that the store does not know to be there; False if it was not."""
         self._require_writable()
         was = self._evict(srk, record, owner_auth)
         self._store.set_resident(record, 0)
         return was
 
     def strays(self, srks: list[Srk]) -> dict[int, Record | None]:
-        """Give the handles of keys below these storage root keys of which the store does not know that they are there.
+        """Return the handles of keys below these storage root keys that the store does not record.
 
         With each is the key, or None if the store has no such key.
         """
@@ -73,7 +73,7 @@ class Residents:
         return found
 
     def evict(self, srk: Srk, records: list[Record]) -> None:
-        """Take keys that are about to be deleted out of the TPM; the store stays as it is.
+        """Evict keys that are about to be deleted from the TPM; the store stays as it is.
 
         CKR_ACTION_PROHIBITED if the TPM's owner has to agree: then nothing was changed.
         """
@@ -86,12 +86,12 @@ class Residents:
 
     def _require_writable(self) -> None:
         if not self._store.writable:
-            raise Error(CKR.TOKEN_WRITE_PROTECTED, "the store can not be written to")
+            raise Error(CKR.TOKEN_WRITE_PROTECTED, "the store cannot be written to")
 
     def lost(self, record: Record) -> None:
         """Note that a key was not where it should be, so that whatever is there is left alone from now on.
 
-        It may count what it takes for a wrong PIN. Where the store can not be written to, only this process knows.
+        It may count what it takes for a wrong PIN. Where the store cannot be written to, only this process knows.
         """
         was, record.resident = record.resident, 0
         if self._store.writable:

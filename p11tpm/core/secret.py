@@ -34,7 +34,7 @@ class Secret:
         return derived
 
     def auth(self, uuid: bytes) -> bytes:
-        """Give the authorisation value of the key with this identifier."""
+        """Return the authorisation value of the key with this identifier."""
         return self._derive(b"key", uuid)
 
     def mac(self, record: Record) -> bytes:

@@ -100,25 +100,25 @@ class Session:
         self._taken = None
 
     def has(self, kind: str) -> bool:
-        """Say whether an operation of a kind is active."""
+        """Return whether an operation of a kind is active."""
         return kind in self._operations
 
     @property
     def calculates(self) -> bool:
-        """Whether an operation is active that is no search."""
+        """Whether an operation other than a search is active."""
         return any(kind != FIND for kind in self._operations)
 
     # -- keys with CKA_ALWAYS_AUTHENTICATE (clause 4.9)
 
     def take(self, key: Object) -> Object:
-        """Give a key as the next operation gets it: one that wants a PIN for each use does so for each operation."""
+        """Return a key for the next operation: one that wants a PIN for each use does so for each operation."""
         self._taken = None
         if key.waits:
             key = self._taken = key.for_one_use()
         return key
 
     def authenticate(self, pin: bytes) -> None:
-        """Let the keys that wait for a PIN be used once; CKR_OPERATION_NOT_INITIALIZED if none does.
+        """Allow one use of the keys that wait for a PIN; CKR_OPERATION_NOT_INITIALIZED if none does.
 
         A wrong PIN is counted as it is at a login: CKR_PIN_INCORRECT, CKR_PIN_LOCKED; the operation goes on waiting.
         """

@@ -30,7 +30,7 @@ class InSoftware:
         self._spend = spend
 
     def rsa(self, key: Object, block: bytes) -> bytes:
-        """Do the RSA private operation on a block as long as the modulus, in time that does not depend on the key."""
+        """Perform the RSA private operation on a block as long as the modulus, in a time independent of the key."""
         self._spend(key)
         numbers = der.private_numbers(key.secret())
         types = (CKA.MODULUS, CKA.PUBLIC_EXPONENT, CKA.PRIME_1, CKA.PRIME_2, CKA.EXPONENT_1, CKA.EXPONENT_2)

@@ -49,7 +49,7 @@ class Token:
 
     @property
     def vault(self) -> TokenTpm:
-        """What the TPM does for the token. Whoever uses it does not wait for one who makes a key."""
+        """What the TPM does for the token. Its users do not wait for a thread that makes a key."""
         if self._vault is not None:
             return self._vault
         with self.lock:
@@ -66,7 +66,7 @@ class Token:
 
     @classmethod
     def open_all(cls, config: Config, store: Store) -> list[Self]:
-        """Give every token of the store, shown as a slot or not."""
+        """Return every token of the store, shown as a slot or not."""
         return [cls(config, store, row) for row in store.tokens()]
 
     @classmethod
@@ -173,7 +173,7 @@ class Token:
         return self._store.writable
 
     def flags(self, row: TokenRow) -> int:
-        """Give CK_TOKEN_INFO.flags of the token in this state (clause 3.2); the TPM is only asked after a wrong PIN."""
+        """Return CK_TOKEN_INFO.flags of the token in this state (clause 3.2); asks the TPM only after a wrong PIN."""
         flags = CKF.RNG | CKF.TOKEN_INITIALIZED
         flags |= 0 if self.writable else CKF.WRITE_PROTECTED
         if not row.no_pin:
@@ -207,7 +207,7 @@ class Token:
     def pin_of_file(self, user: int) -> bytes:
         """Read the PIN for a login without one from the file that the configuration names (clause 5.6.8).
 
-        CKR_ARGUMENTS_BAD if there is none for this role, CKR_FUNCTION_FAILED if the file can not be used.
+        CKR_ARGUMENTS_BAD if there is none for this role, CKR_FUNCTION_FAILED if the file cannot be used.
         """
         if user == CKU.USER:
             self._require_nobody(user)
@@ -270,7 +270,7 @@ class Token:
             self._vault.abandon()
 
     def _forget_read(self) -> None:
-        """Let go of the objects that were read, with their values."""
+        """Have go of the objects that were read, with their values."""
         self._read_before, self._read_at = {}, None
 
     def init_pin(self, pin: bytes) -> None:
@@ -326,7 +326,7 @@ class Token:
         return passing | self._store.having([id_ for id_ in ids if id_ > 0], CKA.PRIVATE, TRUE)
 
     def _find_encrypted(self, template: Template) -> list[int]:
-        """Find private data objects by value: they are stored encrypted, so the store can not compare."""
+        """Find private data objects by value: they are stored encrypted, so the store cannot compare."""
         private_data = {CKA.CLASS: attribute.ulong(CKO.DATA), CKA.PRIVATE: TRUE}
         wanted = {**template, **private_data}
         value = wanted.pop(CKA.VALUE)
@@ -336,10 +336,10 @@ class Token:
         return [id_ for id_ in ids if self.object(id_).get(CKA.VALUE) == value]
 
     def object(self, id_: int) -> Object:
-        """Give an object that the host may see; CKR_OBJECT_HANDLE_INVALID if it is gone or hidden.
+        """Return an object that the host may see; CKR_OBJECT_HANDLE_INVALID if it is gone or hidden.
 
-        With a login, a private object must be as this token wrote it, or it is CKR_DEVICE_ERROR. What was read is kept
-        for as long as nobody writes to the store and the login stays the same.
+        With a login, a private object must be as this token wrote it, or it is CKR_DEVICE_ERROR. Objects that were read
+        are kept for as long as nobody writes to the store and the login stays the same.
         """
         if id_ < 0:
             return self._read(id_)
@@ -353,7 +353,7 @@ class Token:
         return thing
 
     def record(self, id_: int) -> Record:
-        """Give the record of an object that the host may see, as it is stored and not verified."""
+        """Return the record of an object that the host may see, as it is stored and not verified."""
         record = self.profiles.record(id_) if id_ < LAST else self._shelf(id_).record(id_)
         if record is None:
             self._check_login()
@@ -373,7 +373,7 @@ class Token:
         return Object(record, value, self._reveal)
 
     def _reveal(self, record: Record) -> bytes:
-        """Give the value of a secret key: that of a session object is in memory as it is."""
+        """Return the value of a secret key: that of a session object is in memory as it is."""
         value = record.secret or b""
         return self.vault.secret.decrypt(record.uuid, value) if record.id > 0 else value
 
@@ -397,7 +397,7 @@ class Token:
         if needs_login and not self.sees_private:
             raise Error(CKR.USER_NOT_LOGGED_IN, "private objects need a login")
         if attributes[CKA.TOKEN] == TRUE and not self.writable:
-            raise Error(CKR.TOKEN_WRITE_PROTECTED, "the store can not be written to")
+            raise Error(CKR.TOKEN_WRITE_PROTECTED, "the store cannot be written to")
 
     def new_record(self, attributes: Template, secret: bytes | None = None) -> Record:
         """Make the record of a new object; `secret` is the value of a secret key. It is added by `add`."""
@@ -408,7 +408,7 @@ class Token:
         return record
 
     def new_auth(self, record: Record) -> bytes:
-        """Give the authorisation value of a new record's key in the TPM: random and kept with it without a login."""
+        """Return the authorisation value of a new record's key in the TPM: random and kept with it without a login."""
         if self.sees_private:
             return self.vault.secret.auth(record.uuid)
         record.auth = urandom(32)
@@ -518,7 +518,7 @@ class Token:
             return self.vault.residents.add(self.vault.srk, self.object(id_).record, owner_auth)
 
     def end_residence(self, id_: int, owner_auth: bytes = b"") -> bool:
-        """Take a key out of the TPM again; False if it was not there. CKR_ACTION_PROHIBITED as in `keep_resident`."""
+        """Remove a key from the TPM again; False if it was not there. CKR_ACTION_PROHIBITED as in `keep_resident`."""
         with self.lock:
             self._check_login()
             return self.vault.residents.remove(self.vault.srk, self.object(id_).record, owner_auth)
@@ -534,11 +534,11 @@ class _Lock:
         self._token = token
 
     def acquire(self, timeout: float = -1) -> bool:
-        """Take it; False if that takes longer than `timeout` seconds."""
+        """Acquire it; False if that takes longer than `timeout` seconds."""
         return self._lock.acquire(timeout=timeout)
 
     def release(self) -> None:
-        """Let go of it."""
+        """Release it."""
         self._lock.release()
 
     def __enter__(self) -> None:
@@ -553,6 +553,6 @@ class _Lock:
 
 
 def _is_ours(record: Record) -> bool:
-    """Say whether nobody but the token can have written a record, whose authentication code must be right then."""
+    """Return whether only the token can have written a record, whose authentication code must be right then."""
     private = record.attributes.get(CKA.PRIVATE) == TRUE
     return private or record.mac is not None or record.tpm_private is not None or record.secret is not None

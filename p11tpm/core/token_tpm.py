@@ -186,18 +186,18 @@ class TokenTpm:
     # -- keys
 
     def create(self, template: bytes, auth: bytes, value: bytes = b"") -> Blob:
-        """Let the TPM make a key from a TPMT_PUBLIC, or take the value of a secret key."""
+        """Create a key in the TPM from a TPMT_PUBLIC, or from the value of a secret key."""
         return self.tpm.create(self.srk, template, auth, value)
 
     def import_key(self, public: bytes, auth: bytes, number: bytes) -> Blob:
-        """Let the TPM take a key from outside, from its TPMT_PUBLIC and its secret number: see `importing`."""
+        """Import a key from outside into the TPM, from its TPMT_PUBLIC and its secret number: see `importing`."""
         with import_lock:
             from p11tpm.tpm import importing
 
         return importing.import_key(self.tpm, self.srk, public, auth, number)
 
     def change_auth(self, record: Record, auth: bytes) -> Blob:
-        """Let the TPM wrap a key once more, under another authorisation value; the key itself stays as it is."""
+        """Have the TPM wrap a key once more, under another authorisation value; the key itself stays as it is."""
         with import_lock:
             from p11tpm.tpm import provision
 
@@ -211,7 +211,7 @@ class TokenTpm:
         return Key(record.uuid, record.tpm_public, record.tpm_private, auth, record.resident)
 
     def spend(self, key: Object) -> None:
-        """Take one use of a key; CKR_USER_NOT_LOGGED_IN if it waits for the PIN (CKA_ALWAYS_AUTHENTICATE)."""
+        """Use a key once; CKR_USER_NOT_LOGGED_IN if it waits for the PIN (CKA_ALWAYS_AUTHENTICATE)."""
         if key.waits and not self.row.no_pin:
             raise Error(CKR.USER_NOT_LOGGED_IN, "the key wants the PIN before each use (CKA_ALWAYS_AUTHENTICATE)")
         key.waits = key.is_set(CKA.ALWAYS_AUTHENTICATE)
@@ -226,19 +226,19 @@ class TokenTpm:
         return result
 
     def ecdsa(self, key: Object, digest: bytes) -> tuple[int, int]:
-        """Let the TPM sign a digest of 32, 48 or 64 bytes and give r and s."""
+        """Sign a digest of 32, 48 or 64 bytes in the TPM and return r and s."""
         return self._use(self.tpm.sign, key, digest)
 
     def rsa(self, key: Object, block: bytes) -> bytes:
-        """Let the TPM do the RSA private operation on a block as long as the modulus."""
+        """Perform the RSA private operation in the TPM on a block as long as the modulus."""
         return self._use(self.tpm.rsa, key, block)
 
     def ecdh(self, key: Object, point: tuple[int, int]) -> bytes:
-        """Let the TPM multiply a key and a point of its curve and give the x coordinate, as long as the field."""
+        """Multiply a key and a point of its curve in the TPM and return the x coordinate, as long as the field."""
         return self._use(self.tpm.ecdh, key, point)
 
     def aes(self, key: Object, mode: str, iv: bytes, data: bytes, *, encrypt: bool) -> bytes:
-        """Let the TPM encrypt or decrypt at most 1,024 bytes: see `symmetric.crypt`."""
+        """Encrypt or decrypt at most 1,024 bytes in the TPM: see `symmetric.crypt`."""
         with import_lock:
             from p11tpm.tpm import symmetric
 
@@ -248,7 +248,7 @@ class TokenTpm:
         return self._use(crypt, key, data)
 
     def hmac(self, key: Object, digest: str, message: bytes) -> bytes:
-        """Let the TPM make the HMAC of a message."""
+        """Compute the HMAC of a message in the TPM."""
         with import_lock:
             from p11tpm.tpm import symmetric
 
@@ -263,7 +263,7 @@ class TokenTpm:
         return self._use(mac, key, message)
 
     def random(self, count: int) -> bytes:
-        """Give random bytes of the TPM."""
+        """Return random bytes of the TPM."""
         return self.tpm.random(self.srk, count)
 
     def seed(self, seed: bytes) -> None:
@@ -281,14 +281,14 @@ class TokenTpm:
         return Residents(self._store, self.tpm, self._token)
 
     def evict(self, records: list[Record]) -> None:
-        """Take what is resident of these keys out of the TPM; CKR_ACTION_PROHIBITED if its owner has to agree."""
+        """Evict those of these keys that are resident from the TPM; CKR_ACTION_PROHIBITED if its owner has to agree."""
         resident = [record for record in records if record.resident]
         if resident:
             self.residents.evict(self.srk, resident)
 
 
 def connect(config: Config, store: Store) -> Tpm:
-    """Give the TPM of the configuration; nothing is opened yet."""
+    """Return the TPM of the configuration; nothing is opened yet."""
     return Tpm(config.tcti, trusted=config.bus == "trusted", is_ours=store.has_public)
 
 

@@ -20,7 +20,7 @@ _MOST = 120  # characters of a label or an identifier: with these as long as can
 
 
 class Use:
-    """One use of a token: what was done, in which role, by which mechanism and with which keys.
+    """One use of a token: the action, its role, its mechanism and its keys.
 
     `keys` has the attributes of the key that was used, made or destroyed, and then those of the key that was wrapped by
     it or that came of it. `token` is the token's label, with bytes that are not UTF-8 as surrogateescape has them.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         """A mode at work in one direction."""
 
         def update(self, data: bytes, /) -> bytes:
-            """Take the next bytes; ECB and CBC give whole blocks, the other modes as many as they took."""
+            """Process the next bytes; ECB and CBC give whole blocks, the other modes as many as they took."""
 
         def finalize(self) -> bytes:
             """End; ValueError in the middle of a block of ECB or CBC."""
@@ -68,7 +68,7 @@ class InMemory:
 
 
 def convert(context: Any, data: bytes, block: int) -> bytes:
-    """Let a context of cryptography take data, and put what becomes of them where they are wiped when nobody has them.
+    """Have a context of cryptography take data, and put what becomes of them where they are wiped when nobody has them.
 
     `update` would make it in memory of its own first.
     """
@@ -84,7 +84,7 @@ class _Context:
         self._block = block
 
     def update(self, data: bytes) -> bytes:
-        """Take the next bytes."""
+        """Process the next bytes."""
         return convert(self._context, data, self._block)
 
     def finalize(self) -> bytes:

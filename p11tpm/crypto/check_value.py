@@ -11,7 +11,7 @@ SHORTEST = 16  # bytes: of a shorter secret, 24 bits of a hash would tell too mu
 
 
 def check_value(key_type: int, value: bytes) -> bytes:
-    """Give the check value of a key, or nothing for a short one.
+    """Return the check value of a key, or nothing for a short one.
 
     AES and DES: from the encryption of a block of zeros (Current Mechanisms 3.0, clauses 2.8.2 and 2.16); any other
     key: from its SHA-1 (clause 2.5.2).

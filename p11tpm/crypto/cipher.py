@@ -16,22 +16,22 @@ class Cipher(ABC):
 
     @abstractmethod
     def _given(self, taken: int) -> int:
-        """Say how many bytes `update` has given when it has taken so many."""
+        """Return how many bytes `update` has given when it has taken so many."""
 
     @abstractmethod
     def _most(self, taken: int) -> int:
-        """Say how many bytes at most become of so many."""
+        """Return how many bytes at most become of so many."""
 
     @abstractmethod
     def _update(self, part: bytes) -> bytes:
-        """Take a part; what it gives is as long as `_given` says."""
+        """Process a part; the result is as long as `_given` says."""
 
     @abstractmethod
     def finish(self) -> bytes:
-        """Give what is left when all was taken."""
+        """Return the rest when all data were processed."""
 
     def step(self, length: int) -> int:
-        """Say how many bytes `update` gives for a part of this length: exactly so many."""
+        """Return how many bytes `update` gives for a part of this length: exactly so many."""
         return self._given(self.taken + length) - self._given(self.taken)
 
     @property
@@ -40,15 +40,15 @@ class Cipher(ABC):
         return max(0, self._most(self.taken) - self._given(self.taken))
 
     def bound(self, length: int) -> int:
-        """Say how many bytes `whole` gives at most for data of this length."""
+        """Return how many bytes `whole` gives at most for data of this length."""
         return max(0, self._most(length))
 
     def update(self, part: bytes) -> bytes:
-        """Take the next part of the data."""
+        """Process the next part of the data."""
         given = self._update(part)
         self.taken += len(part)
         return given
 
     def whole(self, data: bytes) -> bytes:
-        """Take all of the data in one part."""
+        """Process all of the data in one part."""
         return self.update(data) + self.finish()

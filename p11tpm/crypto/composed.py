@@ -56,12 +56,12 @@ class _Gcm:
         self._length = 0
 
     def authenticate(self, encrypted: bytes) -> None:
-        """Take the next encrypted bytes."""
+        """Process the next encrypted bytes."""
         self._hash.update(encrypted)
         self._length += len(encrypted)
 
     def tag(self) -> bytes:
-        """Give the tag of all that was encrypted."""
+        """Return the tag of all that was encrypted."""
         code = self._hash.finish(len(self._associated), self._length)
         return self._cipher.context(CTR, self._first).update(code)[: self._tag_length]
 
@@ -79,7 +79,7 @@ class _GcmComposed(GcmEncrypt):
         return encrypted
 
     def finish(self) -> bytes:
-        """Give what is left."""
+        """Return what is left."""
         return self._gcm.tag()
 
 

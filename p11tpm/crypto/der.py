@@ -31,7 +31,7 @@ _DOMAIN_OIDS = {CKK.DSA: "1.2.840.10040.4.1", CKK.DH: "1.2.840.113549.1.3.1"}
 
 
 def rsa_public(modulus: int, exponent: int) -> Template:
-    """Give the attributes that describe an RSA public key (Current Mechanisms 3.0, clause 2.1.2)."""
+    """Return the attributes that describe an RSA public key (Current Mechanisms 3.0, clause 2.1.2)."""
     key = keys.RSAPublicKey({"modulus": modulus, "public_exponent": exponent})
     return {
         CKA.MODULUS: unsigned(modulus),
@@ -42,7 +42,7 @@ def rsa_public(modulus: int, exponent: int) -> Template:
 
 
 def ec_public(curve: str, x: int, y: int, bits: int) -> Template:
-    """Give the attributes that describe an EC public key: CKA_EC_POINT is a DER OCTET STRING (clause 2.3.3)."""
+    """Return the attributes that describe an EC public key: CKA_EC_POINT is a DER OCTET STRING (clause 2.3.3)."""
     size = (bits + 7) // 8
     point = b"\x04" + x.to_bytes(size, "big") + y.to_bytes(size, "big")
     domain = keys.ECDomainParameters(name="named", value=_OIDS[curve])
@@ -76,7 +76,7 @@ def domain_public(key_type: int, template: Template) -> Template:
     """
     value, prime = (int.from_bytes(template[type_], "big") for type_ in (CKA.VALUE, CKA.PRIME))
     if not 1 < value < prime:
-        raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "this is no public key over such a prime")
+        raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "this is not a public key over such a prime")
     numbers = [int.from_bytes(template[type_], "big") for type_ in DOMAINS[key_type]]
     algorithm = {"algorithm": _DOMAIN_OIDS[key_type], "parameters": numbers}
     info = _PublicKeyInfo({"algorithm": algorithm, "public_key": core.Integer(value).dump()})
@@ -111,7 +111,7 @@ def created_public(template: Template) -> Template:
         modulus = int.from_bytes(template[CKA.MODULUS], "big")
         exponent = int.from_bytes(template[CKA.PUBLIC_EXPONENT], "big")
         if modulus < 3 or exponent < 3:
-            raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "this is no RSA public key")
+            raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "this is not an RSA public key")
         return rsa_public(modulus, exponent)
     return _created_ec(template[CKA.EC_PARAMS], template[CKA.EC_POINT])
 
@@ -147,7 +147,7 @@ def _foreign_ec(params: bytes, point: bytes) -> Template:
         info = keys.PublicKeyInfo({"algorithm": algorithm, "public_key": keys.ECPointBitString(point)})
         return {CKA.PUBLIC_KEY_INFO: info.dump(), CKA.EC_POINT: core.OctetString(point).dump()}
     except (ValueError, TypeError):
-        raise Error(CKR.CURVE_NOT_SUPPORTED, "CKA_EC_PARAMS is no DER of a curve") from None
+        raise Error(CKR.CURVE_NOT_SUPPORTED, "CKA_EC_PARAMS is not the DER of a curve") from None
 
 
 class Element:
@@ -171,7 +171,7 @@ def elements(data: bytes) -> Iterator[Element]:
 
 
 def whole(data: bytes) -> Element:
-    """Give the only element; ValueError if there is none, or something behind it."""
+    """Return the only element; ValueError if there is none, or something behind it."""
     (found,) = elements(data)
     return found
 
@@ -204,7 +204,8 @@ class Certificate:
     """An X.509 certificate as DER: each field as it stands there, whatever it says (RFC 5280 clause 4.1).
 
     Of what the fields hold only the form of the public key is looked at: versions, numbers, names, dates and algorithms
-    that no library knows are for those who ask. Raises CKR_ATTRIBUTE_VALUE_INVALID for bytes that are no certificate.
+    that no library knows are for those who ask. Raises CKR_ATTRIBUTE_VALUE_INVALID for bytes that are not a
+    certificate.
     """
 
     __slots__ = ("issuer", "public_key", "serial", "subject", "validity")
@@ -218,7 +219,7 @@ class Certificate:
 
 
 def _fields(value: bytes) -> list[bytes]:
-    """Give serial number, algorithm, issuer, validity, subject and public key of a certificate, each as it stands."""
+    """Return serial number, algorithm, issuer, validity, subject and public key of a certificate, each as it stands."""
     outer = whole(value)
     tbs, algorithm, signature = elements(outer.content)
     fields = [*islice(elements(tbs.content), 7)]
@@ -230,11 +231,11 @@ def _fields(value: bytes) -> list[bytes]:
 
 
 def certificate(value: bytes) -> Template:
-    """Give what an X.509 certificate says of itself: subject, issuer, serial number, public key (clause 4.6.3).
+    """Return what an X.509 certificate says of itself: subject, issuer, serial number, public key (clause 4.6.3).
 
     And its check value: the first three bytes of its SHA-1, a name and no safeguard.
 
-    Raises CKR_ATTRIBUTE_VALUE_INVALID for bytes that are no certificate.
+    Raises CKR_ATTRIBUTE_VALUE_INVALID for bytes that are not a certificate.
     """
     read = Certificate(value)
     return {
@@ -247,7 +248,7 @@ def certificate(value: bytes) -> Template:
 
 
 def private_numbers(pkcs8: bytes) -> Template:
-    """Give the attributes that make a private key of a PrivateKeyInfo (RFC 5208, RFC 5915; clause 4.9).
+    """Return the attributes that make a private key of a PrivateKeyInfo (RFC 5208, RFC 5915; clause 4.9).
 
     RSA: modulus, exponents and primes; EC: parameters, private number, and the public point if it is there; DSA and DH:
     domain parameters and private number. Raises CKR_WRAPPED_KEY_INVALID for anything else.

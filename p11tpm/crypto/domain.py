@@ -31,7 +31,7 @@ class Domain:
         self.order = numbers.get(CKA.SUBPRIME, self.prime - 1)
 
     def check(self) -> None:
-        """Refuse numbers that are no domain parameters: CKR_KEY_SIZE_RANGE, CKR_DOMAIN_PARAMS_INVALID."""
+        """Refuse numbers that are not domain parameters: CKR_KEY_SIZE_RANGE, CKR_DOMAIN_PARAMS_INVALID."""
         self._check_size()
         if self.base not in range(2, self.prime - 1) or pow(self.base, self.order, self.prime) != 1:
             raise _invalid()
@@ -53,11 +53,11 @@ class Domain:
         return (self.prime.bit_length() + 7) // 8
 
     def public_value(self, private: int) -> int:
-        """Give the public value that belongs to a private one."""
+        """Return the public value that belongs to a private one."""
         return pow(self.base, private, self.prime)
 
     def shared(self, private: int, public: int, noise: int) -> bytes:
-        """Agree with the other side's public value: as many bytes as the prime has; ValueError if it can not be one.
+        """Agree with the other side's public value: as many bytes as the prime has; ValueError if it cannot be one.
 
         `noise`, a random number, hides in the exponent what time tells of it; the result is the same.
         """
@@ -67,11 +67,11 @@ class Domain:
 
 
 def _invalid() -> Error:
-    return Error(CKR.DOMAIN_PARAMS_INVALID, "these numbers are no domain parameters")
+    return Error(CKR.DOMAIN_PARAMS_INVALID, "these numbers are not domain parameters")
 
 
 def generated(key_type: int, bits: int) -> Template:
-    """Give new domain parameters over a prime of `bits` bits; CKR_KEY_SIZE_RANGE.
+    """Generate domain parameters over a prime of `bits` bits; CKR_KEY_SIZE_RANGE.
 
     Those of DSA are random. Those of DH are the groups of IKE, whose primes p are of a kind that takes minutes to find,
     (p - 1) / 2 being prime too: these are known to hide nothing, since they come from the digits of pi.
@@ -92,18 +92,18 @@ def _dsa(bits: int) -> dict[int, int]:
 
 
 def _group(bits: int) -> int:
-    """Give the prime of IKE's group of this size: 2^n - 2^(n - 64) - 1 + 2^64 * ([2^(n - 130) * pi] + number)."""
+    """Return the prime of IKE's group of this size: 2^n - 2^(n - 64) - 1 + 2^64 * ([2^(n - 130) * pi] + number)."""
     return (1 << bits) - (1 << bits - 64) - 1 + ((_pi(bits - 130) + _GROUPS[bits]) << 64)
 
 
 def _pi(bits: int) -> int:
-    """Give pi, `bits` bits after the point, rounded down: 16 arctan(1/5) - 4 arctan(1/239), as Machin found."""
+    """Return pi, `bits` bits after the point, rounded down: 16 arctan(1/5) - 4 arctan(1/239), as Machin found."""
     one = 1 << bits + 64
     return (16 * _arctan(5, one) - 4 * _arctan(239, one)) >> 64
 
 
 def _arctan(inverse: int, one: int) -> int:
-    """Give arctan(1 / inverse), in parts of `one`."""
+    """Return arctan(1 / inverse), in parts of `one`."""
     power = total = one // inverse
     divisor, sign = 1, 1
     while power:

@@ -18,7 +18,7 @@ class Ghash:
         self._rest = b""
 
     def update(self, data: bytes) -> Ghash:
-        """Take the next bytes."""
+        """Process the next bytes."""
         data = self._rest + data
         whole = len(data) - len(data) % 16
         for at in range(0, whole, 16):
@@ -27,17 +27,17 @@ class Ghash:
         return self
 
     def pad(self) -> Ghash:
-        """Take zeros up to the end of the block."""
+        """Add zeros up to the end of the block."""
         return self.update(bytes(-len(self._rest) % 16))
 
     def finish(self, associated: int, length: int) -> bytes:
-        """Give the hash of all that was taken, and of the lengths in bytes of its two parts."""
+        """Return the hash of all that was taken, and of the lengths in bytes of its two parts."""
         self.pad().update((8 * associated).to_bytes(8, "big") + (8 * length).to_bytes(8, "big"))
         return self._state.to_bytes(16, "big")
 
 
 def equivalent(nonce: bytes, subkey: bytes) -> bytes:
-    """Give a nonce of 16 bytes that leads to the same counter block; `subkey` is the encrypted block of zeros.
+    """Return a nonce of 16 bytes that leads to the same counter block; `subkey` is the encrypted block of zeros.
 
     The counter block of a nonce that has not 12 bytes is GHASH(nonce, zeros, its length) (clause 7.1, step 2), which
     for one block can be turned round: block = ((counter / H) ^ length) / H.
@@ -57,7 +57,7 @@ def _product(x: int, y: int) -> int:
 
 
 def _inverse(x: int) -> int:
-    """Give x to the power of 2**128 - 2."""
+    """Return x to the power of 2**128 - 2."""
     power, result = x, 1 << (_BITS - 1)  # the bits of GCM run from the left: this is its 1
     for _ in range(_BITS - 1):
         power = _product(power, power)

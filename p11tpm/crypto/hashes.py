@@ -52,13 +52,13 @@ def new(name: str, data: bytes = b"") -> Any:
 
 
 def digest(name: str, data: bytes) -> bytes:
-    """Give the hash of some data."""
+    """Return the hash of some data."""
     hashed: bytes = new(name, data).digest()
     return hashed
 
 
 def mac(name: str, key: bytes | bytearray, data: bytes) -> bytes:
-    """Give the HMAC of some data (RFC 2104)."""
+    """Return the HMAC of some data (RFC 2104)."""
     begun = new(name)
     size = begun.block_size
     block = bytes(key if len(key) <= size else digest(name, bytes(key))).ljust(size, b"\0")

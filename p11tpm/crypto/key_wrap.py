@@ -20,7 +20,7 @@ _ROUNDS = 6
 
 
 def initial(iv: bytes, *, padded: bool) -> bytes:
-    """Give the initial value for a mechanism's parameter; CKR_MECHANISM_PARAM_INVALID for a wrong length."""
+    """Return the initial value for a mechanism's parameter; CKR_MECHANISM_PARAM_INVALID for a wrong length."""
     standard = _PADDED_IV if padded else _IV
     if iv and len(iv) != len(standard):
         raise refused(f"the initial value has {len(standard)} bytes")

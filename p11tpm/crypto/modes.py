@@ -35,13 +35,13 @@ _LEAST_TAG = 4  # bytes: SP 800-38D, clause 5.2.1.2; a shorter one is guessed to
 
 
 def length_error(encrypt: bool) -> Error:
-    """Give what is raised for data of a wrong length."""
+    """Return what is raised for data of a wrong length."""
     rv = CKR.DATA_LEN_RANGE if encrypt else CKR.ENCRYPTED_DATA_LEN_RANGE
     return Error(rv, "the mechanism does not take data of this length")
 
 
 def invalid() -> Error:
-    """Give what is raised for a wrong tag or padding, and nothing more is said."""
+    """Return what is raised for a wrong tag or padding, and nothing more is said."""
     return Error(CKR.ENCRYPTED_DATA_INVALID, "these data were not encrypted like this, or were changed")
 
 
@@ -80,7 +80,7 @@ class Mode(Cipher):
         return plain[: len(plain) - len(self._last)]
 
     def finish(self) -> bytes:
-        """Give what is left."""
+        """Return what is left."""
         if self._pads:
             missing = self._block - self.taken % self._block
             return self._context.update(bytes((missing,)) * missing) + self._context.finalize()
@@ -119,7 +119,7 @@ class Counter(Cipher):
         return self._context.update(part)
 
     def finish(self) -> bytes:
-        """Give what is left."""
+        """Return what is left."""
         return self._context.finalize()
 
 
@@ -172,12 +172,12 @@ class _GcmInMemory(GcmEncrypt):
         return self._context.update(part)
 
     def finish(self) -> bytes:
-        """Give what is left."""
+        """Return what is left."""
         return self._context.finalize() + self._context.tag[: self._tag_length]
 
 
 class Collected(Cipher):
-    """What needs the whole message before it gives anything: `convert` turns it into the result.
+    """A cipher that needs the whole message before it gives anything: `convert` turns it into the result.
 
     `length` says how long that is at most for a message of a length.
     """
@@ -202,7 +202,7 @@ class Collected(Cipher):
         return b""
 
     def finish(self) -> bytes:
-        """Give what is left."""
+        """Return what is left."""
         message, self._parts = b"".join(self._parts), []
         return self._convert(message)
 

@@ -32,7 +32,7 @@ def pkcs1(data: bytes, size: int) -> bytes:
 
 
 def signed_block(form: str, digest: str | None, data: bytes, modulus: bytes) -> bytes:
-    """Give what a signature without anything random is made of, as long as the modulus: RAW data, or PKCS1.
+    """Return what a signature without anything random is made of, as long as the modulus: RAW data, or PKCS1.
 
     Raises CKR_DATA_LEN_RANGE, CKR_DATA_INVALID for raw data that are not below the modulus.
     """
@@ -48,7 +48,7 @@ def signed_block(form: str, digest: str | None, data: bytes, modulus: bytes) -> 
 
 
 def recovered(block: bytes) -> bytes | None:
-    """Take the padding of `pkcs1` off again; None if it is not there."""
+    """Remove the padding of `pkcs1`; None if it is not there."""
     head, _, data = block[2:].partition(b"\x00")
     padded = block[:2] == b"\x00\x01" and head.strip(b"\xff") == b"" and len(head) >= 8
     return data if padded and len(block) > 2 + len(head) else None
@@ -95,7 +95,7 @@ def pss(hashed: bytes, bits: int, digest: str, mask: str, salt_length: int) -> b
 
 
 def ecdsa(hashed: bytes, bits: int) -> bytes:
-    """Bring a digest of any length into the form that the TPM takes for a curve of `bits` bits: 32, 48 or 64 bytes.
+    """Convert a digest of any length to the form that the TPM wants for a curve of `bits` bits: 32, 48 or 64 bytes.
 
     The value that is signed stays that of FIPS 186-5, clause 6.4.1: the leftmost bits of a longer digest, a shorter
     one as it is, here with zeros before it; those after it, for the short curves, are cut off again by who signs.
@@ -134,7 +134,7 @@ def pkcs1_plain(block: bytes) -> bytes:
 
 
 def oaep_least(digest: str) -> int:
-    """Say how many bytes of padding EME-OAEP needs with a hash."""
+    """Return how many bytes of padding EME-OAEP needs with a hash."""
     size: int = hashes.new(digest).digest_size
     return 2 * size + 2
 

@@ -22,7 +22,7 @@ _CURVES = {
 
 
 def coordinates(curve: str, octets: bytes) -> tuple[int, int]:
-    """Give x and y of a point: uncompressed, raw or in a DER OCTET STRING; ValueError if it is none of the curve's.
+    """Return x and y of a point: uncompressed, raw or in a DER OCTET STRING; ValueError if it is none of the curve's.
 
     The point at infinity has no coordinates, and the curves have a prime order: there is no small subgroup to fall in.
     """

@@ -30,7 +30,7 @@ _LONGEST_EXPONENT = 256  # bits: FIPS 186-5, appendix A.1.1
 
 
 def public_key(key: Key) -> RSAPublicKey | EllipticCurvePublicKey:
-    """Give a public key as the package cryptography has it.
+    """Return a public key as the package cryptography has it.
 
     Raises CKR_KEY_SIZE_RANGE or CKR_KEY_TYPE_INCONSISTENT for numbers that make no key.
     """
@@ -38,7 +38,7 @@ def public_key(key: Key) -> RSAPublicKey | EllipticCurvePublicKey:
 
 
 def rsa_key(key: Key) -> RSAPublicKey:
-    """Give an RSA public key; CKR_KEY_SIZE_RANGE if its numbers make none."""
+    """Return an RSA public key; CKR_KEY_SIZE_RANGE if its numbers make none."""
     with import_lock:
         from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 
@@ -50,7 +50,7 @@ def rsa_key(key: Key) -> RSAPublicKey:
 
 
 def ec_key(key: Key) -> EllipticCurvePublicKey:
-    """Give an EC public key; CKR_KEY_TYPE_INCONSISTENT if its point is not on its curve."""
+    """Return an EC public key; CKR_KEY_TYPE_INCONSISTENT if its point is not on its curve."""
     with import_lock:
         from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -64,7 +64,7 @@ def ec_key(key: Key) -> EllipticCurvePublicKey:
 
 
 def dsa_key(key: Key) -> DSAPublicKey:
-    """Give a DSA public key; CKR_KEY_SIZE_RANGE if its numbers make none."""
+    """Return a DSA public key; CKR_KEY_SIZE_RANGE if its numbers make none."""
     with import_lock:
         from cryptography.hazmat.primitives.asymmetric.dsa import DSAParameterNumbers, DSAPublicNumbers
 
@@ -77,7 +77,7 @@ def dsa_key(key: Key) -> DSAPublicKey:
 
 
 def ec_curve(name: str) -> EllipticCurve:
-    """Give a curve of `mechanism.CURVES` as the package cryptography has it."""
+    """Return a curve of `mechanism.CURVES` as the package cryptography has it."""
     with import_lock:
         from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -97,7 +97,7 @@ def prehashed(hashed: bytes) -> Prehashed:
 
 
 def rsa_numbers(key: Key) -> tuple[int, int]:
-    """Give modulus and exponent of an RSA public key; CKR_KEY_SIZE_RANGE if they are of no size for RSA."""
+    """Return modulus and exponent of an RSA public key; CKR_KEY_SIZE_RANGE if they are of no size for RSA."""
     modulus = int.from_bytes(key.get(CKA.MODULUS), "big")
     exponent = int.from_bytes(key.get(CKA.PUBLIC_EXPONENT), "big")
     if modulus.bit_length() not in _SIZES or not 1 < exponent.bit_length() <= _LONGEST_EXPONENT:
@@ -106,7 +106,7 @@ def rsa_numbers(key: Key) -> tuple[int, int]:
 
 
 def rsa_raw(key: Key, block: bytes) -> bytes | None:
-    """Do the RSA public operation on a block as long as the modulus: as many bytes; None if it is not below it."""
+    """Perform the RSA public operation on a block as long as the modulus: as many bytes; None if it is not below it."""
     modulus, exponent = rsa_numbers(key)
     number = int.from_bytes(block, "big")
     return pow(number, exponent, modulus).to_bytes(len(block), "big") if number < modulus else None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FINISHED = int(lib.FINISHED)
 
-# What is worth a line in the log by default: faults of the machine, not mistakes of the caller.
+# Return values that are logged by default: faults of the machine, not mistakes of the caller.
 FAULTS = frozenset(
     {
         CKR.HOST_MEMORY,
@@ -94,7 +94,7 @@ def _answering(name_: str, function: Callable[..., None]) -> Callable[..., int]:
 def watch(watchers: dict[str, Callable[[Callable[..., None]], Callable[..., None]]]) -> None:
     """Call watched functions in the place of those with these names, and the others as they are.
 
-    A watcher makes of a function the one that is called. What is not watched costs nothing.
+    A watcher makes of a function the one that is called. Other functions cost nothing.
     """
     for name_ in _watched | watchers.keys():
         function = _functions[name_]
@@ -116,5 +116,5 @@ def attach_the_rest() -> None:
 
 @ffi.def_extern(error=0)  # type: ignore[untyped-decorator]
 def py_attached() -> int:
-    """Tell the C side how many functions have code; it starts nothing before all have."""
+    """Return to the C side how many functions have code; it starts nothing before all have."""
     return FINISHED | len(_attached)

@@ -41,7 +41,7 @@ def required(*pointers: Any) -> None:
 def read_bytes(data: Any, length: int, longest: int = LONGEST, too_long: int = CKR.ARGUMENTS_BAD) -> bytes:
     """Read `length` bytes; NULL with a length is CKR_ARGUMENTS_BAD, more than `longest` is `too_long`."""
     if length > longest:
-        raise Error(too_long, f"a length of {length} bytes can not be meant")
+        raise Error(too_long, f"a length of {length} bytes cannot be meant")
     if data == NULL:
         if length:
             raise Error(CKR.ARGUMENTS_BAD, "a pointer is NULL, but its length is not 0")
@@ -50,9 +50,9 @@ def read_bytes(data: Any, length: int, longest: int = LONGEST, too_long: int = C
 
 
 def plausible(length: int) -> int:
-    """Give the length of a piece of data back; CKR_ARGUMENTS_BAD if it can not be meant."""
+    """Check the length of a piece of data; CKR_ARGUMENTS_BAD if it cannot be meant."""
     if length > LONGEST:
-        raise Error(CKR.ARGUMENTS_BAD, f"a length of {length} bytes can not be meant")
+        raise Error(CKR.ARGUMENTS_BAD, f"a length of {length} bytes cannot be meant")
     return length
 
 
@@ -131,7 +131,7 @@ def read_template(attributes: Any, number: int, *, nested: bool = False) -> Temp
     The value of an attribute that is a template itself is as `pack` encodes it.
     """
     if number > MOST_ATTRIBUTES or (number and attributes == NULL):
-        raise Error(CKR.ARGUMENTS_BAD, "the template is NULL or its length can not be meant")
+        raise Error(CKR.ARGUMENTS_BAD, "the template is NULL or its length cannot be meant")
     template: Template = {}
     for index in range(number):
         entry = attributes[index]
@@ -161,7 +161,7 @@ def write_template(attributes: Any, number: int, thing: Object) -> None:
     is too small.
     """
     if number > MOST_ATTRIBUTES or (number and attributes == NULL):
-        raise Error(CKR.ARGUMENTS_BAD, "the template is NULL or its length can not be meant")
+        raise Error(CKR.ARGUMENTS_BAD, "the template is NULL or its length cannot be meant")
     failure: Error | None = None
     for index in range(number):
         entry = attributes[index]
@@ -218,7 +218,7 @@ def _allowed(value: bytes) -> bytes:
 
 
 def read_mechanism(mechanism: Any) -> Given:
-    """Give a mechanism: of its parameter, which the host may free after the call, nothing is read yet."""
+    """Return a mechanism: of its parameter, which the host may free after the call, nothing is read yet."""
     required(mechanism)
     address = int(ffi.cast("uintptr_t", mechanism.pParameter))
     return Given(mechanism.mechanism, address, mechanism.ulParameterLen, _fetch)
@@ -229,7 +229,7 @@ def _fetch(address: int, length: int) -> bytes:
 
 
 def write_handles(out: Any, count: Any, handles: Iterable[int]) -> None:
-    """Give handles out, as many as the caller has room for; the caller has asked for no more."""
+    """Write handles, as many as the caller has room for; the caller has asked for no more."""
     number = 0
     for number, handle in enumerate(handles, 1):
         out[number - 1] = handle

@@ -36,14 +36,14 @@ def C_Digest(session: int, data: Ptr, data_length: int, out: Ptr, out_length: Pt
 
 @entry
 def C_DigestUpdate(session: int, part: Ptr, part_length: int) -> None:
-    """Take the next part of what is digested."""
+    """Digest the next part."""
     with module().session(session).going_on(DIGEST) as digesting:
         digesting.update(read_bytes(part, part_length))
 
 
 @entry
 def C_DigestKey(session: int, key: int) -> None:
-    """Take the value of a secret key."""
+    """Digest the value of a secret key."""
     run = module()
     current = run.session(session)
     with current.keeping(DIGEST) as digesting:

@@ -1,4 +1,4 @@
-"""Two operations at once: what is plain is digested, signed or verified, the other side encrypted (clause 5.15)."""
+"""Two operations at once: plaintext is digested, signed or verified, and the other side is encrypted (clause 5.15)."""
 
 from __future__ import annotations
 

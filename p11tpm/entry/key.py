@@ -122,7 +122,7 @@ def C_UnwrapKey(
 
 @entry
 def C_SeedRandom(session: int, seed: Ptr, length: int) -> None:
-    """Give the TPM's generator a seed beside its own."""
+    """Add a seed to that of the TPM's generator."""
     current = module().session(session)
     data = read_bytes(seed, length, LONGEST_SEED)
     if data:
@@ -131,7 +131,7 @@ def C_SeedRandom(session: int, seed: Ptr, length: int) -> None:
 
 @entry
 def C_GenerateRandom(session: int, out: Ptr, length: int) -> None:
-    """Give random bytes of the TPM."""
+    """Return random bytes of the TPM."""
     current = module().session(session)
     required(out)
     for at in range(0, plausible(length), RANDOM_PIECE):

@@ -51,7 +51,7 @@ def C_CopyObject(session: int, handle: int, template: Ptr, count: int, new_handl
 
 @entry
 def C_GetObjectSize(session: int, handle: int, size: Ptr) -> None:
-    """Give the number of bytes that an object takes."""
+    """Return the number of bytes that an object takes."""
     run = module()
     required(size)
     size[0] = run.object(run.session(session), handle).size
@@ -98,7 +98,7 @@ def C_FindObjectsInit(session: int, template: Ptr, count: int) -> None:
 
 @entry
 def C_FindObjects(session: int, objects: Ptr, most: int, count: Ptr) -> None:
-    """Give the next objects that were found."""
+    """Return the next objects that were found."""
     run = module()
     current = run.session(session)
     with current.keeping(FIND) as search:

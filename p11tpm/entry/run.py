@@ -21,14 +21,14 @@ _run: Module | None = None
 
 
 def module() -> Module:
-    """Give the run of the library; CKR_CRYPTOKI_NOT_INITIALIZED outside of one."""
+    """Return the run of the library; CKR_CRYPTOKI_NOT_INITIALIZED outside of one."""
     if _run is None:
         raise Error(CKR.CRYPTOKI_NOT_INITIALIZED, "C_Initialize was not called")
     return _run
 
 
 def to_begin(session: int, kind: str, mechanism: Any) -> Session | None:
-    """Give the session in which an operation is to begin: CKR_OPERATION_ACTIVE if one of its kind is active.
+    """Return the session in which an operation is to begin: CKR_OPERATION_ACTIVE if one of its kind is active.
 
     None: a NULL mechanism ended an active one, which is what it is for (3.0, clauses 5.8 to 5.15).
     """

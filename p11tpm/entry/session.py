@@ -61,7 +61,7 @@ def C_GetOperationState(session: int, _state: Ptr, length: Ptr) -> None:
     required(length)
     if not current.calculates:
         raise Error(CKR.OPERATION_NOT_INITIALIZED, "no operation is active in the session")
-    raise Error(CKR.STATE_UNSAVEABLE, "operations of this token can not be saved")
+    raise Error(CKR.STATE_UNSAVEABLE, "operations of this token cannot be saved")
 
 
 @entry
@@ -69,7 +69,7 @@ def C_SetOperationState(session: int, state: Ptr, _length: int, _encryption_key:
     """Refuse a saved operation: none comes from here."""
     module().session(session)
     required(state)
-    raise Error(CKR.SAVED_STATE_INVALID, "operations of this token can not be saved")
+    raise Error(CKR.SAVED_STATE_INVALID, "operations of this token cannot be saved")
 
 
 @entry

@@ -36,7 +36,7 @@ def C_Sign(session: int, data: Ptr, data_length: int, out: Ptr, out_length: Ptr)
 
 @entry
 def C_SignUpdate(session: int, part: Ptr, part_length: int) -> None:
-    """Take the next part of what is signed."""
+    """Add the next part to what is signed."""
     with module().session(session).going_on(SIGN) as signing:
         signing.update(read_bytes(part, part_length))
 

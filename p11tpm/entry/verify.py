@@ -36,7 +36,7 @@ def C_Verify(session: int, data: Ptr, data_length: int, signature: Ptr, signatur
 
 @entry
 def C_VerifyUpdate(session: int, part: Ptr, part_length: int) -> None:
-    """Take the next part of what is verified."""
+    """Add the next part to what is verified."""
     with module().session(session).going_on(VERIFY) as verifying:
         verifying.update(read_bytes(part, part_length))
 

@@ -30,7 +30,7 @@ _ALL = "*"
 
 
 class _Unusable(Exception):  # noqa: N818 - becomes an Error with the name of the file and the line's number
-    """A line that can not be used; says what to write instead, and nothing of what it says."""
+    """A line that cannot be used; says what to write instead, and nothing of what it says."""
 
 
 class Choice:
@@ -87,7 +87,7 @@ class Config:
     def load(cls) -> Config:
         """Read the settings of this process.
 
-        Raises CKR_GENERAL_ERROR with file and line for what can not be used, for settings that contradict each other,
+        Raises CKR_GENERAL_ERROR with file and line for what cannot be used, for settings that contradict each other,
         and for a file that others may write to.
         """
         environment: Mapping[str, str] = {} if _is_setuid() else system.environment()
@@ -111,15 +111,15 @@ class Config:
         return config
 
     def find_credential(self, directory: str) -> None:
-        """Take the PIN file from the directory that systemd made for this service, if it is there (systemd.exec(5))."""
+        """Use the PIN file in the directory that systemd made for this service, if it is there (systemd.exec(5))."""
         path = f"{directory}/{_CREDENTIAL}"
         if directory.startswith("/") and system.exists(path):
             self.pin_file, self.pin_credential = path, True
 
     def read(self, path: str, *, required: bool = False) -> None:
-        """Take over the settings of one file, which may be missing unless it is `required`.
+        """Read the settings of one file, which may be missing unless it is `required`.
 
-        What can not be used is named by its line's number and never shown: the file may be another one than was meant,
+        An unusable line is named by its number and never shown: the file may be another one than was meant,
         such as the one with the PIN.
         """
         try:
@@ -243,12 +243,12 @@ def _is_setuid() -> bool:
 
 
 def _has_control(text: str) -> bool:
-    """Say whether a text has characters that end or hide a line: controls, the separators of lines and paragraphs."""
+    """Return whether a text has characters that end or hide a line: controls, separators of lines and paragraphs."""
     return any(character < " " or "\x7f" <= character <= "\x9f" or character in "\u2028\u2029" for character in text)
 
 
 def _variable(environment: Mapping[str, str], name: str) -> str:
-    """Give a variable, empty if it is not set; its value is never shown."""
+    """Return a variable, empty if it is not set; its value is never shown."""
     value = environment.get(name, "")
     if _has_control(value):
         raise Error(CKR.GENERAL_ERROR, f"{name} has a control character: set it to text")
@@ -270,7 +270,7 @@ def _is_ours(directory: str) -> bool:
 
 
 def _home(environment: Mapping[str, str]) -> str | None:
-    """Give the home directory: HOME, or the password database's where that is another user's, as under sudo."""
+    """Return the home directory: HOME, or the password database's where that is another user's, as under sudo."""
     home = environment.get("HOME", "")
     if _is_ours(home):
         return home
@@ -284,7 +284,7 @@ def _home(environment: Mapping[str, str]) -> str | None:
 
 
 def _base(environment: Mapping[str, str], name: str, below_home: str) -> str | None:
-    """Give a directory of the XDG Base Directory Specification; one that is another user's is not meant for us."""
+    """Return a directory of the XDG Base Directory Specification; one that is another user's is not meant for us."""
     named = environment.get(name, "")
     if named.startswith("/") and (_is_ours(named) or not system.exists(named)):
         return named
@@ -293,7 +293,7 @@ def _base(environment: Mapping[str, str], name: str, below_home: str) -> str | N
 
 
 def state_directory() -> str:
-    """Give this user's directory for what is no setting and no key; CKR_GENERAL_ERROR for a user without a home."""
+    """Return this user's directory for other files than settings and keys; CKR_GENERAL_ERROR without a home."""
     state = _base(system.environment(), "XDG_STATE_HOME", ".local/state")
     if state is None:
         raise Error(CKR.GENERAL_ERROR, f"uid {posix.geteuid()} has no home directory")

@@ -24,7 +24,7 @@ class Descriptor:
         self._file = _file(number)
 
     def is_ours(self) -> bool:
-        """Say whether the number still stands for the file."""
+        """Return whether the number still stands for the file."""
         try:
             status = posix.fstat(self.number)
         except OSError:

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
         """A lock that can be waited for for some seconds."""
 
         def acquire(self, *, timeout: float) -> bool:
-            """Take it; False if nobody lets go of it in time."""
+            """Acquire it; False if nobody lets go of it in time."""
 
         def release(self) -> None:
-            """Let go of it."""
+            """Release it."""
 
 
 SECONDS = 10.0  # after which C_Finalize, C_Logout, C_CloseSession and C_CloseAllSessions have returned
@@ -45,7 +45,7 @@ class Ending:
         return _Holding(self, lock, give_up)
 
     def take(self, lock: Lock, give_up: Callable[[], None]) -> bool:
-        """Take a lock; False if nobody lets go of it in time."""
+        """Acquire a lock; False if nobody lets go of it in time."""
         if lock.acquire(timeout=self.left(_PATIENCE)):
             return True
         give_up()

@@ -1,4 +1,4 @@
-"""Who else may change a file: the checks of the store and of configuration files, and how the store is created.
+"""Checks that nobody else may change the store and configuration files, and how the store is created.
 
 "We" are the effective user. Only we and root may be able to change a file of ours, to replace it, or to replace a
 directory on the way to it. A directory of the kind of /tmp (sticky) may be on the way if the next
@@ -50,7 +50,7 @@ def check_way(path: str, *, whole: bool = False, step: Callable[[str, posix.stat
     """Refuse a path if somebody else may replace a directory or a link above its last component; one may be missing.
 
     With `whole` the last component, and where it points to, is checked too. `step` checks one directory. Raises
-    CKR_GENERAL_ERROR, or OSError if the way can not be followed.
+    CKR_GENERAL_ERROR, or OSError if the way cannot be followed.
     """
     parts = [*filter(None, path.split("/"))][::-1]
     parts = parts if whole else parts[1:]
@@ -171,7 +171,7 @@ def _require_log(path: str, status: posix.stat_result) -> None:
 
 
 def lockers(path: str) -> list[tuple[int, int]]:
-    """Give the processes, with their users, that have a lock on a file, except this one; those that proc(5) shows."""
+    """Return the processes, with their users, that have a lock on a file, except this one; those that proc(5) shows."""
     found = []
     try:
         status = posix.stat(path)
@@ -196,7 +196,7 @@ def _locks() -> bytes:
 
 
 def may_write(path: str) -> bool:
-    """Tell whether we may change a file, or make it if it is missing."""
+    """Return whether we may change a file, or make it if it is missing."""
     above = system.dirname(path)
     if not posix.access(path, posix.W_OK, effective_ids=True):
         if system.exists(path):

@@ -34,7 +34,7 @@ class Locked:
             self._size += size
 
     def view(self) -> memoryview:
-        """Give it where it is, for as long as somebody has this object."""
+        """Return it where it is, for as long as somebody has this object."""
         return memoryview(ffi.buffer(self._at, self._size))
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class Locked:
         self._size = 0
 
     def __bool__(self) -> bool:
-        """Say whether there is a secret: not after a wipe, nor in a child that was forked meanwhile."""
+        """Return whether there is a secret: not after a wipe, nor in a child that was forked meanwhile."""
         return any(self.view())
 
     def __bytes__(self) -> bytes:
@@ -54,7 +54,7 @@ class Locked:
         return bytes(self.view())
 
     def mac(self, data: bytes) -> bytes:
-        """Give the HMAC of some data under the secret, with SHA-256."""
+        """Return the HMAC of some data under the secret, with SHA-256."""
         made = bytearray(_DIGEST)  # what ffi.new() makes is not wiped when it is freed
         lib.secret_mac(self._at, self._size, data, len(data), ffi.from_buffer(made))
         return bytes(made)

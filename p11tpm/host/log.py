@@ -1,6 +1,6 @@
 """The log: to syslog, to a file or to standard error, as the configuration says. Nothing here ever raises.
 
-What is logged never holds data, PINs, authorisation values or attribute values: its callers see to that.
+A log line never holds data, PINs, authorisation values or attribute values: its callers see to that.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _log(severity: int, text: Callable[[], str]) -> None:
     try:
         for line in text().splitlines():
             _write(severity, _printable(line)[:_LONGEST])
-    except Exception:  # noqa: BLE001, S110 - a log that can not be written must not change what a call answers
+    except Exception:  # noqa: BLE001, S110 - a log that cannot be written must not change what a call answers
         pass
 
 

@@ -15,7 +15,7 @@ _DIRECTORY, _KIND = 0o040000, 0o170000  # S_IFDIR, S_IFMT
 
 
 def environment() -> Mapping[str, str]:
-    """Give the environment: as a program that is Python has it now, else as it was when Python started."""
+    """Return the environment: as a program that is Python has it now, else as it was when Python started."""
     if "os" in sys.modules:
         return sys.modules["os"].environ  # type: ignore[no-any-return]
     return {_decoded(name): _decoded(value) for name, value in posix.environ.items()}
@@ -26,19 +26,19 @@ def _decoded(text: bytes) -> str:
 
 
 def normpath(path: str) -> str:
-    """Give a path without what it can do without, such as ``//`` and ``/./``, as os.path.normpath does."""
+    """Return a path without what it can do without, such as ``//`` and ``/./``, as os.path.normpath does."""
     normal: str = posix._path_normpath(path)  # type: ignore[attr-defined] # noqa: SLF001 - what that is made of
     return normal or "."
 
 
 def dirname(path: str) -> str:
-    """Give the directory of an absolute path without a slash at its end, or that of a relative one."""
+    """Return the directory of an absolute path without a slash at its end, or that of a relative one."""
     above, _, _ = path.rpartition("/")
     return above.rstrip("/") or ("/" if path.startswith("/") else "")
 
 
 def exists(path: str) -> bool:
-    """Say whether there is anything by that name, if it is a link that leads nowhere."""
+    """Return whether there is anything by that name, if it is a link that leads nowhere."""
     try:
         posix.lstat(path)
     except (OSError, ValueError):
@@ -47,7 +47,7 @@ def exists(path: str) -> bool:
 
 
 def is_directory(path: str) -> bool:
-    """Say whether a path leads to a directory."""
+    """Return whether a path leads to a directory."""
     try:
         return posix.stat(path).st_mode & _KIND == _DIRECTORY
     except (OSError, ValueError):

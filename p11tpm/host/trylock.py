@@ -50,7 +50,7 @@ class TryLock:
             self._close()
 
     def _is_in_place(self) -> bool:
-        """Say whether what is locked is what the next process will lock: the file may be another one by now."""
+        """Check that the locked file is the one that the next process will lock: the file may be another one by now."""
         if not self._descriptor.is_ours():
             return False
         status = posix.fstat(self._descriptor.number)

@@ -39,7 +39,7 @@ def copy_object(token: Token, original: Object, changes: Template, session: int)
 
 
 def _settle(token: Token, record: Record, secret: bytes) -> None:
-    """Bring the copy of a key in software to where it lives."""
+    """Place the copy of a key in software."""
     object_class, key_type = attribute.kind(record.attributes)
     with import_lock:
         from p11tpm.crypto import der

@@ -24,7 +24,7 @@ def create_object(token: Token, template: Template, session: int = 0) -> int:
         raise Error(CKR.TEMPLATE_INCOMPLETE, "the template lacks CKA_CLASS")
     make = _MAKERS.get(to_ulong(template[CKA.CLASS]))
     if make is None:
-        raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "objects of this class can not be created")
+        raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "objects of this class cannot be created")
     return make(token, template, session)
 
 

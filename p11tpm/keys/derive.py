@@ -137,7 +137,7 @@ class Derivation:
                 attributes[type_] = value
 
     def inherited(self, type_: int) -> bool:
-        """Say whether all base keys have CKA_ALWAYS_SENSITIVE or CKA_NEVER_EXTRACTABLE."""
+        """Return whether all base keys have CKA_ALWAYS_SENSITIVE or CKA_NEVER_EXTRACTABLE."""
         return all(base.is_set(type_) for base in self._bases)
 
     # -- the value
@@ -151,7 +151,7 @@ class Derivation:
         try:
             public = point.coordinates(curve_of(self._base.get(CKA.EC_PARAMS)), params.point)
         except ValueError:
-            raise refused("the other side's public key is no uncompressed point of the curve") from None
+            raise refused("the other side's public key is not an uncompressed point of the curve") from None
         shared = self._token.user_of(self._base).ecdh(self._base, public)
         if params.digest is None:
             _require(length, len(shared))
@@ -259,7 +259,7 @@ def _require(length: int | None, most: int) -> None:
 
 
 def _cut(value: bytes, length: int | None) -> bytes:
-    """Give the first bytes (clauses 2.43.3 to 2.43.11)."""
+    """Return the first bytes (clauses 2.43.3 to 2.43.11)."""
     _require(length, len(value))
     return value if length is None else value[:length]
 

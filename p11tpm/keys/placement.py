@@ -27,7 +27,7 @@ _LONGEST = {"sha1": 64, "sha256": 64, "sha384": 128, "sha512": 128}
 
 
 def tpm_template_for(token: Token, attributes: Template, length: int, *, made: bool) -> bytes | None:
-    """Give the TPM's template for a key of `length` bytes; None: it lives in software, or the TPM can not make it."""
+    """Return the TPM's template for a key of `length` bytes; None: it lives in software, or the TPM cannot make it."""
     if any(attributes.get(type_) != value for type_, value in _STAYS.items()):
         return None
     key_type, capabilities = to_ulong(attributes[CKA.KEY_TYPE]), token.capabilities
@@ -43,23 +43,23 @@ def tpm_template_for(token: Token, attributes: Template, length: int, *, made: b
 
 
 def _only_hmac(allowed: bytes, capabilities: tuple[str, ...]) -> bool:
-    """Say whether CKA_ALLOWED_MECHANISMS has nothing but HMACs that the TPM does; without it a key is for all."""
+    """Return whether CKA_ALLOWED_MECHANISMS has nothing but HMACs that the TPM does; without it a key is for all."""
     rows = [MECHANISMS.get(to_ulong(allowed[at : at + 8])) for at in range(0, len(allowed), 8)]
     return bool(rows) and all(row is not None and row.form == HMAC and row.digest in capabilities for row in rows)
 
 
 def in_software(attributes: Template) -> bool:
-    """Say whether an RSA or EC private key with these attributes lives in software: it may leave, and soon ends."""
+    """Return whether an RSA or EC private key with these attributes lives in software: it may leave, and soon ends."""
     return attributes.get(CKA.TOKEN) != TRUE and attributes.get(CKA.EXTRACTABLE) == TRUE
 
 
 def made_by_tpm(token: Token, attributes: Template, length: int) -> bool:
-    """Say whether the TPM makes a new key itself, so that its value is nowhere else."""
+    """Return whether the TPM makes a new key itself, so that its value is nowhere else."""
     return tpm_template_for(token, attributes, length, made=True) is not None
 
 
 def place_in_tpm(token: Token, record: Record, length: int) -> None:
-    """Bring the key of a new record to the TPM if it is to live there: its `secret`, or one that the TPM makes.
+    """Place the key of a new record in the TPM if it is to live there: its `secret`, or one that the TPM makes.
 
     What the record has in the place of the secret then is the key's check value.
     """

@@ -59,7 +59,7 @@ class PrivateKey:
         self.attributes |= {CKA.ALWAYS_SENSITIVE: FALSE, CKA.NEVER_EXTRACTABLE: FALSE}
 
     def _take_parts(self) -> dict[int, int]:
-        """Take the private numbers out of the attributes; an empty one is as good as none."""
+        """Remove the private numbers from the attributes; an empty one is as good as none."""
         parts = {}
         for type_ in list(self.attributes):
             row = row_of(CKO.PRIVATE_KEY, self.key_type, type_)
@@ -101,7 +101,7 @@ class PrivateKey:
         except UnsupportedAlgorithm:
             raise Error(CKR.CURVE_NOT_SUPPORTED, f"libcrypto does not have the curve {curve}") from None
         except ValueError:
-            raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "CKA_VALUE is no private key on this curve") from None
+            raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "CKA_VALUE is not a private key on this curve") from None
         point = self._key.public_key().public_numbers()
         size = (bits + 7) // 8
         numbers = der.ec_public(curve, point.x, point.y, bits)
@@ -126,7 +126,7 @@ class PrivateKey:
             return token.add([record], session)[0]
 
     def settle(self, token: Token, record: Record) -> None:
-        """Bring the key of a new record to where it lives: into the TPM, or into the record, see `place`."""
+        """Place the key of a new record: into the TPM, or into the record, see `place`."""
         if placement.in_software(record.attributes):
             record.secret = pkcs8(self._key)
             return
@@ -164,7 +164,7 @@ def _rsa_key(modulus: int, exponent: int, parts: dict[int, int]) -> rsa.RSAPriva
 
 
 def _numbers(prime: int, other: int, private: int) -> dict[int, int]:
-    """Give all of a key's private numbers, as they belong to its primes in this order."""
+    """Return all of a key's private numbers, as they belong to its primes in this order."""
     return {
         CKA.PRIME_1: prime,
         CKA.PRIME_2: other,

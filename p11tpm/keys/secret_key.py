@@ -46,12 +46,12 @@ class SecretKey:
         self.length = DES_SIZES.get(key_type) if given is None else to_ulong(given)
 
     def check_length(self, length: int) -> None:
-        """Refuse a length in bytes that such a key can not have: CKR_KEY_SIZE_RANGE."""
+        """Refuse a length in bytes that such a key cannot have: CKR_KEY_SIZE_RANGE."""
         if length not in _LENGTHS.get(self.key_type, range(1, LONGEST_SECRET + 1)):
-            raise Error(CKR.KEY_SIZE_RANGE, f"a key of this type can not have {length} bytes")
+            raise Error(CKR.KEY_SIZE_RANGE, f"a key of this type cannot have {length} bytes")
 
     def shaped(self, value: bytes) -> bytes:
-        """Give the form that a value which the token makes has in such a key: DES has parity bits (clause 2.16)."""
+        """Return the form that a value which the token makes has in such a key: DES has parity bits (clause 2.16)."""
         return value.translate(_ODD) if self.key_type in DES_SIZES else value
 
     def add(

@@ -29,7 +29,7 @@ class SoftKey:
         domain.check()
         private = int.from_bytes(self.attributes.pop(CKA.VALUE), "big")
         if not 1 <= private < domain.order:
-            raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "CKA_VALUE is no private value of these domain parameters")
+            raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "CKA_VALUE is not a private value of these domain parameters")
         self._secret = unsigned(private)
         public = {type_: self.attributes[type_] for type_ in DOMAINS[key_type]}
         public[CKA.VALUE] = unsigned(domain.public_value(private))

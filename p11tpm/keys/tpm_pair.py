@@ -46,7 +46,7 @@ class TpmPair(KeyPair):
         return template.ec(curve)
 
     def make(self, token: Token, record: Record) -> None:
-        """Let the TPM make the pair; the record gets its blob."""
+        """Generate the pair in the TPM; the record gets its blob."""
         blob = token.vault.create(self._template, token.new_auth(record))
         record.tpm_public, record.tpm_private = blob.public, blob.private
         find = template.rsa_numbers if self.key_type == CKK.RSA else template.ec_point

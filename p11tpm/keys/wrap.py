@@ -85,13 +85,13 @@ class Wrapping:
             self.size = self._cipher.bound(len(self._value))
 
     def wrap(self) -> bytes:
-        """Give the wrapped key; CKR_KEY_SIZE_RANGE if the mechanism has no room for it."""
+        """Return the wrapped key; CKR_KEY_SIZE_RANGE if the mechanism has no room for it."""
         with _Saying(_WRAPPING):
             return self._cipher.whole(self._value)
 
 
 def _block(row: Mechanism) -> int:
-    """Give the bytes of a block of the cipher that a mechanism is of."""
+    """Return the bytes of a block of the cipher that a mechanism is of."""
     return AES_BLOCK if CKK.AES in row.keys else DES_BLOCK
 
 
@@ -127,8 +127,8 @@ def _value_of(key: Object, row: Mechanism) -> bytes:
 def unwrap_key(token: Token, by: Object, given: Given, wrapped: bytes, template: Template, session: int = 0) -> int:
     """Make a key of a wrapped one and give its identifier: by a secret key, or by an RSA private key in the TPM.
 
-    A private key comes as PKCS #8 DER. Without CKA_EXTRACTABLE the new key is extractable. What is wrong with the
-    wrapped key is one error whatever it is, CKR_WRAPPED_KEY_INVALID, but for its length: CKR_WRAPPED_KEY_LEN_RANGE.
+    A private key comes as PKCS #8 DER. Without CKA_EXTRACTABLE the new key is extractable. Every fault of the
+    wrapped key is the same error, CKR_WRAPPED_KEY_INVALID, except its length: CKR_WRAPPED_KEY_LEN_RANGE.
     Raises the codes of the template, CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT and CKR_UNWRAPPING_KEY_SIZE_RANGE for the key
     that unwraps, and what else `check_use` raises.
     """
@@ -183,9 +183,9 @@ def _check_length(row: Mechanism, key: SecretKey) -> None:
 
 
 def _fit(row: Mechanism, key: SecretKey, value: bytes) -> bytes:
-    """Take off the zeros that a mechanism without padding has filled up with; any other length is no such key.
+    """Remove the zeros that a mechanism without padding has filled up with; a key of another length is refused.
 
-    Bytes that are no zeros stay: who cuts them off one by one finds the rest by trying.
+    Other bytes stay: an attacker who cuts them off one by one finds the rest by trying.
     """
     length = len(value) if key.length is None else key.length
     more = len(value) - length
@@ -198,5 +198,5 @@ def _fit(row: Mechanism, key: SecretKey, value: bytes) -> bytes:
     except Error:
         length = -1
     if len(value) != length:
-        raise Error(CKR.WRAPPED_KEY_INVALID, "what was unwrapped is no such key")
+        raise Error(CKR.WRAPPED_KEY_INVALID, "the unwrapped bytes are not such a key")
     return value

@@ -18,7 +18,7 @@ _STREAMS = {CTR, CFB}  # modes that take any number of bytes
 
 
 def block_cipher(token: Token, key: Object) -> BlockCipher:
-    """Give the block cipher of a secret key, which is of a type that has one."""
+    """Return the block cipher of a secret key, which is of a type that has one."""
     if key.in_tpm:
         return InTpm(token.vault, key)
     return InMemory(key.key_type, key.secret())
@@ -47,10 +47,10 @@ class _TpmContext:
         self._mode = mode
         self._iv = iv
         self._encrypt = encrypt
-        self._rest = b""  # of a block: what has to wait, or in CTR and CFB what was given already
+        self._rest = b""  # of a block: bytes that have to wait, or in CTR and CFB bytes that were given already
 
     def update(self, data: bytes) -> bytes:
-        """Take the next bytes."""
+        """Process the next bytes."""
         if not data:
             return b""
         given = len(self._rest) if self._mode in _STREAMS else 0

@@ -71,15 +71,15 @@ class Crypt:
         self._make = make
         self._cipher = make()
         self._in_parts = False
-        self._data: bytes | None = None  # what was taken in one part
+        self._data: bytes | None = None  # bytes that were processed in one part
         self._result: bytes | None = None
 
     def bound(self, length: int) -> int:
-        """Say how long the result is at most for data of this length in one part."""
+        """Return how long the result is at most for data of this length in one part."""
         return self._cipher.bound(length) if self._result is None else len(self._result)
 
     def whole(self, data: bytes) -> bytes:
-        """Take data in one part; CKR_OPERATION_NOT_INITIALIZED after the first of several."""
+        """Process data in one part; CKR_OPERATION_NOT_INITIALIZED after the first of several."""
         if self._in_parts:
             raise Error(CKR.OPERATION_NOT_INITIALIZED, "an operation of several parts ends with its ...Final function")
         if self._result is None or data != self._data:
@@ -89,13 +89,13 @@ class Crypt:
         return self._result
 
     def step(self, length: int) -> int:
-        """Say how many bytes come of a part of this length."""
+        """Return how many bytes come of a part of this length."""
         if self._result is not None:
             raise _unfetched()
         return self._cipher.step(length)
 
     def update(self, part: bytes) -> bytes:
-        """Take the next part."""
+        """Process the next part."""
         self._in_parts = True
         return self._cipher.update(part)
 
@@ -109,7 +109,7 @@ class Crypt:
         return len(self._result)
 
     def finish(self) -> bytes:
-        """Give what is left when all parts were taken."""
+        """Return the rest when all parts were processed."""
         self._in_parts = True
         if self._result is None:
             self._result = self._cipher.finish()

@@ -33,7 +33,7 @@ class Digest:
         self.finish = self._message.finish
 
     def add_key(self, key: Object) -> None:
-        """Take the value of a secret key; CKR_KEY_INDIGESTIBLE for any other, and for one in the TPM."""
+        """Digest the value of a secret key; CKR_KEY_INDIGESTIBLE for any other, and for one in the TPM."""
         if key.object_class != CKO.SECRET_KEY or key.in_tpm:
             raise Error(CKR.KEY_INDIGESTIBLE, "secret keys have a value to digest, unless it is in the TPM")
         self.update(key.secret())

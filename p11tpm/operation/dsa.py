@@ -36,7 +36,7 @@ class _Dsa:
         self.size = 2 * self._half
 
     def _fit(self, data: bytes) -> bytes:
-        """Bring a hash to the length of the subprime: its leftmost bytes, or as the number that it is.
+        """Shorten a hash to the length of the subprime: its leftmost bytes, or as the number that it is.
 
         Raises CKR_DATA_LEN_RANGE where the host gives what can be no hash (clause 2.2).
         """
@@ -45,7 +45,7 @@ class _Dsa:
         return data[: self._half].rjust(self._half, b"\x00")
 
     def _length(self) -> Prehashed:
-        """Give the hash that stands for the length alone."""
+        """Return the hash that stands for the length alone."""
         with import_lock:
             from cryptography.hazmat.primitives import hashes
             from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
@@ -96,7 +96,7 @@ class Verifier(_Dsa):
         self._public = dsa_key(key)
 
     def check(self, data: bytes, signature: bytes) -> bool:
-        """Say whether the signature is that of a hash."""
+        """Return whether the signature is that of a hash."""
         with import_lock:
             from cryptography.exceptions import InvalidSignature
             from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature

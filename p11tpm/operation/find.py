@@ -10,9 +10,9 @@ class Find:
         self._handles = handles
 
     def next(self, most: int) -> list[int]:
-        """Give the next handles, `most` at the most; they are next until `skip`."""
+        """Return the next handles, `most` at the most; they are next until `skip`."""
         return self._handles[:most]
 
     def skip(self, count: int) -> None:
-        """Go on behind the next handles, which the host has."""
+        """Skip the next handles, which the host has."""
         del self._handles[:count]

@@ -41,12 +41,12 @@ class CbcMac:
         self._last = b""
 
     def update(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Process the next bytes."""
         self._length += len(data)
         self._last = self._context.update(data)[-self._block :] or self._last
 
     def digest(self) -> bytes:
-        """Give the code; CKR_DATA_LEN_RANGE for no data, whose code would be the same with every key."""
+        """Return the code; CKR_DATA_LEN_RANGE for no data, whose code would be the same with every key."""
         self.update(bytes(-self._length % self._block))
         if not self._last:
             raise Error(CKR.DATA_LEN_RANGE, "a CBC-MAC needs data")
@@ -62,14 +62,14 @@ class Cmac:
         self._last = b""  # it is treated differently, and may be the one that came last
 
     def update(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Process the next bytes."""
         data = self._last + data
         before = max(0, len(data) - 1) // self._cipher.block * self._cipher.block
         self._context.update(data[:before])
         self._last = data[before:]
 
     def digest(self) -> bytes:
-        """Give the code, once."""
+        """Return the code, once."""
         size = self._cipher.block
         subkey = self._doubled(self._cipher.context(ECB).update(bytes(size)))
         block = self._last
@@ -97,14 +97,14 @@ class _TpmHmac:
         self._length = 0
 
     def update(self, data: bytes) -> None:
-        """Take the next bytes; CKR_DATA_LEN_RANGE if they are too many."""
+        """Process the next bytes; CKR_DATA_LEN_RANGE if they are too many."""
         self._length += len(data)
         if self._length > _MOST_COLLECTED:
             raise Error(CKR.DATA_LEN_RANGE, "this is too much to be kept for the TPM")
         self._parts.append(data)
 
     def digest(self) -> bytes:
-        """Give the code."""
+        """Return the code."""
         return self._vault.hmac(self._key, self._digest, b"".join(self._parts))
 
 
@@ -141,9 +141,9 @@ class Mac:
         self.message = Message(start)
 
     def sign(self, code: bytes) -> bytes:
-        """Give as much of the code as the mechanism or its parameter says."""
+        """Return as much of the code as the mechanism or its parameter says."""
         return code[: self.size]
 
     def check(self, code: bytes, signature: bytes) -> bool:
-        """Say whether a code is the right one, in a time that does not tell how much of it is."""
+        """Return whether a code is the right one, in a time that does not tell how much of it is."""
         return hmac.compare_digest(self.sign(code), signature)

@@ -1,4 +1,4 @@
-"""What is digested, signed or verified: given whole, or in parts that are hashed as they come, or gathered."""
+"""Data to digest, sign or verify: given whole, or in parts that are hashed as they come, or gathered."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
         """A hash or an authentication code in the making, as hashlib has them."""
 
         def update(self, data: bytes, /) -> None:
-            """Take the next bytes."""
+            """Process the next bytes."""
 
         def digest(self) -> bytes:
-            """Give what comes of them."""
+            """Return the result."""
 
 
 _MOST = 2048  # bytes
@@ -36,13 +36,13 @@ class Gathered:
         self._data = b""
 
     def update(self, part: bytes) -> None:
-        """Take the next part; CKR_DATA_LEN_RANGE if no key takes so much."""
+        """Process the next part; CKR_DATA_LEN_RANGE if no key takes so much."""
         if len(self._data) + len(part) > _MOST:
             raise Error(CKR.DATA_LEN_RANGE, "no key signs as many bytes without a hash")
         self._data += part
 
     def digest(self) -> bytes:
-        """Give the parts as one."""
+        """Return the parts as one."""
         return self._data
 
 
@@ -57,17 +57,17 @@ class Message:
 
     @classmethod
     def hashed(cls, digest: str | None, new: Callable[[str], Context] = hashes.new) -> Message:
-        """Give a message that a hash makes short, or with None one that stays as it is."""
+        """Return a message that a hash makes short, or with None one that stays as it is."""
         return cls(None if digest is None else lambda: new(digest))
 
     def update(self, part: bytes) -> None:
-        """Take the next part; CKR_DATA_LEN_RANGE if it is too much for a mechanism without a hash."""
+        """Process the next part; CKR_DATA_LEN_RANGE if it is too much for a mechanism without a hash."""
         if self._context is None:
             self._context = self._start()
         self._context.update(part)
 
     def whole(self, data: bytes) -> bytes:
-        """Give what comes of data in one part; CKR_OPERATION_NOT_INITIALIZED after parts, which end otherwise."""
+        """Return the message of data in one part; CKR_OPERATION_NOT_INITIALIZED after parts, which end otherwise."""
         if self._context is not None:
             raise Error(CKR.OPERATION_NOT_INITIALIZED, "an operation of several parts ends with its C_...Final")
         if self._start is Gathered:
@@ -77,5 +77,5 @@ class Message:
         return context.digest()
 
     def finish(self) -> bytes:
-        """Give what comes of the parts."""
+        """Return the result of the parts."""
         return (self._context or self._start()).digest()

@@ -35,7 +35,7 @@ class Rsa(Cipher):
 
     @abstractmethod
     def whole(self, data: bytes) -> bytes:
-        """Take all of the data."""
+        """Process all of the data."""
 
     def _given(self, _taken: int) -> int:
         raise _one_part()
@@ -106,7 +106,7 @@ class RsaDecrypt(Rsa):
         return block
 
     def _most(self, _taken: int) -> int:
-        """Give the room that the padding leaves."""
+        """Return the room that the padding leaves."""
         if self._form == PKCS1:
             return self.size - padding.PKCS1_LEAST
         if self._form == OAEP:

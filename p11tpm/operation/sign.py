@@ -83,7 +83,7 @@ class Rsa:
         return int.from_bytes(self._modulus, "big").bit_length()
 
     def sign(self, data: bytes) -> bytes:
-        """Bring hash or data into the mechanism's form and sign it."""
+        """Pad the hash or data as the mechanism says and sign it."""
         params = self._params
         if self._row.form == PSS:
             block = padding.pss(data, self._bits, params.digest, params.mask, params.salt_length)

@@ -68,7 +68,7 @@ class VerifyRecover:
         self._key = key
 
     def recover(self, signature: bytes) -> bytes:
-        """Give what was signed; CKR_SIGNATURE_LEN_RANGE, CKR_SIGNATURE_INVALID."""
+        """Return what was signed; CKR_SIGNATURE_LEN_RANGE, CKR_SIGNATURE_INVALID."""
         _check_length(signature, len(self._key.get(CKA.MODULUS)))
         block = rsa_raw(self._key, signature)
         data = block if block is None or self._row.form == RAW else padding.recovered(block)
@@ -94,7 +94,7 @@ class Rsa:
         self.size = len(key.get(CKA.MODULUS))
 
     def check(self, data: bytes, signature: bytes) -> bool:
-        """Say whether the signature is that of the data or their hash."""
+        """Return whether the signature is that of the data or their hash."""
         block = padding.signed_block(self._row.form, self._row.digest, data, self._key.get(CKA.MODULUS))
         return block == rsa_raw(self._key, signature)
 
@@ -112,7 +112,7 @@ class Pss:
         self.size = len(key.get(CKA.MODULUS))
 
     def check(self, hashed: bytes, signature: bytes) -> bool:
-        """Say whether the signature is that of a hash; raises what `padding.check_pss_digest` does."""
+        """Return whether the signature is that of a hash; raises what `padding.check_pss_digest` does."""
         with import_lock:
             from cryptography.exceptions import InvalidSignature
             from cryptography.hazmat.primitives.asymmetric import padding as schemes
@@ -140,7 +140,7 @@ class Ecdsa:
         self.size = 2 * ((self._bits + 7) // 8)
 
     def check(self, data: bytes, signature: bytes) -> bool:
-        """Say whether the signature, r and s side by side, is that of a hash."""
+        """Return whether the signature, r and s side by side, is that of a hash."""
         with import_lock:
             from cryptography.exceptions import InvalidSignature
             from cryptography.hazmat.primitives.asymmetric.ec import ECDSA as SCHEME
@@ -156,7 +156,7 @@ class Ecdsa:
 
 
 def _hash(digest: str) -> Any:
-    """Give the hash of a name as the package cryptography has it."""
+    """Return the hash of a name as the package cryptography has it."""
     with import_lock:
         from cryptography.hazmat.primitives import hashes
 

@@ -31,8 +31,8 @@ _COMPANIONS = ("-journal", "-wal", "-shm")  # https://www.sqlite.org/tempfiles.h
 _BUSY_TIMEOUT = 30_000  # milliseconds for which one that has begun to write waits for readers to end
 _FORK_PATIENCE = 1.0  # seconds for which a fork waits for a transaction to end
 
-# EXTRA is FULL, and syncs the directory after a commit too: what was answered with CKR_OK outlives a power cut.
-# secure_delete: a destroyed key does not stay in a free page of the file.
+# EXTRA is FULL, and syncs the directory after a commit too: a change that was answered with CKR_OK outlives a power
+# cut. secure_delete: a destroyed key does not stay in a free page of the file.
 _PRAGMAS = """
 PRAGMA foreign_keys=ON;
 PRAGMA trusted_schema=OFF;
@@ -40,7 +40,7 @@ PRAGMA synchronous=EXTRA;
 PRAGMA secure_delete=ON;
 """
 
-# Nanoseconds after which a file's next change can not get the time of its last one; the coarsest clock has 2 s
+# Nanoseconds after which a file's next change cannot get the time of its last one; the coarsest clock has 2 s
 _QUIET = 3_000_000_000
 _NEVER = (0, 0)
 
@@ -51,15 +51,15 @@ _MEANINGS = {  # primary and extended result codes of SQLite, https://www.sqlite
     3: (CKR.TOKEN_WRITE_PROTECTED, "no permission"),
     _BUSY: (CKR.FUNCTION_FAILED, "another program has kept it locked for too long"),
     _NOMEM: (CKR.HOST_MEMORY, "no memory"),
-    _READONLY: (CKR.TOKEN_WRITE_PROTECTED, "it can not be written to"),
+    _READONLY: (CKR.TOKEN_WRITE_PROTECTED, "it cannot be written to"),
     776: (CKR.DEVICE_ERROR, "a write was interrupted: open it once as a user who may write to it"),
     1032: (CKR.DEVICE_ERROR, "the file was replaced while it was written to: try again"),
     10: (CKR.DEVICE_ERROR, "input/output error of its disk"),
     3082: (CKR.HOST_MEMORY, "no memory"),
     _CORRUPT: (CKR.DEVICE_ERROR, "the file is damaged: restore a backup"),
     _FULL: (CKR.DEVICE_MEMORY, "its disk is full"),
-    14: (CKR.DEVICE_ERROR, "the file can not be opened"),
-    1544: (CKR.TOKEN_WRITE_PROTECTED, "its directory can not be written to"),
+    14: (CKR.DEVICE_ERROR, "the file cannot be opened"),
+    1544: (CKR.TOKEN_WRITE_PROTECTED, "its directory cannot be written to"),
     18: (CKR.DEVICE_MEMORY, "a value is too long"),
     19: _OTHER_TABLES,
     20: _OTHER_TABLES,
@@ -102,7 +102,7 @@ class Database:
         return files.may_write(self.path)
 
     def read(self, work: Callable[[Connection], Result], empty: Result) -> Result:
-        """Give what `work` reads from one state of the database, or `empty` if there is none; creates nothing."""
+        """Return what `work` reads from one state of the database, or `empty` if there is none; creates nothing."""
 
         def transaction() -> Result:
             connection = self._current()
@@ -118,13 +118,13 @@ class Database:
         return self._alone(transaction)
 
     def write(self, work: Callable[[Connection], Result]) -> Result:
-        """Give what `work` answers, after what it wrote is on the disk as a whole; nothing is written if it raises."""
+        """Return the result of `work`, after its changes are on the disk as one; nothing is written if it raises."""
 
         def transaction() -> Result:
             connection = self._current()
             self._check_companions()
             if not self.writable:
-                raise Error(CKR.TOKEN_WRITE_PROTECTED, f"the store {self.path} can not be written to")
+                raise Error(CKR.TOKEN_WRITE_PROTECTED, f"the store {self.path} cannot be written to")
             connection = connection or self._create()
             result = self._written(connection, work)
             self._version = len(schema.MIGRATIONS)
@@ -159,7 +159,7 @@ class Database:
             self.close()
 
     def changes(self) -> tuple[int, int, int]:
-        """Give a value that differs after any process wrote, at the cost of one stat() if none did lately."""
+        """Return a value that differs after any process wrote, at the cost of one stat() if none did lately."""
 
         def look() -> tuple[int, int, int]:
             connection = self._current()
@@ -183,7 +183,7 @@ class Database:
             self._lock.release()
 
     def _patiently(self, work: Callable[[], Result]) -> Result:
-        """Do some work, again and again while other processes keep it from starting.
+        """Run some work, again and again while other processes keep it from starting.
 
         SQLite's own waiting asks every 100 ms at last, so that busy programs starve the others for seconds; this asks
         every few milliseconds, at odd times. A transaction that will write never starts as a reading one, which could
@@ -287,7 +287,7 @@ class Database:
         return connection
 
     def _check_companions(self) -> None:
-        """Refuse what is no file in the place of one that SQLite opens as soon as it is there: it would wait for it."""
+        """Refuse anything but a file in the place of one that SQLite opens as soon as it exists: it would wait."""
         for path in self._companions:
             if posix.access(path, posix.F_OK, follow_symlinks=False):
                 try:
@@ -304,10 +304,10 @@ class Database:
         return connection
 
     def _is_known(self) -> bool:
-        """Look for the mark of a store without locks and journals: SQLite may write to a database that it reads.
+        """Search for the mark of a store without locks and journals: SQLite may write to a database that it reads.
 
-        It would undo what another program had begun, and move its write-ahead log into its file. False if the file can
-        not be read so: another process is writing to it, or was interrupted, and SQLite has to look under its lock.
+        It would undo what another program had begun, and move its write-ahead log into its file. False if the file
+        cannot be read so: another process is writing to it, or was interrupted, and SQLite has to look under its lock.
         """
         connection = self._connected("immutable=1")
         try:
@@ -347,7 +347,7 @@ class Database:
         return connection
 
     def _meant(self, error: Exception) -> Exception:
-        """Give the error of this package for one of SQLite's or of the operating system's, else the error itself."""
+        """Return the error of this package for one of SQLite's or of the operating system's, else the error itself."""
         if isinstance(error, OSError):
             return Error(rv_of(error), f"{error.filename or self.path}: {error.strerror}")
         damaged = isinstance(error, (DamagedError, UnicodeDecodeError))
@@ -366,12 +366,12 @@ class _Functools:
 
     @staticmethod
     def lru_cache(size: int) -> Callable[[Any], Any]:
-        """Give the decorator that functools.lru_cache(size) gives."""
+        """Return the decorator that functools.lru_cache(size) gives."""
         return lambda function: _functools._lru_cache_wrapper(function, size, False, tuple)  # noqa: SLF001
 
 
 def _sqlite() -> Any:
-    """Give the module behind sqlite3, without its adapters for dates: two more milliseconds."""
+    """Return the module behind sqlite3, without its adapters for dates: two more milliseconds."""
     with import_lock:
         lent = "functools" not in sys.modules and "_sqlite3" not in sys.modules
         if lent:

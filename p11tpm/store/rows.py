@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class DamagedError(Exception):
-    """What was read of a store is nothing that p11tpm has written to one."""
+    """A value that was read from a store, and that p11tpm never writes to one."""
 
 
 class TokenRow:
@@ -18,7 +18,7 @@ class TokenRow:
 
     `label` has bytes that are not UTF-8 as surrogateescape has them. `uuid` and `salt` are 16 bytes, `srk_handle` is
     0 for a storage root key that is made anew each time, `tpm` is ``manufacturer|model|firmware``, `capabilities` are
-    words such as ``rsa2048`` between spaces, `created` is a Unix time in seconds. `failed` is no column: whether a
+    words such as ``rsa2048`` between spaces, `created` is a Unix time in seconds. `failed` is not a column: whether a
     PIN of the token was wrong and counts. `no_pin` is believed if the TPM does not count wrong values of the object
     that a PIN would open.
     """
@@ -68,7 +68,7 @@ class TokenRow:
             setattr(self, name, value)
 
     def values(self) -> list[Any]:
-        """Give the values of `COLUMNS`, in their order."""
+        """Return the values of `COLUMNS`, in their order."""
         return [_label_column(self.label) if name == "label" else getattr(self, name) for name in COLUMNS]
 
 
@@ -91,7 +91,7 @@ _NO_DA = 1 << 10  # TPMA_OBJECT.noDA: TPM 2.0 Part 2, clause 8.3
 
 
 def counts_guesses(public: bytes) -> bool:
-    """Say whether the TPM counts wrong authorisation values of an object, from its TPMT_PUBLIC."""
+    """Return whether the TPM counts wrong authorisation values of an object, from its TPMT_PUBLIC."""
     return not int.from_bytes(public[4:8], "big") & _NO_DA
 
 
@@ -124,7 +124,7 @@ def check_object(columns: Sequence[Any], secret: Any, attributes: dict[Any, Any]
 
 
 def check_identifiers(ids: list[Any]) -> None:
-    """Refuse what SQLite never gives to a row: see `check_token`. What is in no store has identifiers below 0."""
+    """Refuse what SQLite never gives to a row: see `check_token`. Others have identifiers below 0."""
     if not all(type(id_) is int and id_ > 0 for id_ in ids):
         raise DamagedError
 

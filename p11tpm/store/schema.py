@@ -2,8 +2,8 @@
 
 A step is a list of statements and is never changed once it was released: a change is a new step. The version is
 SQLite's `user_version`, which is part of the transaction that makes the step. Its `application_id` tells a store from
-the databases of other programs. Formats 1 and 2 began without it: it is no step, which would keep older programs out,
-and a store that only may be read would never get it. The first write to such a store adds it.
+the databases of other programs. Formats 1 and 2 began without it: it is not a step, which would keep older programs
+out, and a store that only may be read would never get it. The first write to such a store adds it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ MIGRATIONS: Sequence[Sequence[str]] = (
 
 
 def version(connection: Connection) -> int:
-    """Give the schema's version, 0 for an empty file; CKR_DEVICE_ERROR if a newer p11tpm wrote it."""
+    """Return the schema's version, 0 for an empty file; CKR_DEVICE_ERROR if a newer p11tpm wrote it."""
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     if found > len(MIGRATIONS):
         raise Error(
@@ -85,7 +85,7 @@ def version(connection: Connection) -> int:
 
 
 def is_store(connection: Connection) -> bool:
-    """Say whether a database is a store, or an empty file that may become one."""
+    """Return whether a database is a store, or an empty file that may become one."""
     (mark,) = connection.execute("PRAGMA application_id").fetchone()
     if mark:
         return bool(mark == APPLICATION_ID)
@@ -106,7 +106,7 @@ def check(connection: Connection) -> None:
 
 
 def migrate(connection: Connection) -> None:
-    """Bring the tables and the mark of a store up to date, within the transaction that is open."""
+    """Update the tables and the mark of a store, within the transaction that is open."""
     found = version(connection)
     check(connection)
     (mark,) = connection.execute("PRAGMA application_id").fetchone()

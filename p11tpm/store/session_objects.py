@@ -45,7 +45,7 @@ class SessionObjects:
             ]
 
     def record(self, id_: int) -> Record | None:
-        """Give one object; None if it is gone."""
+        """Return one object; None if it is gone."""
         entry = self._records.get(id_)
         return entry[1] if entry else None
 

@@ -1,4 +1,4 @@
-"""What is on disk: tokens, their objects, and the counts of wrong PINs. Knows no PKCS#11 and no TPM.
+"""The data on disk: tokens, their objects, and the counts of wrong PINs. Knows no PKCS#11 and no TPM.
 
 One SQLite file, ``p11tpm.db``, with a rollback journal; every method that changes something is one transaction.
 """
@@ -58,7 +58,7 @@ class Store:
         return self.database.writable
 
     def version(self) -> Hashable:
-        """Give a value that differs after this process or another one wrote, or replaced the store."""
+        """Return a value that differs after this process or another one wrote, or replaced the store."""
         return self.database.changes()
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ class Store:
     # -- tokens
 
     def tokens(self) -> list[TokenRow]:
-        """Give all tokens, oldest first; they are read again when anybody has written to the store."""
+        """Return all tokens, oldest first; they are read again when anybody has written to the store."""
         version = self.version()
         known, tokens = self._tokens
         if version != known:
@@ -91,11 +91,11 @@ class Store:
         return list(tokens)
 
     def token(self, id_: int) -> TokenRow | None:
-        """Give one token; None if it is gone."""
+        """Return one token; None if it is gone."""
         return next((row for row in self.tokens() if row.id == id_), None)
 
     def next_token_id(self) -> int:
-        """Give the identifier that the next token gets if nobody else makes one before."""
+        """Return the identifier that the next token gets if nobody else makes one before."""
         query = "SELECT seq FROM sqlite_sequence WHERE name='token'"
         return self.database.read(lambda db: _numbers(db.execute(query).fetchone() or (0,))[0], 0) + 1
 
@@ -123,7 +123,7 @@ class Store:
         self._write_as(row.id, was, work)
 
     def delete_token(self, id_: int, was: bytes) -> None:
-        """Delete a token with all its objects, if it `was` this one, else GoneError; one that is gone is no error."""
+        """Delete a token with all its objects, if it `was` this one, else GoneError; one that is gone is ignored."""
         try:
             self._write_as(id_, was, lambda db: db.execute("DELETE FROM token WHERE id=?", (id_,)).close())
         except GoneError as error:
@@ -165,7 +165,7 @@ class Store:
         )
 
     def record(self, id_: int) -> Record | None:
-        """Give one object; None if it is gone."""
+        """Return one object; None if it is gone."""
         return self.database.read(lambda db: _record(db, id_), None)
 
     def add(self, records: list[Record], whose: bytes | None = None) -> list[int]:
@@ -187,11 +187,11 @@ class Store:
         return self.database.write(lambda db: sum(db.execute(query, row).rowcount for row in rows))
 
     def residents(self, token: int) -> list[Record]:
-        """Give a token's keys that stay in the TPM, oldest first."""
+        """Return a token's keys that stay in the TPM, oldest first."""
         return self._records("SELECT id FROM object WHERE token=? AND resident != 0 ORDER BY id", token)
 
     def keys_of(self, public: bytes) -> list[Record]:
-        """Give the keys with this public area, of whatever token, oldest first: one, and copies of it."""
+        """Return the keys with this public area, of whatever token, oldest first: one, and copies of it."""
         return self._records("SELECT id FROM object WHERE tpm_public=? ORDER BY id", public)
 
     def _records(self, query: str, value: int | bytes) -> list[Record]:
@@ -202,7 +202,7 @@ class Store:
         return self.database.read(work, [])
 
     def has_public(self, public: bytes) -> bool:
-        """Say whether a public area is that of a key, or of a storage root key that is made anew whenever it is needed.
+        """Return whether a public area is that of a key, or of a storage root key that is made anew for each use.
 
         One that is persistent is nobody's own: other programs make the same one from the TCG's template.
         """
@@ -226,7 +226,7 @@ class Store:
         return TryLock(self.database.directory, _TURN)
 
     def failures(self, token: int, role: str) -> tuple[int, ...]:
-        """Give how many PINs of a role were wrong, and the Unix time of the last one in seconds."""
+        """Return how many PINs of a role were wrong, and the Unix time of the last one in seconds."""
         kept = self._failures.get((token, role))
         if kept is not None:
             return kept
@@ -234,7 +234,7 @@ class Store:
         return self.database.read(lambda db: _numbers(db.execute(query, (token, role)).fetchone() or (0, 0)), (0, 0))
 
     def any_failure(self, token: TokenRow | None = None) -> bool:
-        """Say whether a PIN of any role of a token, or of any token, was wrong, as far as this process knows."""
+        """Return whether a PIN of any role of a token, or of any token, was wrong, as far as this process knows."""
         if token is None:
             return bool(self._failures) or any(row.failed for row in self.tokens())
         return token.failed or any(owner == token.id for owner, _ in self._failures)
@@ -254,7 +254,7 @@ class Store:
         return True
 
     def clear_failures(self, token: int, role: str) -> None:
-        """Forget wrong PINs. What cannot be written down now goes on counting in the other processes."""
+        """Forget wrong PINs. Failures that cannot be deleted now go on counting in other processes."""
         self._failures.pop((token, role), None)
         query = "DELETE FROM failure WHERE token=? AND role=?"
         try:
@@ -317,7 +317,7 @@ def _update(db: Connection, record: Record, attributes: dict[int, bytes], mac: b
 
 
 def _rarest(db: Connection, token: int, attributes: dict[int, bytes]) -> tuple[int, bytes]:
-    """Give an attribute that few objects have: one is asked for a few, then for more, and never counted to the end."""
+    """Find an attribute that few objects have: each is counted up to a few, then up to more, and never to the end."""
     query = "SELECT count(*) FROM (SELECT 1 FROM attribute WHERE type=? AND value=? AND token=? LIMIT ?)"
     by_length = sorted(attributes.items(), key=lambda item: -len(item[1]))  # long values are mostly names
     for few in _FEW:
@@ -329,7 +329,7 @@ def _rarest(db: Connection, token: int, attributes: dict[int, bytes]) -> tuple[i
 
 
 def _find(db: Connection, token: int, attributes: dict[int, bytes], exclude: dict[int, bytes]) -> list[int]:
-    # A scalar subquery is one step in the primary key, and the planner can not turn the search round.
+    # A scalar subquery is one step in the primary key, and the planner cannot turn the search round.
     of_object = "(SELECT value FROM attribute WHERE object=o.{} AND type=?)"
     if attributes:
         first = _rarest(db, token, attributes) if len(attributes) > 1 else next(iter(attributes.items()))

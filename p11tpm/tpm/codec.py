@@ -41,7 +41,7 @@ class Reader:
         self._at = 0
 
     def take(self, size: int) -> bytes:
-        """Give the next `size` bytes."""
+        """Return the next `size` bytes."""
         part = self._data[self._at : self._at + size]
         if len(part) < size:
             raise ValueError("a structure of the TPM ends too early")
@@ -49,15 +49,15 @@ class Reader:
         return part
 
     def number(self, size: int) -> int:
-        """Give the next number of `size` bytes."""
+        """Return the next number of `size` bytes."""
         return int.from_bytes(self.take(size), "big")
 
     def buffer(self) -> bytes:
-        """Give the contents of the next TPM2B."""
+        """Return the contents of the next TPM2B."""
         return self.take(self.number(2))
 
     def rest(self) -> bytes:
-        """Give all that is left."""
+        """Return all that is left."""
         return self.take(len(self._data) - self._at)
 
     def end(self) -> None:
@@ -74,7 +74,7 @@ class UnnamedError(Error, ValueError):
 
 
 def name_of(public: bytes) -> bytes:
-    """Give the Name of an object: its name algorithm and the digest of its TPMT_PUBLIC (Part 1, clause 16)."""
+    """Return the Name of an object: its name algorithm and the digest of its TPMT_PUBLIC (Part 1, clause 16)."""
     algorithm = public[2:4]
     digest = HASHES.get(int.from_bytes(algorithm, "big"))
     if digest is None:

@@ -51,7 +51,7 @@ _REFUSALS = {  # why a connection could not be opened, and what to do about it
     ECANCELED: (CKR.DEVICE_REMOVED, "the program is ending, or has called C_Finalize"),
     EMFILE: (CKR.HOST_MEMORY, "the program has as many files open as it may: let it have more (ulimit -n)"),
     ENFILE: (CKR.HOST_MEMORY, "the machine has as many files open as it may (/proc/sys/fs/file-max)"),
-    EINVAL: (CKR.GENERAL_ERROR, "{tcti} is no connection to a TPM that tpm2-tss knows: correct 'tcti'"),
+    EINVAL: (CKR.GENERAL_ERROR, "{tcti} is not a connection to a TPM that tpm2-tss knows: correct 'tcti'"),
     ENOMEM: (CKR.HOST_MEMORY, "no memory for the connection to the TPM"),
     lib.CONNECTION_REFUSED_IN_SETUID: (
         CKR.DEVICE_ERROR,
@@ -78,7 +78,7 @@ class LostError(Error):
 class SilentError(Error):
     """The TPM did not answer in time, or the caller's run or login ended meanwhile; the connection was dropped.
 
-    What was loaded is left in the TPM. `guess`: the command tried a PIN.
+    Loaded objects are left in the TPM. `guess`: the command tried a PIN.
     """
 
     def __init__(self, command: str, why: str, *, guess: bool) -> None:
@@ -94,7 +94,7 @@ class AbsentError(Error):
 
 
 def _refused(tcti: str, error: int) -> AbsentError:
-    """Say why a connection could not be opened and what to do about it."""
+    """Return why a connection could not be opened and what to do about it."""
     rv, why = _REFUSALS.get(error, (CKR.DEVICE_REMOVED if error in _ABSENT else CKR.DEVICE_ERROR, ""))
     return AbsentError(rv, why.format(tcti=tcti) or f"no TPM at {tcti}: {strerror(error)}")
 
@@ -207,7 +207,7 @@ class Connection:
         return not lib.connection_close(self._native, max(0, round(seconds * 1000)))
 
     def give_up(self) -> None:
-        """Let the thread that waits for a response go on without; it closes the connection."""
+        """Cancel the wait for a response; it closes the connection."""
         lib.connection_give_up(self._native)
 
     def end(self) -> None:
@@ -215,7 +215,7 @@ class Connection:
         lib.connection_end(self._native)
 
     def abandon(self) -> None:
-        """Let go of the parent's connection in a forked child; nothing is sent, and this object is of no more use."""
+        """Close the parent's connection in a forked child; nothing is sent, and this object is of no more use."""
         lib.connection_abandon(self._native)
         if self._broker:
             self._broker.close()

@@ -61,7 +61,7 @@ class Opening:
 class HmacSession:
     """A session whose key the caller and the TPM share; `salted` with the SRK of this name, or b"" if not.
 
-    A session without a salt protects a command only as far as the object's own authorisation value can not be guessed.
+    A session without a salt protects a command only as far as the object's own authorisation value cannot be guessed.
     A policy session ends with the one command that it authorises, any other goes on until it is dropped.
     """
 
@@ -112,7 +112,7 @@ class HmacSession:
         return self._nonce_tpm
 
     def area(self, digest: bytes, other_nonce: bytes = b"") -> bytes:
-        """Give the authorisation area for a command with this cpHash."""
+        """Return the authorisation area for a command with this cpHash."""
         code = self._hmac(digest, self._nonce, self._nonce_tpm + other_nonce)
         return u32(self.handle) + sized(self._nonce) + bytes((self._attributes,)) + sized(code)
 

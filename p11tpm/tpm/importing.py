@@ -32,7 +32,7 @@ _AES, _CFB = u16(0x0006), u16(0x0043)  # TPM_ALG_ID: Part 2, clause 6.3
 
 
 def import_key(tpm: Tpm, srk: Srk, public: bytes, auth: bytes, number: bytes) -> Blob:
-    """Bring a key with this TPMT_PUBLIC and authorisation value under the SRK, by one command.
+    """Import a key with this TPMT_PUBLIC and authorisation value under the SRK, by one command.
 
     `number` is its secret: a prime factor of RSA, as long as half the modulus, or an EC key's scalar, as long as the
     curve's field. CKR_ATTRIBUTE_VALUE_INVALID for a key that the TPM does not take.
@@ -71,7 +71,7 @@ def wrap(srk_public: bytes, name: bytes, sensitive: bytes) -> tuple[bytes, bytes
 
 
 def _meant(error: TpmError) -> Error:
-    """Say what a refusal means: the second parameter is the public area, the third the wrapped key (Part 2, 6.6.3)."""
+    """Return what a refusal means: the second parameter is the public area, the third the key (Part 2, 6.6.3)."""
     if error.code & 0xFC0 in {0x2C0, 0x3C0} and error.code & 0x3F != TPM.INTEGRITY & 0x3F:
         return Error(CKR.ATTRIBUTE_VALUE_INVALID, f"the TPM does not take such a key, it answered {error.code:#05x}")
     return error

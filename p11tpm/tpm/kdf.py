@@ -7,7 +7,7 @@ from p11tpm.tpm.codec import u32
 
 
 def fixed(label: bytes, context_u: bytes, context_v: bytes, bits: int) -> bytes:
-    """Give what KDFa authenticates behind the counter."""
+    """Return what KDFa authenticates behind the counter."""
     return label + b"\0" + context_u + context_v + u32(bits)
 
 
@@ -36,7 +36,7 @@ def kdfe(digest: str, shared: bytes, label: bytes, party_u: bytes, party_v: byte
 
 
 def mgf1(digest: str, seed: bytes, size: int) -> bytes:
-    """Give `size` bytes of mask for OAEP: RFC 8017, appendix B.2.1."""
+    """Return `size` bytes of mask for OAEP: RFC 8017, appendix B.2.1."""
     mask = b""
     counter = 0
     while len(mask) < size:

@@ -54,7 +54,7 @@ class Loaded:
     # -- sessions
 
     def session(self, srk: Srk, *, salted: bool = True) -> Session:
-        """Give what authorises commands: no session at all where nobody can listen."""
+        """Return what authorises commands: no session at all where nobody can listen."""
         if not self._trusted:
             return self.hmac_session(srk, salted=salted)
         with import_lock:
@@ -63,7 +63,7 @@ class Loaded:
         return PasswordSession()
 
     def hmac_session(self, srk: Srk, *, salted: bool = True) -> HmacSession:
-        """Give the session, salted with this SRK or, if that is not needed, the one that is there."""
+        """Return the session, salted with this SRK or, if that is not needed, the one that is there."""
         session = self._session
         if session and (session.salted == srk.name or not (salted or session.salted)):
             return session
@@ -97,7 +97,7 @@ class Loaded:
     # -- the storage root key
 
     def srk(self, srk: Srk) -> Handle:
-        """Give the SRK's handle and Name; a primary key is made anew if it is not persistent.
+        """Return the SRK's handle and Name; a primary key is made anew if it is not persistent.
 
         TOKEN_NOT_RECOGNIZED if what the TPM makes is not the key that the token was created under.
         """
@@ -129,7 +129,7 @@ class Loaded:
     # -- keys
 
     def key(self, srk: Srk, key: Key) -> Handle:
-        """Give the handle and Name of a key, which is loaded if it is not."""
+        """Load a key if it is not loaded, and return its handle and Name."""
         loaded = self._keys.pop(key.id, None)
         if loaded is None or loaded[1] != name_of(key.public):
             if loaded:

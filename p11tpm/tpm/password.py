@@ -14,7 +14,7 @@ _CONTINUE = 1  # TPMA_SESSION: the TPM answers it whatever it was asked
 
 
 class PasswordSession:
-    """What can be used where a `HmacSession` can, costs no command to begin with, and protects nothing on the way."""
+    """A session in the place of a `HmacSession`; it costs no command to begin with, and protects nothing on the way."""
 
     __slots__ = ("_password",)
 
@@ -32,11 +32,11 @@ class PasswordSession:
         self._password = bytearray(auth.rstrip(b"\0"))
 
     def hide(self, parameters: bytes) -> bytes:
-        """Give the parameters as they are."""
+        """Return the parameters as they are."""
         return parameters
 
     def area(self, digest: bytes, other_nonce: bytes = b"") -> bytes:  # noqa: ARG002 - nothing is signed
-        """Give the authorisation area: no nonce, and the value itself."""
+        """Return the authorisation area: no nonce, and the value itself."""
         area = u32(_HANDLE) + sized(b"") + bytes((_CONTINUE,)) + sized(self._password)
         self._password[:] = bytes(len(self._password))
         return area
@@ -47,5 +47,5 @@ class PasswordSession:
             raise TamperedError(command.name)
 
     def uncover(self, parameters: bytes) -> bytes:
-        """Give the parameters as they are."""
+        """Return the parameters as they are."""
         return parameters

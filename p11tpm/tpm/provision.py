@@ -53,7 +53,7 @@ def provision(tpm: Tpm) -> Provision:
 
 def _provision(tpm: Tpm) -> Provision:
     srk = _usual_srk(tpm) or _make_srk(tpm)
-    salt.make_salt(srk.public)  # says now if sessions can not be salted with it
+    salt.make_salt(srk.public)  # says now if sessions cannot be salted with it
     algorithms = _properties(tpm, _CAP_ALGS, 0, key_size=2)
     words = [word for word, parameters in _parameters().items() if _can(tpm, parameters)]
     words += [name for number, name in HASHES.items() if number in algorithms]
@@ -109,7 +109,7 @@ def _make_srk(tpm: Tpm) -> Srk:
 
 
 def _parameters() -> dict[str, bytes]:
-    """Give the TPMT_PUBLIC_PARMS of all kinds of keys that are offered: the public area without its policy and key."""
+    """Return the TPMT_PUBLIC_PARMS of all kinds of keys on offer: the public area without its policy and key."""
     publics = {f"rsa{bits}": template.rsa(bits)[:-2] for bits in (1024, 2048, 3072, 4096)}
     publics |= {curve: template.ec(curve)[:-4] for curve in template.CURVES}
     return {word: public[:2] + public[10:] for word, public in publics.items()}
@@ -145,7 +145,7 @@ def _properties(tpm: Tpm, capability: int, first: int, key_size: int = 4) -> dic
 
 
 def _describe(properties: dict[int, int]) -> str:
-    """Give "manufacturer|model|firmware" of a TPM."""
+    """Return "manufacturer|model|firmware" of a TPM."""
 
     def text(*numbers: int) -> str:
         raw = b"".join(u32(properties.get(number, 0)) for number in numbers).decode("ascii", "replace")

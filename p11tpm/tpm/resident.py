@@ -71,7 +71,7 @@ def _persist(tpm: Tpm, srk: Srk, blob: Blob, owner_auth: bytes, handle: int) -> 
 
 
 def evict(tpm: Tpm, srk: Srk, public: bytes, owner_auth: bytes) -> bool:
-    """Take the key with this TPMT_PUBLIC out of the TPM; False if it was not there.
+    """Evict the key with this TPMT_PUBLIC from the TPM; False if it was not there.
 
     CKR_ACTION_PROHIBITED if `owner_auth` is not the owner's.
     """
@@ -91,12 +91,12 @@ def _evict(tpm: Tpm, srk: Srk, public: bytes, owner_auth: bytes) -> bool:
 
 
 def is_at(tpm: Tpm, public: bytes, handle: int) -> bool:
-    """Say whether the TPM has the key with this TPMT_PUBLIC at a handle."""
+    """Return whether the TPM has the key with this TPMT_PUBLIC at a handle."""
     return tpm.run(lambda: _find(tpm, name_of(public), {handle} & _used(tpm))) == handle
 
 
 def below(tpm: Tpm, srks: list[Srk]) -> dict[int, bytes]:
-    """Give the TPMT_PUBLIC of each key at one of `HANDLES` that is below one of these storage root keys."""
+    """Return the TPMT_PUBLIC of each key at one of `HANDLES` that is below one of these storage root keys."""
     parents = [_qualified(u32(OWNER), srk.name) for srk in srks]
 
     def read() -> dict[int, bytes]:
@@ -111,7 +111,7 @@ def below(tpm: Tpm, srks: list[Srk]) -> dict[int, bytes]:
 
 
 def _qualified(parent: bytes, name: bytes) -> bytes:
-    """Give the Qualified Name of an object below one with the Qualified Name `parent` (Part 1, clause 16).
+    """Return the Qualified Name of an object below one with the Qualified Name `parent` (Part 1, clause 16).
 
     It is empty if the object's hash is one that no key of a token has.
     """
@@ -127,7 +127,7 @@ def _evict_control(tpm: Tpm, srk: Srk, thing: tuple[int, bytes], owner_auth: byt
 
 
 def _used(tpm: Tpm) -> set[int]:
-    """Give those of `HANDLES` that have an object, whoever put it there."""
+    """Return those of `HANDLES` that have an object, whoever put it there."""
     found: set[int] = set()
     start, more = HANDLES.start, True
     while more and start in HANDLES:
@@ -143,18 +143,18 @@ def _used(tpm: Tpm) -> set[int]:
 
 
 def _find(tpm: Tpm, name: bytes, handles: set[int]) -> int:
-    """Give the handle of the object with a Name; 0 if none of `handles` has it."""
+    """Return the handle of the object with a Name; 0 if none of `handles` has it."""
     return next((handle for handle in sorted(handles) if _read(tpm, handle)[1] == name), 0)
 
 
 def _read(tpm: Tpm, handle: int) -> tuple[bytes, bytes, bytes]:
-    """Give the TPMT_PUBLIC of an object, its Name and its Qualified Name (Part 3, clause 12.4)."""
+    """Return the TPMT_PUBLIC of an object, its Name and its Qualified Name (Part 3, clause 12.4)."""
     reader = Reader(tpm.wire.plain(command.READ_PUBLIC, u32(handle))[1])
     return reader.buffer(), reader.buffer(), reader.buffer()
 
 
 def _meant(error: TpmError, owner_auth: bytes) -> Error:
-    """Say what a refusal means for the person who asked."""
+    """Return what a refusal means for the person who asked."""
     if error.code == TPM.NV_SPACE:
         why = "the TPM has no room for another resident key: let one go (p11tpm key resident KEY --undo)"
         return Error(CKR.DEVICE_MEMORY, why)

@@ -1,4 +1,4 @@
-"""What is tried again after a failure, and how often."""
+"""Repetition after a failure: of which actions, and how often."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Retry:
         self._idle = _IDLE_ENDS
 
     def after(self, error: Exception, *, stale_possible: bool) -> bool:
-        """Say whether the call may be tried again with a new connection, having waited if that helps.
+        """Return whether the call may be tried again with a new connection, having waited if that helps.
 
         `stale_possible`: the session or key was older than the call, and somebody else's may be in its place by now.
         """
@@ -60,7 +60,7 @@ class Retry:
         return False
 
     def may_reclaim(self, error: Exception) -> bool:
-        """Say whether the TPM stayed full, and what was left in it by others was not looked at yet."""
+        """Return whether the TPM stayed full, and what was left in it by others was not looked at yet."""
         if not (isinstance(error, TpmError) and error.code in _FULL):
             return False
         self._reclaim -= 1
@@ -68,12 +68,12 @@ class Retry:
 
 
 def _is_about_what_is_loaded(code: int) -> bool:
-    """Say whether a handle or session is not what it was taken for: format one without P (Part 2, clause 6.6.2)."""
+    """Return whether a handle or session is not what it was taken for: format one without P (Part 2, clause 6.6.2)."""
     return code & 0xC0 == 0x80
 
 
 def outcome(error: Exception) -> Error:
-    """Give the error of a call whose tries are used up."""
+    """Return the error of a call whose tries are used up."""
     if isinstance(error, Error):
         return error
     if isinstance(error, ValueError):

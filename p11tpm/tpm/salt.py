@@ -30,7 +30,7 @@ def make_salt(srk_public: bytes, label: bytes = b"SECRET") -> tuple[bytes, bytes
     """Make a salt for the key with this TPMT_PUBLIC: the salt and its TPM2B_ENCRYPTED_SECRET's contents.
 
     Another label makes it something else: with b"DUPLICATE" it is the seed of a key that is imported.
-    CKR_DEVICE_ERROR for a key that can not take one: a curve other than P-256 and P-384.
+    CKR_DEVICE_ERROR for a key that cannot take one: a curve other than P-256 and P-384.
     """
     digest = HASHES[int.from_bytes(srk_public[2:4], "big")]
     if template.is_rsa(srk_public):
@@ -62,7 +62,7 @@ def _ecc(public: bytes, digest: str, label: bytes) -> tuple[bytes, bytes]:
 
 
 def _no_point() -> Error:
-    return Error(CKR.DEVICE_ERROR, "the storage root key of the store is no point on its curve: restore the store")
+    return Error(CKR.DEVICE_ERROR, "the storage root key of the store is not a point on its curve: restore the store")
 
 
 def _rsa(public: bytes, digest: str, label: bytes) -> tuple[bytes, bytes]:

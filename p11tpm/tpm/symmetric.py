@@ -29,7 +29,7 @@ def crypt(tpm: Tpm, srk: Srk, key: Key, mode: str, iv: bytes, data: bytes, *, en
 
 
 def mac(tpm: Tpm, srk: Srk, key: Key, digest: str, message: bytes) -> bytes:
-    """Give the HMAC of a message: one command for `MOST` bytes (Part 3, clause 15.4), a sequence for more.
+    """Return the HMAC of a message: one command for `MOST` bytes (Part 3, clause 15.4), a sequence for more.
 
     Other threads have the TPM between the parts. DisplacedError if what they did cost it the sequence.
     """
@@ -40,7 +40,7 @@ def mac(tpm: Tpm, srk: Srk, key: Key, digest: str, message: bytes) -> bytes:
 
 
 def _in_parts(tpm: Tpm, srk: Srk, key: Key, digest: str, message: bytes) -> bytes:
-    """Let the TPM take a message in parts (Part 3, clause 17); it keeps the sequence beside the key meanwhile."""
+    """Send a message to the TPM in parts (Part 3, clause 17); it keeps the sequence beside the key meanwhile."""
     session = tpm.loaded.session(srk)
     loaded = tpm.loaded.key(srk, key)
     start = sized(key.auth) + _HASHES[digest]  # the sequence gets the authorisation value of the key

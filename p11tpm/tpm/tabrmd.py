@@ -49,7 +49,7 @@ def _unescaped(value: str) -> bytes:
 
 
 def address(text: str) -> bytes:
-    """Give the first socket of the Unix domain in a D-Bus address, as connect(2) wants it; OSError if there is none."""
+    """Return the first socket of the Unix domain in a D-Bus address, as connect(2) wants it; OSError without one."""
     for one in text.split(";"):
         transport, _, pairs = one.partition(":")
         values = dict(pair.partition("=")[::2] for pair in pairs.split(","))
@@ -64,7 +64,7 @@ def address(text: str) -> bytes:
 
 
 def call(serial: int, destination: str, path: str, interface: str, member: str) -> bytes:
-    """Give a method call without arguments."""
+    """Return a method call without arguments."""
     fields = b""
     for code, kind, text in ((1, b"o", path), (2, b"s", interface), (3, b"s", member), (6, b"s", destination)):
         value = text.encode(errors="surrogateescape")
@@ -152,7 +152,7 @@ class Broker:
             raise _refusal(ECONNREFUSED)  # the bus does not want us, or has none that could answer
 
     def take(self) -> int | None:
-        """Take what is there: the descriptor of the socket for TPM commands, or None if that has not come yet."""
+        """Read what is there: the descriptor of the socket for TPM commands, or None if that has not come yet."""
         room = _socket.CMSG_SPACE(4 * 4)
         data, more, _, _ = self._bus.recvmsg(4096, room, _socket.MSG_CMSG_CLOEXEC)
         self._received += data
@@ -169,7 +169,7 @@ class Broker:
         return self._descriptors.pop()
 
     def _is_answered(self) -> bool:
-        """Say whether the answer is there; OSError if it is a refusal."""
+        """Return whether the answer is there; OSError if it is a refusal."""
         hello, _, rest = self._received.partition(b"\r\n")
         agreed, end, data = rest.partition(b"\r\n")
         if end and not (hello.startswith(b"OK ") and agreed == b"AGREE_UNIX_FD"):
@@ -187,7 +187,7 @@ class Broker:
         return False
 
     def close(self) -> None:
-        """Let go of the bus, and of what was not taken."""
+        """Close the bus, and of what was not taken."""
         if self._own.is_ours():
             self._bus.close()
         self._bus.detach()

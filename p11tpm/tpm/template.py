@@ -31,35 +31,35 @@ def _head(kind: int, attributes: int, policy: bytes = b"") -> bytes:
 
 
 def rsa(bits: int) -> bytes:
-    """Give the template of an RSA key that signs and decrypts whatever its user padded; exponent 65537."""
+    """Return the template of an RSA key that signs and decrypts whatever its user padded; exponent 65537."""
     return _head(RSA, _KEY) + _NULL + _NULL + u16(bits) + u32(0) + sized(b"")
 
 
 def ec(curve: str) -> bytes:
-    """Give the template of an EC key for signatures and key agreement; `curve` is one of CURVES."""
+    """Return the template of an EC key for signatures and key agreement; `curve` is one of CURVES."""
     return _head(ECC, _KEY) + _NULL + _NULL + u16(CURVES[curve]) + _NULL + sized(b"") + sized(b"")
 
 
 def imported_rsa(modulus: int, exponent: int) -> bytes:
-    """Give the public area of an RSA key from outside; its exponent has 32 bits at the most."""
+    """Return the public area of an RSA key from outside; its exponent has 32 bits at the most."""
     bits = modulus.bit_length()
     number = modulus.to_bytes((bits + 7) // 8, "big")
     return _head(RSA, _IMPORTED) + _NULL + _NULL + u16(bits) + u32(0 if exponent == 65537 else exponent) + sized(number)
 
 
 def imported_ec(curve: str, x: bytes, y: bytes) -> bytes:
-    """Give the public area of an EC key from outside; its coordinates are as long as the curve's field."""
+    """Return the public area of an EC key from outside; its coordinates are as long as the curve's field."""
     return _head(ECC, _IMPORTED) + _NULL + _NULL + u16(CURVES[curve]) + _NULL + sized(x) + sized(y)
 
 
 def aes(bits: int, *, made: bool) -> bytes:
-    """Give the template of an AES key for any mode; `made`: the TPM makes it, else its value comes with the command."""
+    """Return the template of an AES key for any mode; `made`: by the TPM, else its value comes with the command."""
     origin = SENSITIVE_DATA_ORIGIN if made else 0
     return _head(SYMMETRIC, _FIXED | _IMPORTED | origin) + _AES + u16(bits) + _NULL + sized(b"")
 
 
 def hmac(digest: str | None) -> bytes:
-    """Give the template of an HMAC key from outside, for one hash or for any (None).
+    """Return the template of an HMAC key from outside, for one hash or for any (None).
 
     A key for any has to be one that could decrypt too (Part 2, clause 12.2.3.3).
     """
@@ -70,17 +70,17 @@ def hmac(digest: str | None) -> bytes:
 
 
 def srk() -> bytes:
-    """Give the TCG's template of a P-256 storage root key, as key files with the parent 0x40000001 mean it."""
+    """Return the TCG's template of a P-256 storage root key, as key files with the parent 0x40000001 mean it."""
     return _head(ECC, _SRK) + _AES_128_CFB + _NULL + u16(CURVES["p256"]) + _NULL + sized(b"") + sized(b"")
 
 
 def so() -> bytes:
-    """Give the template of the object that knows the SO's PIN: protected against guessing."""
+    """Return the template of the object that knows the SO's PIN: protected against guessing."""
     return _head(KEYED_HASH, _FIXED | USER_WITH_AUTH) + _NULL + sized(b"")
 
 
 def user(so_public: bytes, *, no_pin: bool = False) -> bytes:
-    """Give the template of the object that seals a token's secret; the policy says who may change its PIN.
+    """Return the template of the object that seals a token's secret; the policy says who may change its PIN.
 
     Without a PIN it is not protected against guessing, since there is nothing to guess.
     """
@@ -95,7 +95,7 @@ def _extend(policy: bytes, *more: bytes) -> bytes:
 
 
 def policy_branches(so_public: bytes) -> tuple[bytes, bytes]:
-    """Give the two ways to a new PIN, as policy digests (Part 3, clause 23).
+    """Return the two ways to a new PIN, as policy digests (Part 3, clause 23).
 
     The user's: PolicyAuthValue . PolicyCommandCode(ObjectChangeAuth). The SO's: PolicySecret(SO) . the same code.
     """
@@ -107,24 +107,24 @@ def policy_branches(so_public: bytes) -> tuple[bytes, bytes]:
 
 
 def policy_or(*branches: bytes) -> bytes:
-    """Give the digest of a policy that any of these policies satisfies (Part 3, clause 23.6)."""
+    """Return the digest of a policy that any of these policies satisfies (Part 3, clause 23.6)."""
     return _extend(bytes(32), u32(command.POLICY_OR.code) + b"".join(branches))
 
 
 def is_rsa(public: bytes) -> bool:
-    """Say whether a TPMT_PUBLIC is an RSA key's."""
+    """Return whether a TPMT_PUBLIC is an RSA key's."""
     return int.from_bytes(public[:2], "big") == RSA
 
 
 def is_storage_key(public: bytes) -> bool:
-    """Say whether a key can be the parent of a token's objects, also while the TPM is locked out."""
+    """Return whether a key can be the parent of a token's objects, also while the TPM is locked out."""
     attributes = int.from_bytes(public[4:8], "big")
     wanted = RESTRICTED | DECRYPT | NO_DA
     return int.from_bytes(public[:2], "big") in {RSA, ECC} and attributes & (wanted | SIGN) == wanted
 
 
 def symmetric(public: bytes) -> tuple[bytes, int, bytes]:
-    """Give what a storage key encrypts its children with: algorithm, size of the key in bits, mode."""
+    """Return what a storage key encrypts its children with: algorithm, size of the key in bits, mode."""
     reader = Reader(public)
     reader.take(8)
     reader.buffer()
@@ -148,7 +148,7 @@ def _parameters(public: bytes) -> Reader:
 
 
 def rsa_numbers(public: bytes) -> tuple[int, int]:
-    """Give modulus and exponent of an RSA key."""
+    """Return modulus and exponent of an RSA key."""
     reader = _parameters(public)
     reader.take(2)
     exponent = reader.number(4) or 65537
@@ -156,13 +156,13 @@ def rsa_numbers(public: bytes) -> tuple[int, int]:
 
 
 def curve(public: bytes) -> str:
-    """Give the name of an EC key's curve; its number as text if it is none of CURVES."""
+    """Return the name of an EC key's curve; its number as text if it is none of CURVES."""
     number = _parameters(public).number(2)
     return next((name for name, known in CURVES.items() if known == number), f"{number:#06x}")
 
 
 def ec_point(public: bytes) -> tuple[int, int]:
-    """Give the coordinates of an EC key's public point."""
+    """Return the coordinates of an EC key's public point."""
     reader = _parameters(public)
     reader.take(2)
     if reader.take(2) != _NULL:

@@ -86,7 +86,7 @@ class Tpm:
     # -- operations
 
     def unseal(self, srk: Srk, blob: Blob, auth: bytes) -> bytes:
-        """Give what is sealed in an object. TpmError 0x98E: a wrong authorisation value, which the TPM has counted."""
+        """Return what is sealed in an object. TpmError 0x98E: a wrong authorisation value, counted by the TPM."""
         return self.run(lambda: self._unseal(srk, blob, auth), srk)
 
     def _unseal(self, srk: Srk, blob: Blob, auth: bytes) -> bytes:
@@ -124,7 +124,7 @@ class Tpm:
         return Reader(answer).buffer().rjust(len(block), b"\0")
 
     def ecdh(self, srk: Srk, key: Key, point: tuple[int, int]) -> bytes:
-        """Give the x coordinate of the product of the key and a point on its curve, as long as the curve's field."""
+        """Return the x coordinate of the product of the key and a point on its curve, as long as the curve's field."""
         size = {"p192": 24, "p224": 28, "p256": 32, "p384": 48, "p521": 66}[template.curve(key.public)]
         x, y = (number.to_bytes(size, "big") for number in point)
         answer = self.use(command.ECDH_ZGEN, srk, key, sized(sized(x) + sized(y)))
@@ -158,7 +158,7 @@ class Tpm:
         return self.wire.authorised(what, session, (handle,), key.auth, parameters)[1]
 
     def random(self, srk: Srk, count: int) -> bytes:
-        """Give `count` random bytes of the TPM, hidden on the way."""
+        """Return `count` random bytes of the TPM, hidden on the way."""
         return self.run(lambda: self._random(srk, count), srk)
 
     def _random(self, srk: Srk, count: int) -> bytes:
@@ -196,7 +196,7 @@ class Tpm:
         self.run(lambda: self.loaded.check(srk))
 
     def give_way(self) -> None:
-        """Let other threads have the TPM in the middle of an operation, whose session may be another one since.
+        """Have other threads have the TPM in the middle of an operation, whose session may be another one since.
 
         DisplacedError if what it had loaded is gone.
         """
@@ -215,7 +215,7 @@ class Tpm:
             self.release()
 
     def forget(self, id_: Hashable) -> None:
-        """Let go of a key that was destroyed."""
+        """Unload a key that was destroyed."""
         with self.lock:
             try:
                 self.loaded.drop(id_)
@@ -267,7 +267,7 @@ class Tpm:
                         self.release()
 
     def _recover(self, retry: Retry, error: Exception, srk: Srk | None, *, old: bool) -> None:
-        """Come back if the action is to be run again, else raise what it ends with.
+        """Return if the action is to be run again, else raise its error.
 
         `old`: it used what was loaded before, in whose place a reset TPM may have something else.
         """

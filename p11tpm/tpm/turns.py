@@ -54,7 +54,7 @@ class Turns:
             self._lock.release()
 
     def give_way(self) -> None:
-        """Let those go first who wait; they wait on if this thread has taken its turn twice."""
+        """Have those go first who wait; they wait on if this thread has taken its turn twice."""
         if self._depth == 1:
             self.release()
             self.acquire()

@@ -29,7 +29,7 @@ _EMPTY_PASSWORD = u32(0x40000009) + bytes(5)  # TPM_RS_PW, no nonce, no attribut
 
 
 def plain_code(code: int) -> int:
-    """Give the TPM's own code for one that a resource manager passed on in its layer (tpm2-tss: 11 and 12)."""
+    """Return the TPM's own code for one that a resource manager passed on in its layer (tpm2-tss: 11 and 12)."""
     return code & 0xFFFF if code >> 16 in {11, 12} and code & 0xF80 else code
 
 
@@ -57,7 +57,7 @@ class Wire:
         return self._handle(command, reader), reader.rest()
 
     def with_empty_password(self, command: Command, handles: bytes, parameters: bytes) -> tuple[int, bytes]:
-        """Send a command whose first handle has an empty authorisation value, which is no secret."""
+        """Send a command whose first handle has an empty authorisation value, which is not a secret."""
         reader = self._send(command, command.request(handles, _EMPTY_PASSWORD, parameters), SESSIONS)
         made = self._handle(command, reader)
         return made, reader.take(reader.number(4))

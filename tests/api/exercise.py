@@ -23,7 +23,7 @@ SECRET = {CKA.CLASS: ulong(CKO.SECRET_KEY), CKA.KEY_TYPE: ulong(CKK.GENERIC_SECR
 
 
 def hash_of(name):
-    """Give the hash whose name is in that of a mechanism: as hashlib has it, and as cryptography has it."""
+    """Return the hash whose name is in that of a mechanism: as hashlib has it, and as cryptography has it."""
     word = re.search(r"MD5|SHA3_\d+|SHA_?\d+", name)[0].replace("SHA_1", "SHA1")
     return word.lower(), getattr(hashes, word)()
 
@@ -64,6 +64,6 @@ class Family:
         try:
             self.run.verify(self.session, key, self.type, data, other, parameter)
         except Rv as error:
-            assert error == CKR.SIGNATURE_INVALID  # noqa: PT017 - an exercise is no test
+            assert error == CKR.SIGNATURE_INVALID  # noqa: PT017 - an exercise is not a test
         else:
             raise AssertionError("a wrong signature is taken")

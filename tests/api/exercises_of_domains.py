@@ -25,7 +25,7 @@ PUBLIC, PRIVATE = {CKA.CLASS: ulong(CKO.PUBLIC_KEY)}, {CKA.CLASS: ulong(CKO.PRIV
 
 
 def template_of(numbers):
-    """Give the domain parameters of DSA as attributes."""
+    """Return the domain parameters of DSA as attributes."""
     return {CKA.PRIME: as_bytes(numbers.p), CKA.SUBPRIME: as_bytes(numbers.q), CKA.BASE: as_bytes(numbers.g)}
 
 

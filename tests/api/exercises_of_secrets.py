@@ -62,7 +62,7 @@ class Hmac(Family):
     may_stay = True
 
     def _each(self):
-        """Give a key of each type, the parameter, and the code of the message."""
+        """Return a key of each type, the parameter, and the code of the message."""
         digest, own = hash_of(self.name)[0], getattr(CKK, self.name.removesuffix("_GENERAL"))
         for key_type, block in ((CKK.GENERIC_SECRET, 64), (own, hashlib.new(digest).block_size)):
             longest = block if self.stays else self.size  # a TPM takes no longer ones

@@ -38,7 +38,7 @@ def secret_key(run, session, value, key_type=CKK.GENERIC_SECRET, **more):
 
 
 def as_object(key, **more):
-    """Give the template of a public key of the package cryptography: a session object."""
+    """Return the template of a public key of the package cryptography: a session object."""
     named = {getattr(CKA, word): content for word, content in more.items()}
     numbers = key.public_numbers()
     if isinstance(key, rsa.RSAPublicKey):

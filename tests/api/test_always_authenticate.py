@@ -30,7 +30,7 @@ def begin(token, session, key, mechanism=CKM.ECDSA_SHA256):
 
 
 def sign(token, session):
-    """Give the return value of C_Sign with a buffer that is large enough."""
+    """Return the return value of C_Sign with a buffer that is large enough."""
     length = token.ulong()
     length[0] = 512
     return token.raw.C_Sign(session, DATA, len(DATA), token.ffi.new("CK_BYTE[512]"), length)

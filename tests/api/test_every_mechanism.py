@@ -56,7 +56,7 @@ class Walk:
         return list(types)
 
     def info(self, type_):
-        """Give the flags and both key sizes of a mechanism."""
+        """Return the flags and both key sizes of a mechanism."""
         info = self.run.ffi.new("CK_MECHANISM_INFO *")
         self.run.C_GetMechanismInfo(self._slot, type_, info)
         return info.flags, info.ulMinKeySize, info.ulMaxKeySize
@@ -95,7 +95,7 @@ def sizes_of(type_, least, most):
 
 
 def cases(type_, flags, sizes):
-    """Give each exercise of a mechanism: flag, key size, what it is told more, and whether the TPM has to be asked.
+    """Return each exercise of a mechanism: flag, key size, what it is told more, and whether the TPM has to be asked.
 
     Secret keys are in software, and also in the TPM if CKF_HW says so.
     """

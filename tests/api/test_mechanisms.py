@@ -41,7 +41,7 @@ def key(token, session):
 
 
 def usable(token, session, key, type_):
-    """Give what C_SignInit says of a mechanism and a key."""
+    """Return what C_SignInit says of a mechanism and a key."""
     (found,) = token.find(session, {CKA.UNIQUE_ID: key})
     rv = token.raw.C_SignInit(session, token.mechanism(type_), found)
     token.raw.C_SignInit(session, token.ffi.NULL, found)

@@ -1,4 +1,4 @@
-"""Objects: made, found, read, changed, destroyed; who may see them and do that."""
+"""Objects: made, found, read, changed, destroyed; the users who may see them and do that."""
 
 import datetime as dt
 

@@ -208,7 +208,7 @@ def test_no_pin_is_tried_where_nothing_is_noted_and_the_tpm_does_not_tell(token,
 
 @pytest.fixture
 def silence(proxy, monkeypatch):
-    """Give a context in which the TPM does not answer a command of this kind."""
+    """Return a context in which the TPM does not answer a command of this kind."""
 
     @contextlib.contextmanager
     def silence(kind):

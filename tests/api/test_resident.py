@@ -317,7 +317,7 @@ def test_a_public_key_alone_can_not_be_resident(ground):
     ground.open()
     ground.run.C_DestroyObject(ground.session, ground.pair("key")[1])
     ground.tpm_left_alone()
-    failed(ground.key("resident", "key"), "'key' is no key of the TPM")
+    failed(ground.key("resident", "key"), "'key' is not a key in the TPM")
 
 
 # -- what is left behind

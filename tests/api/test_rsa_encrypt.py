@@ -37,7 +37,7 @@ def pair(token, session):
 
 
 def software_key(run, session, bits=2048, **more):
-    """Give a public session object, and the private key that this process has."""
+    """Return a public session object, and the private key that this process has."""
     key = rsa.generate_private_key(65537, bits)
     modulus = key.public_key().public_numbers().n.to_bytes((bits + 7) // 8, "big")
     template = {CKA.CLASS: ulong(CKO.PUBLIC_KEY), CKA.KEY_TYPE: ulong(CKK.RSA), CKA.MODULUS: modulus}

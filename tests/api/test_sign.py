@@ -48,7 +48,7 @@ def test_ecdsa(token, session, curve):
 
 
 def as_openssl_sees(data, curve):
-    """Give the integer that ECDSA signs: the leftmost bits of the data (FIPS 186-5, clause 6.4.1)."""
+    """Return the integer that ECDSA signs: the leftmost bits of the data (FIPS 186-5, clause 6.4.1)."""
     bits = curve.key_size
     number = int.from_bytes(data, "big")
     return number >> max(0, 8 * len(data) - bits)

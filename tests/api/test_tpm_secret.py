@@ -47,7 +47,7 @@ def store():
 
 
 def places():
-    """Say of each secret key in the store, oldest first, whether it is in the TPM; it is in one place only."""
+    """Print of each secret key in the store, oldest first, whether it is in the TPM; it is in one place only."""
     (row,) = store().tokens()
     records = [store().record(id_) for id_ in sorted(store().find(row.id, {CKA.CLASS: ulong(CKO.SECRET_KEY)}, {}))]
     return [record.tpm_private is not None for record in records]
@@ -333,7 +333,7 @@ def old_token(token):
 
 
 def hardware(token):
-    """Give the names of the secret keys' mechanisms that say CKF_HW."""
+    """Return the names of the secret keys' mechanisms that say CKF_HW."""
     slot, found = token.slots()[0], set()
     for type_, row in MECHANISMS.items():
         info = token.ffi.new("CK_MECHANISM_INFO *")

@@ -59,7 +59,7 @@ def parts_of(data):
 
 
 def refused(run, session, key, mechanism, data, signature, parameter=b""):
-    """Give the code with which a signature is refused; the operation is over then."""
+    """Return the code with which a signature is refused; the operation is over then."""
     with pytest.raises(Rv) as error:
         run.verify(session, key, mechanism, data, signature, parameter)
     assert run.raw.C_Verify(session, data, len(data), signature, len(signature)) == CKR.OPERATION_NOT_INITIALIZED
@@ -135,7 +135,7 @@ def test_pkcs1(token, public_session, rsa_key):
 
 
 def raise_to(key, block):
-    """Do the private operation on whatever block; the key is the numbers n, d."""
+    """Perform the private operation on whatever block; the key is the numbers n, d."""
     modulus, private = key
     return as_bytes(pow(int.from_bytes(block, "big"), private, modulus), (modulus.bit_length() + 7) // 8)
 

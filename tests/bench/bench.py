@@ -92,7 +92,7 @@ class Bench:
 
 
 def _end(number: int, _: object) -> None:
-    """Let a signal end the bench by way of its cleaning up."""
+    """Make a signal end the bench by way of its cleaning up."""
     sys.exit(128 + number)
 
 

@@ -92,7 +92,7 @@ class Measure:
 
     @contextlib.contextmanager
     def _hosts(self, store: str, products: list[Product] | None = None) -> Iterator[dict[str, Host]]:
-        """Give a logged-in process of each product by name."""
+        """Return a logged-in process of each product by name."""
         with contextlib.ExitStack() as stack:
             chosen = self.products if products is None else products
             hosts = {one.name: stack.enter_context(one.host(self.tpm, store)).open() for one in chosen}
@@ -135,7 +135,7 @@ class Measure:
                             self._times(f"find {by} {size}", product, host, f"find {by} {size} {count}")
 
     def _times(self, figure: str, product: str, host: Host, command: str) -> None:
-        """Keep the lower quartile of a command's times, unless it is something that the product can not do."""
+        """Keep the lower quartile of a command's times, unless it is something that the product cannot do."""
         told = host.ask(command)
         if not told["errors"]:
             self.samples.add(figure, product, told["low"])
@@ -207,7 +207,7 @@ class Measure:
             for name, tpm, host in resting:
                 self.samples.add("idle", name, len(tpm.loaded()))
                 if host.ask(f"sign p256 {key(0)} 1")["errors"]:
-                    raise BenchError(f"{name} can not sign after a pause")
+                    raise BenchError(f"{name} cannot sign after a pause")
                 host.ask("close")
 
     def count_commands(self) -> None:

@@ -66,7 +66,7 @@ class Product(ABC):
 
     @abstractmethod
     def fill(self, tpm: Tpm, store: str, count: int) -> None:
-        """Bring a store that has the first key to `count` keys, which differ in CKA_ID and CKA_LABEL."""
+        """Fill a store that has the first key to `count` keys, which differ in CKA_ID and CKA_LABEL."""
 
     def host(self, tpm: Tpm, store: str) -> Host:
         """Start a process that has not loaded the module yet."""
@@ -130,7 +130,7 @@ class P11tpm(Product):
 
     @contextlib.contextmanager
     def token(self, tpm: Tpm, store: str) -> Iterator[tuple[Token, Store]]:
-        """Give the token of a store, logged in, as the core has it without PKCS#11's functions around it."""
+        """Return the token of a store, logged in, as the core has it without PKCS#11's functions around it."""
         os.environ.update(self.env(tpm, store))
         shelf = Store(str(self.directory / store))
         token = Token.open_all(Config.load(), shelf)[0]
@@ -199,7 +199,7 @@ class SoftHsm(Product):
         return rig.clean_env(SOFTHSM2_CONF=str(conf))
 
     def fill(self, tpm: Tpm, store: str, count: int) -> None:
-        """Generate the keys: an object's file is encrypted, so that it can not be copied under another name."""
+        """Generate the keys: an object's file is encrypted, so that it cannot be copied under another name."""
         with self.host(tpm, store).open() as host:
             for index in range(1, count):
                 host.ask(f"generate p256 {key(index)}")

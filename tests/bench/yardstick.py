@@ -69,7 +69,7 @@ class Yardstick:
         subprocess.run(["gcc", "-O2", "-shared", "-fPIC", include, source, "-o", library], timeout=60, check=True)
         spec = importlib.util.spec_from_file_location(NAME, library)
         if not spec or not spec.loader:
-            raise BenchError(f"{library} is no module of this Python")
+            raise BenchError(f"{library} is not a module of this Python")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module

@@ -27,7 +27,7 @@ LABEL = "parallel"
 
 
 def say(word: str, key_id: bytes) -> None:
-    """Tell at once: whoever is killed has said it by then."""
+    """Print at once: a program that is killed has printed it by then."""
     print(word, key_id.hex(), flush=True)  # noqa: T201 - the test reads it
 
 
@@ -64,7 +64,7 @@ def work(session: pkcs11.Session, seconds: float) -> None:
 
 
 def survey(session: pkcs11.Session) -> None:
-    """Say of each key whether it is a "pair" that works, or what else it is."""
+    """Print of each key whether it is a "pair" that works, or what else it is."""
     halves: dict[bytes, dict[ObjectClass, pkcs11.Object]] = {}
     for key in list(session.get_objects({Attribute.LABEL: LABEL})):
         halves.setdefault(key[Attribute.ID], {})[key.object_class] = key

@@ -34,7 +34,7 @@ class Report:
         self._rows: dict[tuple[str, str], dict[str, tuple[str, float]]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the set-up, the call and the end of a test, each with its time in seconds."""
+        """Record the set-up, the call and the end of a test, each with its time in seconds."""
         found = NAME.fullmatch(report.nodeid)
         if not found or "clients" not in PurePath(found["file"]).parts:
             return

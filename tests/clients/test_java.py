@@ -212,7 +212,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tls(java: Java, program: Path, *words: str, pin: str = "", **more: str | Path) -> list[str | Path]:
-    """Give the command that runs the class Tls with the token as its key store."""
+    """Return the command that runs the class Tls with the token as its key store."""
     security = java.file("java.security")
     security.write_text(f"security.provider.12=SunPKCS11 {java.file('pkcs11.cfg')}\n")
     ssl = {"keyStore": "NONE", "keyStoreType": "PKCS11", "keyStorePassword": pin or java.user.pin, **more}

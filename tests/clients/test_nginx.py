@@ -119,7 +119,7 @@ def test_nothing_is_left_in_the_tpm(nginx: DebianNginx, broker: rig.Tabrmd) -> N
 
 
 def test_wrong_pin(site: DebianNginx, broker: rig.Tabrmd) -> None:
-    """nginx says which key it can not have, and does not start."""
+    """nginx says which key it cannot have, and does not start."""
     before = broker.swtpm.lockout_counter()
     rig.write_secret(site.user.pin_file, "wrong-pin")
     try:

@@ -85,7 +85,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def public_key(tool: Tool, number: str, label: str = "") -> Path:
     """The public key in DER, as the tool reads it; an EC key of this label as we print it; openssl must know it.
 
-    OpenSC 0.23 can not be relied on to read EC keys, whichever the module: "cannot create EVP_PKEY", always beyond 256
+    OpenSC 0.23 cannot be relied on to read EC keys, whichever the module: "cannot create EVP_PKEY", always beyond 256
     bits, now and then below.
     """
     path = tool.file(f"{number}.pub")

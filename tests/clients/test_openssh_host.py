@@ -55,7 +55,7 @@ class Service:
         self._pid = 0
 
     def start(self) -> str:
-        """Do what the unit says; gives what ssh-add complains of."""
+        """Follow the unit; gives what ssh-add complains of."""
         self.socket.parent.mkdir(mode=0o700, exist_ok=True)
         started = self._run("ExecStart", Path(os.devnull))
         assert started.returncode == 0, started.stderr

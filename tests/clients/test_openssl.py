@@ -177,7 +177,7 @@ def test_cms(openssl: OpenSsl, certificates: dict[str, Path], label: str) -> Non
 
 
 def test_cms_by_oaep(openssl: OpenSsl, certificates: dict[str, Path]) -> None:
-    """Written without the engine: where libp11 is the default, openssl can not set the padding even of other keys."""
+    """Written without the engine: where libp11 is the default, openssl cannot set the padding even of other keys."""
     recipient = ("-aes256", "-recip", certificates["rsa"], "-keyopt", "rsa_padding_mode:oaep")
     openssl.plain("cms", "-encrypt", *message_form(openssl), *recipient)
     assert read_message(openssl, "rsa", certificates["rsa"]) == DATA

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 KEYS, SERVER, CURL = range(3)  # blocks of the recipe
 VERSIONS = ["tls1.2", "tls1.3"]
-# who has which key: as the recipe has it, and the other way round
+# owners of the keys: as the recipe has it, and the other way round
 ROLES = {"rsa server, ec client": ("web", "client"), "ec server, rsa client": ("client", "web")}
 ALGORITHMS = {"web": "rsaEncryption", "client": "id-ecPublicKey"}
 

@@ -208,7 +208,7 @@ def test_server_refuses_a_wrong_pin(server: Server, tpm: rig.Tabrmd) -> None:
 
 
 def test_server_killed_and_restarted(server: Server) -> None:
-    """Who was connected stays so, since each client has a process of its own there; others come again."""
+    """A connected client stays so, since each client has a process of its own there; others come again."""
     signer = server.signer()
     assert next_from(signer) == "64"
     server.process.kill()

@@ -139,7 +139,7 @@ KINDS = {"logins": Logins, "certificates": Certificates, "handshakes": Handshake
 
 
 def memory(processes: list[int]) -> float:
-    """What all have in memory that is no file's and not shared, in MiB (proc(5))."""
+    """What all have in memory that is neither a file's nor shared, in MiB (proc(5))."""
     lines = [line for pid in processes for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
     return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) / 1024
 
@@ -177,7 +177,7 @@ class Together:
         directory.mkdir()
         try:
             self._clients[name] = KINDS[name](user, directory, stack)
-        except ChildProcessError as error:  # tpm2-pkcs11 is no help to nginx, but the others can go on
+        except ChildProcessError as error:  # tpm2-pkcs11 does not help nginx, but the others can go on
             self.works[name].errors.append(str(error))
 
     def _run(self, seconds: float) -> dict[str, tuple[float, float]]:

@@ -83,7 +83,7 @@ class Service:
         }[client]
 
     def run(self, client: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """Let a program use the key; it asks nobody."""
+        """Have a program use the key; it asks nobody."""
         asked = len(self.user.askpass.questions())
         done = subprocess.run(
             self.command(client),

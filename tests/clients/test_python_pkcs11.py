@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LABEL = "TEST"
 
-# reasons of skips that are no defect, by the start of what the suite says, with the number of tests
+# reasons of skips that are not a defect, by the start of what the suite says, with the number of tests
 EXPLAINED = {
     "Requires 15, 23": (6, "ML-KEM: PKCS#11 3.2, in no TPM of today"),
     "Requires 28, 29": (6, "ML-DSA: PKCS#11 3.2, in no TPM of today"),

@@ -19,7 +19,7 @@ class BareTpm:
         self._port = port
 
     def ask(self, request: bytes) -> bytes:
-        """Give the response to one request."""
+        """Return the response to one request."""
         with socket.create_connection(("127.0.0.1", self._port), timeout=TPM_SECONDS) as tpm:
             tpm.sendall(request)
             return _read_message(tpm)
@@ -30,12 +30,12 @@ class BareTpm:
         return self.ask(head + body)
 
     def handles(self, kind: str) -> list[int]:
-        """Give the handles of one kind that are in the TPM: GetCapability, TPM_CAP_HANDLES."""
+        """Return the handles of one kind that are in the TPM: GetCapability, TPM_CAP_HANDLES."""
         answer = self._command(0x17A, 1, FIRST[kind], 254)
         return [int.from_bytes(answer[at : at + 4], "big") for at in range(19, len(answer), 4)]
 
     def loaded(self) -> list[int]:
-        """Give what programs have in the TPM: transient objects and sessions."""
+        """Return what programs have in the TPM: transient objects and sessions."""
         return [handle for kind in FIRST if kind != "persistent" for handle in self.handles(kind)]
 
     def flush(self, handle: int) -> None:
@@ -43,14 +43,14 @@ class BareTpm:
         self._command(0x165, handle)
 
     def evict(self, handle: int) -> None:
-        """Let the owner, who has an empty authorisation value, end the persistence of an object."""
+        """Have the owner, who has an empty authorisation value, end the persistence of an object."""
         answer = self._command(0x120, OWNER, handle, area=_EMPTY, more=handle.to_bytes(4, "big"))
         assert answer[HEADER - 4 : HEADER] == bytes(4)
 
     def guesses(self) -> int:
-        """Give the number of wrong authorisation values that the TPM counts: TPM_PT_LOCKOUT_COUNTER."""
+        """Return the number of wrong authorisation values that the TPM counts: TPM_PT_LOCKOUT_COUNTER."""
         return int.from_bytes(self._command(0x17A, 6, 0x20E, 1)[-4:], "big")
 
     def forget_guesses(self) -> None:
-        """Let the TPM begin to count anew: DictionaryAttackLockReset."""
+        """Have the TPM begin to count anew: DictionaryAttackLockReset."""
         assert self._command(0x139, LOCKOUT, area=_EMPTY)[HEADER - 4 : HEADER] == bytes(4)

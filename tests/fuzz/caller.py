@@ -30,7 +30,7 @@ HUGE = [(1 << 30) + 1, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 63, (1 << 64) - 1]
 
 KNOWN = {rv for name, rv in vars(CKR).items() if name.isupper()}
 UNSUPPORTED = CKR.FUNCTION_NOT_SUPPORTED
-# Who is not fuzzed: the run itself, and what ends in a shell of C
+# Not fuzzed: the run itself, and what ends in a shell of C
 LEFT_OUT = {"C_Initialize", "C_Finalize", "C_GetFunctionList", "C_GetInterface", "C_GetInterfaceList"}
 BY_SLOT = {
     "C_GetSlotInfo",
@@ -132,7 +132,7 @@ class Caller:
     # -- arguments of any kind
 
     def length(self) -> int:
-        """Give a length that a buffer has, or one that nobody can mean."""
+        """Return a length that a buffer has, or one that nobody can mean."""
         dice = self.dice
         return dice.choice([0, 1, dice.randrange(80), dice.randrange(ROOM), ROOM, dice.choice(HUGE)])
 
@@ -192,7 +192,7 @@ class Caller:
     # -- calls that make sense
 
     def sensible(self, function: str) -> list | None:
-        """Give arguments that a host might mean; None for a function that there is no use for."""
+        """Return arguments that a host might mean; None for a function that there is no use for."""
         make = getattr(self, "_" + function[2:], None)
         if make:
             return make(self.dice.choice(self.sessions))
@@ -309,7 +309,7 @@ class Caller:
             raise AssertionError(f"{text} was CKR_GENERAL_ERROR")
 
     def nonsense(self, function: str, values, sessions) -> str:
-        """Say why a call can not have worked; empty if it can."""
+        """Return why a call cannot have worked; empty if it can."""
         if function in BY_SLOT and values[0] != self.slot:
             return "no such slot"
         if function not in BY_SLOT | BY_NOTHING and values[0] not in sessions:
@@ -345,7 +345,7 @@ class Caller:
         verify_ecdsa(public_key(run, session, public), signature, b"still usable", "sha256")
 
     def reference(self) -> tuple[int, int]:
-        """Give a key pair that no call has touched: it is made once, and its handles are not among `keys`."""
+        """Return a key pair that no call has touched: it is made once, and its handles are not among `keys`."""
         name = b"reference"
         found = self.run.find(self.sessions[0], {**TOKEN, CKA.LABEL: name})
         if len(found) != 2:

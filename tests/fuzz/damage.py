@@ -71,7 +71,7 @@ _TRAPS = (  # what a trigger would do
     "SELECT randomblob(1000000000)",
 )
 _KEYS = {"object": "id", "attribute": "object", "token": "id", "failure": "token"}
-VIEWS = {  # what is no table
+VIEWS = {  # views in the place of tables
     "a view for tokens": "ALTER TABLE token RENAME TO t; CREATE VIEW token AS SELECT * FROM t",
     "a view for objects": "ALTER TABLE object RENAME TO t; CREATE VIEW object AS SELECT * FROM t",
     "a view for attributes": "ALTER TABLE attribute RENAME TO t; CREATE VIEW attribute AS "
@@ -228,7 +228,7 @@ def _of_attributes(store: Path, _older: list[bytes]) -> Iterator[tuple[str, Chan
 
 
 def _loose(statement: str) -> str:
-    """Let a column have NULL and whatever it is not to have."""
+    """Have a column have NULL and whatever it is not to have."""
     no_longer = "UPDATE sqlite_schema SET sql=replace(sql, ' NOT NULL', '') WHERE name NOT LIKE 'sqlite%'"
     return f"PRAGMA writable_schema=ON; {no_longer}; PRAGMA writable_schema=RESET; {statement}"
 
@@ -239,7 +239,7 @@ def _of_schemas(_store: Path, _older: list[bytes]) -> Iterator[tuple[str, Change
 
 
 def triggers() -> Iterator[tuple[str, Change]]:
-    """Give triggers that would do something when a row is added or changed, and views in the place of tables."""
+    """Return triggers that would do something when a row is added or changed, and views in the place of tables."""
     for what, script in VIEWS.items():
         yield what, _executed(script)
     for table, key in _KEYS.items():
@@ -311,7 +311,7 @@ def _of_companions(store: Path, older: list[bytes]) -> Iterator[tuple[str, Chang
 
 
 def _journal(store: Path) -> bytes:
-    """Give the journal of a transaction that is under way."""
+    """Return the journal of a transaction that is under way."""
     copy = store.parent / "of-journal.db"
     shutil.copy(store / NAME, copy)
     with closing(sqlite3.connect(copy, isolation_level=None)) as db:

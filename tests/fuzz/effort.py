@@ -8,7 +8,7 @@ ALL = 1 << 30
 
 
 def rounds(usual: int, complete: int) -> int:
-    """Give the number of tries: `usual` by default, `complete` for ``all``."""
+    """Return the number of tries: `usual` by default, `complete` for ``all``."""
     wanted = os.environ.get("P11TPM_FUZZ_ROUNDS", "")
     if wanted == "all":
         return complete

@@ -279,7 +279,7 @@ class Ground:
         return seen
 
     def look(self, operation: Operation) -> str:
-        """Say what is there, with a fresh eye: "old" or "new". AssertionError or Rv for anything else."""
+        """Return what is there, with a fresh eye: "old" or "new". AssertionError or Rv for anything else."""
         assert self.tpm.guesses() == 0, "the TPM has counted a wrong PIN"
         if operation.start == "store":
             self._check_file()
@@ -330,7 +330,7 @@ class Ground:
 
     @staticmethod
     def _allowed(operation: Operation) -> set[int]:
-        """Give the numbers of objects that there may be: before, and after."""
+        """Return the numbers of objects that there may be: before, and after."""
         return {OBJECTS, OBJECTS + operation.more}
 
     def _is_new(self, operation: Operation, labels: list[str], pin: bytes, news: int, objects: int) -> bool:
@@ -344,7 +344,7 @@ class Ground:
             return db.execute("SELECT 1 FROM object WHERE resident != 0").fetchone() is not None
 
     def _right(self, user: int, pins: tuple[bytes, ...]) -> bytes:
-        """Give the PIN of a role: exactly one is right."""
+        """Return the PIN of a role: exactly one is right."""
         right = []
         for pin in pins:
             try:
@@ -380,7 +380,7 @@ class Ground:
 
 
 def in_new_process(work: Callable[[], Any], killer: Callable[[int], None] = lambda _pid: None) -> Any:
-    """Give what `work` answers in a forked process, or what it raised as text; None if that was killed."""
+    """Return what `work` answers in a forked process, or what it raised as text; None if that was killed."""
     ours, theirs = os.pipe()
 
     def tell() -> None:
@@ -403,7 +403,7 @@ def in_new_process(work: Callable[[], Any], killer: Callable[[int], None] = lamb
 
 
 def after(seconds: float) -> Callable[[int], None]:
-    """Give what kills a process at a moment that has nothing to do with what it does."""
+    """Return what kills a process at a moment that has nothing to do with what it does."""
 
     def kill(pid: int) -> None:
         time.sleep(seconds)

@@ -25,7 +25,7 @@ MOST_COMMANDS = 200  # of one call, whatever is answered: more is a loop
 
 @contextmanager
 def seeded() -> Iterator[None]:
-    """Take random numbers from a seed, and do not sleep."""
+    """Use random numbers from a seed, and do not sleep."""
     dice = random.Random("recording")
     with (
         mock.patch.object(hmac_session, "urandom", dice.randbytes),
@@ -58,7 +58,7 @@ class Tape:
         self._is_open = False
 
     def ended(self, handle: int) -> None:
-        """Take note, as a connection does; there is nothing to flush."""
+        """Record, as a connection does; there is nothing to flush."""
 
     def transact(self, command: bytes, _seconds: float) -> bytes:
         number, self.commands = self.commands, self.commands + 1
@@ -86,7 +86,7 @@ class Recorder:
 
 
 def on(connection: Any) -> Tpm:
-    """Give a Tpm that speaks over another connection."""
+    """Return a Tpm that speaks over another connection."""
     tpm = Tpm("swtpm:")
     tpm.connection = tpm.wire.connection = connection
     return tpm

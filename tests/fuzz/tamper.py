@@ -19,12 +19,12 @@ def name_of(request: bytes) -> str:
 
 
 def error(code: int) -> bytes:
-    """Give a whole error response, which anybody can make: TPM 2.0 Part 1, clause 18.3, errors have no sessions."""
+    """Return a whole error response, which anybody can make: TPM 2.0 Part 1, clause 18.3, errors have no sessions."""
     return NO_SESSIONS + (HEADER).to_bytes(4, "big") + code.to_bytes(4, "big")
 
 
 def resized(response: bytes) -> bytes:
-    """Give a response whose header tells its true size."""
+    """Return a response whose header tells its true size."""
     return response[:2] + len(response).to_bytes(4, "big") + response[HEADER - 4 :]
 
 
@@ -33,7 +33,7 @@ class Change:
 
     `kind`: "xor" or "set" the byte at `place`; "cut" after `place` bytes, or "cut+size" with a header that fits;
     "add" `place` bytes of `value`, or "add+size". `authentic`: no such change of an authenticated response may be
-    taken for the TPM's (what stands behind the size that a header gives is no part of a response).
+    taken for the TPM's (what stands behind the size that a header gives is not a part of a response).
     """
 
     def __init__(self, command: str, kind: str, place: int, value: int = 0) -> None:
@@ -61,7 +61,7 @@ class Change:
 
 
 def every_change(sizes: dict[str, int]) -> Iterator[Change]:
-    """Give every change of responses of these sizes: each bit, each byte, each length."""
+    """Return every change of responses of these sizes: each bit, each byte, each length."""
     for command, size in sizes.items():
         for place in range(size):
             for bit in range(8):
@@ -79,7 +79,7 @@ def every_change(sizes: dict[str, int]) -> Iterator[Change]:
 
 
 def some_of(changes: list[Change], count: int) -> list[Change]:
-    """Give a sample that is the same in each run, in the order of the whole."""
+    """Return a sample that is the same in each run, in the order of the whole."""
     if count >= len(changes):
         return changes
     chosen = random.Random("tampering").sample(range(len(changes)), count)

@@ -153,7 +153,7 @@ class Life:
         tpm.release()
 
     def seen(self) -> dict[str, set[str]]:
-        """Give which secrets were on the bus, and in which direction."""
+        """Return which secrets were on the bus, and in which direction."""
         found: dict[str, set[str]] = {}
         for name, secret in self.secrets.items():
             size = min(PIECE, len(secret))

@@ -1,7 +1,7 @@
 """Every code that a TPM, a resource manager or tpm2-tss may answer, to each command of a life: once, and always.
 
 Never CKR_OK for a failure, a wrong PIN only where the TPM has said so of the object that a PIN opens, and the codes of
-the table below; no wait without end; nothing left in the TPM; and the next call works. Responses that are no responses
+the table below; no wait without end; nothing left in the TPM; and the next call works. Malformed responses
 end in the same way. All codes for all commands of all calls with P11TPM_FUZZ_ROUNDS=all.
 """
 
@@ -81,7 +81,7 @@ MALFORMED = {  # made of a right response
 
 
 def plain(code: int) -> int:
-    """Give the TPM's own code for one that a resource manager passed on in its layer."""
+    """Return the TPM's own code for one that a resource manager passed on in its layer."""
     return code & 0xFFFF if code >> 16 in {11, 12} and code & 0xF80 else code
 
 
@@ -196,7 +196,7 @@ class Life:
         self.create()
 
 
-CALLS: dict[str, tuple[int | None, Callable[[Life], None]]] = {  # who is logged in before, what is called
+CALLS: dict[str, tuple[int | None, Callable[[Life], None]]] = {  # the role that is logged in before, and the call
     "C_Login": (None, Life.login),
     "C_Login of the SO": (None, Life.login_so),
     "C_Sign": (USER, Life.sign),
@@ -244,7 +244,7 @@ FIRST_WITH = {  # the call in which a command gets all codes; elsewhere it gets 
 
 
 def expected(call: str, command: str, code: int) -> int:
-    """Give the return value of a call that ends with a code, as the table says."""
+    """Return the return value of a call that ends with a code, as the table says."""
     if call in TRIES - {"C_InitPIN"} and command in GUESSES and plain(code) == AUTH_FAIL:
         return CKR.PIN_INCORRECT  # C_InitPIN is given no PIN that could be wrong
     if call in TRIES and plain(code) == LOCKOUT:
@@ -255,7 +255,7 @@ def expected(call: str, command: str, code: int) -> int:
 
 
 def forgiven(call: str, command: str, code: int) -> bool:
-    """Say whether a call does without a command that ends with a code."""
+    """Return whether a call does without a command that ends with a code."""
     if command == "FlushContext":
         return True
     if command == "TestParms":
@@ -280,7 +280,7 @@ def outcome(life: Life, call: str) -> int:
 
 
 def usual(life: Life, call: str) -> list[str]:
-    """Give the commands of a call, in order."""
+    """Return the commands of a call, in order."""
     life.as_(CALLS[call][0])
     life.desk.proxy.clear()
     assert outcome(life, call) == CKR.OK

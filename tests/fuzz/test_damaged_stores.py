@@ -150,7 +150,7 @@ class Desk:
         return list(handles)[: count[0]] if found else []
 
     def _read(self, session: int, handle: int, types: list[int] = TYPES) -> dict[int, bytes]:
-        """Give the attributes that can be read."""
+        """Return the attributes that can be read."""
         array, count = self.run.template([(type_, bytes(2048)) for type_ in types])
         self.call("C_GetAttributeValue", session, handle, array, count)
         read = {}
@@ -196,7 +196,7 @@ class Desk:
     # -- what became of it
 
     def check(self) -> None:
-        """Refuse what is no return value that a host could do something with, and a log that does not say why."""
+        """Refuse a return value that a host cannot use, and a log that does not say why."""
         log = self.log.read_text() if self.log.exists() else ""
         assert 'File "' not in log, f"another exception than Error:\n{log}"
         for function, rv in self.said:

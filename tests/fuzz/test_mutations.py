@@ -48,7 +48,7 @@ PLAN = st.lists(st.tuples(st.integers(0, 15), st.lists(EDIT, min_size=1, max_siz
 
 
 def edited(response: bytes, edit, record) -> bytes:
-    """Give a response with one edit; places are taken modulo its length."""
+    """Return a response with one edit; places are taken modulo its length."""
     kind, number, value = edit
     at = number % (len(response) or 1)
     ways = {
@@ -67,7 +67,7 @@ def edited(response: bytes, edit, record) -> bytes:
 
 
 def changer(conversation: Conversation, plan):
-    """Give what a tape does to its responses; `heard` is what was really changed, by number."""
+    """Return what a tape does to its responses; `heard` is what was really changed, by number."""
     edits = {number % len(conversation.record): list_ for number, list_ in plan}
     heard: dict[int, bytes] = {}
 
@@ -129,7 +129,7 @@ PASSWORD = (0x40000009).to_bytes(4, "big")
 
 
 def is_unprotected(request: bytes) -> bool:
-    """Say whether no HMAC covers the response, and none of the following ones depends on it."""
+    """Return whether no HMAC covers the response, and none of the following ones depends on it."""
     name = NAMES.get(int.from_bytes(request[6:10], "big"), "")
     return (request[:2] == b"\x80\x01" and name != "StartAuthSession") or request[18:22] == PASSWORD
 

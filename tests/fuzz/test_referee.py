@@ -42,7 +42,7 @@ class Ring:
         self._keys: dict[str, Key] = {}
 
     def key(self, kind: str) -> Key:
-        """Give a key of a kind, made when it is first asked for: "p256" ... or "rsa"."""
+        """Return a key of a kind, made when it is first asked for: "p256" ... or "rsa"."""
         if kind not in self._keys:
             public = template.rsa(2048) if kind == "rsa" else template.ec(kind)
             auth = os.urandom(32)

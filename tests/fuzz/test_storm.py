@@ -1,7 +1,7 @@
 """A host in C that calls every function with sense and nonsense, in threads and children: nothing breaks.
 
 It checks for each call that no byte is written that is not the call's to write, that the answer is one that the
-standard has for the function, and that an error is no success; make fuzz makes many more calls.
+standard has for the function, and that an error is not a success; make fuzz makes many more calls.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def login(desk) -> int:
 
 
 def sign(desk) -> int:
-    """Sign something; a signature that is no good is an assertion, whatever the return value is."""
+    """Sign something; a wrong signature is an assertion, whatever the return value is."""
     run, message = desk.run, os.urandom(32)
     rv = run.raw.C_SignInit(desk.session, run.mechanism(CKM.ECDSA_SHA256), desk.key)
     assert rv == CKR.OK
@@ -137,7 +137,7 @@ def test_a_wrong_pin_is_one_that_was_tried(desk, command):
 
 
 def test_what_is_not_promised(desk, swtpm):
-    """A whole forged 98E to Unseal can not be told from the TPM's: it costs a try in the store, none in the TPM."""
+    """A whole forged 98E to Unseal cannot be told from the TPM's: it costs a try in the store, none in the TPM."""
     desk.proxy.answer = lambda request: error(TPM.AUTH_FAIL) if name_of(request) == "Unseal" else None
     assert login(desk) == CKR.PIN_INCORRECT
     desk.proxy.answer = None

@@ -1,4 +1,4 @@
-"""Every byte of every response flipped while a PIN is changed: a fault on the bus is no wrong PIN.
+"""Every byte of every response flipped while a PIN is changed: a fault on the bus is not a wrong PIN.
 
 Not in the TPM, which counts the wrong ones of the whole machine, nor for whoever reads the error. What is promised for
 responses that are forged as a whole, and what not, is in test_tampered_tpm.
@@ -54,7 +54,7 @@ def user(ground: Ground) -> None:
     ground.unseal()
 
 
-CHANGES = {  # who has logged in before, what is changed
+CHANGES = {  # the user who logged in before, what is changed
     "by the user": (nobody, change_user),
     "by the user after a login": (user, change_user),
     "by the SO": (officer, reset_user),
@@ -65,7 +65,7 @@ CHANGES = {  # who has logged in before, what is changed
 
 
 def flips(names_and_sizes: list[tuple[str, int]]) -> Iterator[tuple[Change, int]]:
-    """Give a change of each byte of each response, and how many responses to the same command come before."""
+    """Return a change of each byte of each response, and how many responses to the same command come before."""
     seen: Counter[str] = Counter()
     for command, size in names_and_sizes:
         for place in range(size):

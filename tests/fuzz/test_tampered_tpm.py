@@ -4,10 +4,10 @@ Never a wrong result, never another exception than Error, never a wrong PIN, and
 runs with P11TPM_FUZZ_ROUNDS=all, a sample of it by default.
 
 What is promised, and what not: a response of success carries an HMAC under a key that only the TPM and we have, so
-nobody can make or change one. An error response carries none (TPM 2.0 Part 1, clause 18.3): whoever can write to the
+nobody can make or change one. An error response carries none (TPM 2.0 Part 1, clause 18.3): anyone who can write to the
 bus may answer any command with any error, 98E to Unseal among them, which looks like a wrong PIN and is counted as one
 in the store (not in the TPM). That costs the user tries, as cutting the bus costs him everything, but it never makes
-anything succeed. A single changed byte can not do it: tag, size and code would have to change together.
+anything succeed. A single changed byte cannot do it: tag, size and code would have to change together.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def sizes_of(ground: Ground, key: Key, before, action) -> dict[str, int]:
 
 
 def outcome(action, ground: Ground, key: Key | None) -> Error | None:
-    """Give the error that an action ends with, None after success, which is checked to be right."""
+    """Return the error that an action ends with, None after success, which is checked to be right."""
     try:
         action(ground, key)
     except Error as error:
@@ -93,7 +93,7 @@ def outcome(action, ground: Ground, key: Key | None) -> Error | None:
 
 
 def harmless(change, failure: Error | None, proxy: Tamperer) -> bool:
-    """Say whether an action ended as it should after a change: what looks like a broken connection is asked again."""
+    """Return whether an action ended as it should after a change: a broken connection is asked again."""
     if failure is None:
         return not proxy.applied or not change.must_be_noticed or proxy.names.count(change.command) > 1
     return (
@@ -144,7 +144,7 @@ def test_the_same_for_rsa_decrypt(ground, swtpm):
 @pytest.mark.parametrize("command", ["StartAuthSession", "Load", "FlushContext"])
 @pytest.mark.parametrize("code", [TPM.AUTH_FAIL, TPM.BAD_AUTH, 0xB098E, 0x10098E, 0xFFFFFFFF])
 def test_a_command_that_tries_no_pin_can_not_refuse_one(ground, command, code):
-    """Only Unseal shows the TPM the PIN: whatever is answered to another command is no wrong PIN."""
+    """Only Unseal shows the TPM the PIN: whatever is answered to another command is not a wrong PIN."""
     ground.proxy.answer = lambda request: error(code) if name_of(request) == command else None
     failure = outcome(login, ground, None)
     assert getattr(failure, "code", 0) != TPM.AUTH_FAIL

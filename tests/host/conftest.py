@@ -76,7 +76,7 @@ def owner(swtpm: rig.Swtpm, tmp_path: Path) -> rig.User:
 
 @pytest.fixture
 def is_good(user: rig.User):
-    """Say whether the last thing that a host said is a signature by the user's key."""
+    """Return whether the last thing that a host said is a signature by the user's key."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
     from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature

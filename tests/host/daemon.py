@@ -26,7 +26,7 @@ class Syslog:
         self.env = {"LD_PRELOAD": str(hosts.program("syslog", "-shared", "-fPIC")), "SYSLOG": path}
 
     def lines(self) -> list[str]:
-        """Give what came since the last time, without the heads."""
+        """Return what came since the last time, without the heads."""
         lines = []
         while True:
             try:

@@ -29,7 +29,7 @@ class Plant:
         return self
 
     def ran(self) -> list[str]:
-        """Say which pieces ran."""
+        """Return which pieces ran."""
         return sorted(mark.name for mark in self.marks.iterdir())
 
     def _code(self, place: Path, *names: str) -> None:

@@ -19,7 +19,7 @@ WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers", "-
 
 
 def pkcs11_flags() -> list[str]:
-    """Give what the compiler needs to find the header of PKCS#11."""
+    """Return what the compiler needs to find the header of PKCS#11."""
     command = ["pkg-config", "--cflags", "p11-kit-1"]
     return shlex.split(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
 
@@ -31,7 +31,7 @@ class Hosts:
         self._directory = directory
 
     def program(self, name: str, *flags: str) -> Path:
-        """Give the compiled program; `flags` are for the compiler."""
+        """Return the compiled program; `flags` are for the compiler."""
         target = self._directory / f"{Path(name).name}-{abs(hash(flags)):x}"
         if not target.exists():
             source = ["-std=gnu11", "-O1", *WARNINGS, *pkcs11_flags(), str(HERE / f"{name}.c"), "-o", str(target)]

@@ -27,12 +27,12 @@ def _numbers(number: int, size: int) -> Iterator[int]:
 
 
 def word(number: int) -> str:
-    """Give a PIN, as secrets.c makes it."""
+    """Return a PIN, as secrets.c makes it."""
     return "".join(chr(ord("a") + one % 26) for one in _numbers(number, 24))
 
 
 def value(number: int, size: int) -> bytes:
-    """Give the value of an object, as secrets.c makes it."""
+    """Return the value of an object, as secrets.c makes it."""
     return bytes(one & 0xFF for one in _numbers(number, size))
 
 
@@ -52,17 +52,17 @@ class Token:
         self.key_auth = self.derived(b"key|" + key.uuid)
 
     def auth(self, role: str, pin: int) -> bytes:
-        """Give the authorisation value that stands for a PIN."""
+        """Return the authorisation value that stands for a PIN."""
         text = b"|".join((role.encode(), self._row.uuid, word(pin).encode()))
         return hmac.digest(self._row.salt, text, "sha256")[:-1] + b"\x01"
 
     def derived(self, what: bytes) -> bytes:
-        """Give what is derived from the token's secret."""
+        """Return what is derived from the token's secret."""
         return hmac.digest(self.secret, what, "sha256")
 
 
 def _digits(secret: bytes) -> bytes:
-    """Give a number as an int of Python has it: 30 bits in four bytes, the lowest first; but for both ends."""
+    """Return a number as an int of Python has it: 30 bits in four bytes, the lowest first; but for both ends."""
     number = int.from_bytes(secret, "big") >> 30
     digits = []
     for _ in range(min(4, len(secret) * 8 // 30 - 1)):
@@ -72,7 +72,7 @@ def _digits(secret: bytes) -> bytes:
 
 
 def forms(secret: bytes) -> dict[str, bytes]:
-    """Give the forms of a secret that are looked for: halves of it, and what calculations make of it."""
+    """Return the forms of a secret that are looked for: halves of it, and what calculations make of it."""
     half = secret[:HALF]
     return {
         "first half": half,
@@ -89,7 +89,7 @@ def forms(secret: bytes) -> dict[str, bytes]:
 
 
 def memory(pid: int) -> Iterator[tuple[str, bytes]]:
-    """Give what a process can write, or has written once: each mapping and its name."""
+    """Return what a process can write, or has written once: each mapping and its name."""
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as everything:
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
             first, last, rights, name = re.fullmatch(r"(\w+)-(\w+) (\S+) \S+ \S+ \S+ *(.*)", line).groups()

@@ -16,7 +16,7 @@ STEPS = ["C_Initialize", "C_GetSlotList", "C_OpenSession", "C_Login", "C_FindObj
 
 
 def answers(said):
-    """Give what each function answered; that the peer has received something is no answer."""
+    """Return what each function answered; that the peer has received something is not an answer."""
     assert not [line for line in said if not line.startswith("C_")]
     return dict(line.split() for line in said)
 

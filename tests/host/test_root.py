@@ -71,7 +71,7 @@ def jail(hosts, owner, tmp_path_factory):
 
 
 def settings(owner, jail, text):
-    """Give an environment with other settings, outside and inside."""
+    """Return an environment with other settings, outside and inside."""
     path = owner.directory / "other.conf"
     for place in (path, jail / str(path)[1:]):
         rig.write_secret(place, text)
@@ -116,7 +116,7 @@ attach(["py_C_GetInfo"], tell)
 
 @pytest.fixture
 def upgraded(core, tmp_path):
-    """Give a core that, while the program runs, is replaced by another version as a whole or in part."""
+    """Return a core that, while the program runs, is replaced by another version as a whole or in part."""
 
     def write(what: str) -> tuple[Path, Path]:
         package, new, answer = core.directory / "p11tpm", tmp_path / "new", tmp_path / "answer"
@@ -185,7 +185,7 @@ SPOILS = {
 
 
 def complaint(hosts, module, syslog):
-    """Give the one line that a module leaves that does not load."""
+    """Return the one line that a module leaves that does not load."""
     said = hosts("every", module, "start", "C_GetInfo", env=rig.clean_env(**syslog.env))
     assert said == [f"C_Initialize {GENERAL_ERROR}", f"C_GetInfo {NOT_INITIALIZED}"]
     (line,) = syslog.lines()

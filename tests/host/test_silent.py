@@ -66,14 +66,14 @@ class Host:
         self._popen.stdin.flush()
 
     def answers(self, count: int) -> dict[str, tuple[int, float]]:
-        """Give the next answers and the seconds that they took."""
+        """Return the next answers and the seconds that they took."""
         lines = [self.line() for _ in range(count)]
         return {word: (int(rv, 16), int(ms) / 1000) for word, rv, ms in lines}
 
 
 @contextlib.contextmanager
 def asking(hosts, owner: rig.User, swtpm: rig.Swtpm, way: str):
-    """Give a host of which a thread waits for a TPM that does not answer."""
+    """Return a host of which a thread waits for a TPM that does not answer."""
     with Host(hosts, owner, way) as host, swtpm.frozen():
         host.go_on()
         wait_until(swtpm.is_asked, "a command for the TPM")

@@ -27,5 +27,5 @@ def test_logouts_while_others_sign(hosts, owner, swtpm):
 
 
 def test_sessions_are_closed_while_another_thread_logs_out(hosts, owner):
-    """A login that has ended meanwhile is no error of closing."""
+    """A login that has ended meanwhile does not make closing fail."""
     assert hosts("threads", owner.module, "logged_out", env=owner.env) == ["done"]

@@ -182,7 +182,7 @@ def test_a_killed_login_does_not_shut_out_the_next(hosts, owner, swtpm, fault):
 
 
 def test_a_tpm_that_is_not_there_has_counted_nothing(hosts, owner, swtpm):
-    """A power cut counts as a try, so the TPM's own count is no reason to refuse the right PIN afterwards."""
+    """A power cut counts as a try, so the TPM's own count does not justify refusing the right PIN afterwards."""
     swtpm.power_off()
     assert hosts("logins", owner.module, RIGHT, env=owner.env) == [f"login {CKR.DEVICE_REMOVED:#x}"]
     assert (owner.store / "p11tpm.lock").read_bytes() == b"."

@@ -31,7 +31,7 @@ OTHERS = {Path(name) for name in ("/dev", "/proc", "/home", "/root", "/tmp")}  #
 
 @contextlib.contextmanager
 def step(words: str) -> Iterator[None]:
-    """Tell what was done, and how long it took."""
+    """Print what was done, and how long it took."""
     began = time.monotonic()
     yield
     print(f"{time.monotonic() - began:7.1f} s  {words}", flush=True)

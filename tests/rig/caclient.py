@@ -1,4 +1,4 @@
-"""Whoever wants certificates of step-ca by its own protocol."""
+"""A client that wants certificates of step-ca by its own protocol."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ EXECUTABLE = (("mmap", 2, 2 | 4), ("mprotect", 2, 4), ("pkey_mprotect", 2, 4), (
 MOUNTS = """mount --bind "$1" "$1"
 findmnt -rn -o TARGET | while read -r place; do
     case "$place" in "$1"* | /proc* | /sys* | /dev*) continue;; esac
-    mount -o remount,bind,ro "$place" 2>/dev/null || :  # what is not ours to change can not be written to, either
+    mount -o remount,bind,ro "$place" 2>/dev/null || :  # what is not ours to change cannot be written to, either
 done
 mount -t proc -o hidepid=invisible,subset=pid proc /proc
 shift

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def response_of(swtpm: Swtpm, request: bytes) -> bytes:
-    """Give the response of a TPM to one command."""
+    """Return the response of a TPM to one command."""
     with socket.create_connection(("127.0.0.1", swtpm.port)) as tpm:
         tpm.sendall(request)
         response = tpm.recv(4096)

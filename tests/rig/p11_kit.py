@@ -61,7 +61,7 @@ class P11Kit:
 
 
 def installed(user: User, programs: Mapping[str, Sequence[str | Path]]) -> P11Kit:
-    """Let `programs` find the module as after an installation, when `user` starts them by name.
+    """Make `programs` find the module as after an installation, when `user` starts them by name.
 
     Each name is that of a command, with the options that it always gets.
     """

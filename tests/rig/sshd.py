@@ -84,7 +84,7 @@ class Sshd(Stoppable):
         return self._process.output() if self._process else ""
 
     def authorize(self, *public_keys: str) -> None:
-        """Let exactly these keys in (lines of `ssh-keygen -D` or `p11tpm key public`)."""
+        """Accept exactly these keys (lines of `ssh-keygen -D` or `p11tpm key public`)."""
         (self.directory / "authorized_keys").write_text("".join(key.rstrip("\n") + "\n" for key in public_keys))
 
     def options(self, *options: str) -> list[str]:

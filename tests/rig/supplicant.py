@@ -45,7 +45,7 @@ class Supplicant(Stoppable):
         wait_until(lambda: self.log.count(event) >= count, f"{count} x {event}", seconds)
 
     def again(self, command: str = "reauthenticate", event: str = IN) -> None:
-        """Begin anew, and wait for `event`. Who is not in has to "reassociate", which takes 2 s.
+        """Begin anew, and wait for `event`. A client that is not in has to "reassociate", which takes 2 s.
 
         A switch does not hear every beginning of somebody whom it has thrown out after two failures.
         """

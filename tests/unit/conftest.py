@@ -23,7 +23,7 @@ NOBODY = 65534
 
 
 def in_child(work: Callable[[], Any], uid: int | None = None) -> Any:
-    """Give what `work` answers or raises in a forked child, which takes on `uid` if we are root."""
+    """Return what `work` answers or raises in a forked child, which takes on `uid` if we are root."""
     ours, theirs = os.pipe()
 
     def tell() -> None:

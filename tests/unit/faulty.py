@@ -40,7 +40,7 @@ def change(directory: str, token: int) -> int:
 
 
 def end_of(child: int) -> str:
-    """Give what became of a child's change."""
+    """Return what became of a child's change."""
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])  # whoever runs this program gives it a deadline
     if code < 0:
         return "killed" if code == -signal.SIGKILL else f"signal {-code}"
@@ -48,7 +48,7 @@ def end_of(child: int) -> str:
 
 
 def state(directory: str) -> str:
-    """Give the number of tokens and of objects, by a fresh connection, and SQLite's own opinion."""
+    """Return the number of tokens and of objects, by a fresh connection, and SQLite's own opinion."""
     store = Store(directory)
     tokens = store.tokens()
     objects = [len(store.find(token.id, {3: b"x" * 3000}, {0: b""})) for token in tokens]

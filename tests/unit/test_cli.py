@@ -175,7 +175,7 @@ def ignore_interrupts():
 def test_an_interrupted_question_changes_nothing(host_env, p11tpm_cli, prepare):
     code, seen = talk(["init"], host_env(), [("New PIN: ", CTRL_C)], prepare)
     assert code == 1
-    assert "interrupted; what was there before is unchanged" in seen
+    assert "interrupted; nothing that existed before was changed" in seen
     assert good(p11tpm_cli("token", "list")) == ""
 
 
@@ -316,7 +316,7 @@ def test_a_copy_of_a_private_key_is_a_key(cli, store):
 @pytest.mark.parametrize("prepare", [None, ignore_interrupts])
 def test_deleting_asks(cli, host_env, pin_file, prepare):
     failed(cli("key", "delete", "ssh", "--pin-file", pin_file), "add --yes", 2)
-    not_confirmed, interrupted = "not confirmed; nothing was changed", "interrupted; what was there"
+    not_confirmed, interrupted = "not confirmed; nothing was changed", "interrupted; nothing that existed"
     answers = (("n\n", 1, not_confirmed), ("\n", 1, not_confirmed), (CTRL_C, 1, interrupted), ("y\n", 0, ""))
     for answer, code, said in answers:
         terminal = Terminal([CLI, "key", "delete", "ssh", "--pin-file", pin_file], host_env(), prepare=prepare)
@@ -365,7 +365,7 @@ def test_interrupted_generation_leaves_the_old_state(free, host_env, proxy):
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=5)[1]
     enough.set()
-    assert (process.returncode, said) == (1, "p11tpm: interrupted; what was there before is unchanged\n")
+    assert (process.returncode, said) == (1, "p11tpm: interrupted; nothing that existed before was changed\n")
     assert [key["label"] for key in json.loads(good(free("key", "list", "--json")))] == ["ssh"]
 
 

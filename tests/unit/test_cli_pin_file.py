@@ -1,4 +1,4 @@
-"""The setting `pin-file` and the command line: who has a file is not asked."""
+"""The setting `pin-file` and the command line: users who have a file are not asked."""
 
 import json
 import subprocess

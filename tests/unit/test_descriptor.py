@@ -68,7 +68,7 @@ def store(tmp_path):
 
 
 def numbers_of(path: Path) -> list[int]:
-    """Give the descriptors of a file, in order."""
+    """Return the descriptors of a file, in order."""
     found = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
     return sorted(int(entry.name) for entry in found if entry.exists() and entry.resolve() == path)
 

@@ -1,4 +1,4 @@
-"""Who may change the files that a store and a configuration are read from."""
+"""The users who may change the files that a store and a configuration are read from."""
 
 from __future__ import annotations
 

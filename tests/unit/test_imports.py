@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def taken_by_a_thread(seconds: float | None) -> Iterator[None]:
-    """Let another thread hold `import_lock`, for so long or until the end of the block."""
+    """Have another thread hold `import_lock`, for so long or until the end of the block."""
     taken, end = threading.Event(), threading.Event()
 
     def hold() -> None:

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "p11tpm"
 
 # From the top down. A file may import from its own room and from rooms below it; rooms side by side do not know each
-# other. Imports for types count, too: whoever reads a file has to know what it names.
+# other. Imports for types count, too: anyone who reads a file has to know what it names.
 ROOMS = (
     {"entry", "cli"},
     {"keys"},

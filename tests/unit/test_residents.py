@@ -1,4 +1,4 @@
-"""What the store remembers of resident keys where it can not be written to, and when others write to it."""
+"""What the store remembers of resident keys where it cannot be written to, and when others write to it."""
 
 from __future__ import annotations
 

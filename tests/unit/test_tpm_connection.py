@@ -118,7 +118,7 @@ def test_a_device(swtpm):
 
 
 def descriptors_of(device: Device) -> list[int]:
-    """Give our descriptors of a device, but the one that keeps it alive."""
+    """Return our descriptors of a device, but the one that keeps it alive."""
     found = []
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # closed meanwhile

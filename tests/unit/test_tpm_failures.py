@@ -373,7 +373,7 @@ def test_a_response_shorter_than_it_says_is_not_waited_for_for_ever(ground, key)
 
 
 def test_success_without_authorisation_is_none(ground):
-    """A forged plain success in place of an error is no success."""
+    """A forged plain success in place of an error is not a success."""
     ground.proxy.change = lambda request, response: (
         b"\x80\x01" + (10).to_bytes(4, "big") + bytes(4) if name_of_command(request) == "Unseal" else response
     )

@@ -483,7 +483,7 @@ static void make_child(world *w)
     if (child < 0)
         fault(w, "fork: %s", strerror(errno));
     common->forks++;
-    if (!w->alone && chance(&w->d, 50)) { /* whoever is alone changes PINs */
+    if (!w->alone && chance(&w->d, 50)) { /* a process that is alone changes PINs */
         reap(w);
         pthread_mutex_lock(&beside_lock);
         pid_t other = beside;
