@@ -10,6 +10,7 @@ Python code in DIRECTORY/p11tpm: a copy that somebody wants to try.
 from __future__ import annotations
 
 import argparse
+import ast
 import compileall
 import importlib.util
 import marshal
@@ -204,6 +205,17 @@ def first_code() -> str:
     return "".join(lines)
 
 
+def commands(package: Path, effect: str) -> str:
+    """Return the codes, as a C list, of the TPM commands that p11tpm/tpm/command.py declares to have an effect.
+
+    The file is read and not imported, since its package needs what is built here.
+    """
+    tree = ast.parse((package / "tpm" / "command.py").read_bytes())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Command"]
+    having = [call for call in calls if effect in {keyword.arg for keyword in call.keywords}]
+    return ",".join(ast.unparse(call.args[1]) for call in having)
+
+
 # -- the two
 
 
@@ -270,13 +282,15 @@ def build_module(package: Path, directory: Path) -> Path:
     return compile_(source, "-DCRYPTOKI_COMPAT", *include, *LINK_MODULE, *more, str(library), "-ldl")
 
 
-def build_native(module: Path, directory: Path) -> Path:
-    """Build the extension module p11tpm._native, which knows where the PKCS#11 module will be."""
+def build_native(package: Path, module: Path, directory: Path) -> Path:
+    """Build the extension module p11tpm._native, which knows the TPM's commands and where the module will be."""
     ffi = FFI()
     ffi.cdef((HERE / "native.cdef.h").read_text())
     ffi.set_source("p11tpm._native", '#include "native.c"', compiler_verbose=0)
     source = emit(ffi, directory / "extension.c")
-    return compile_(source, f"-DMODULE_PATH={c_string(module)}", "-ltss2-tctildr", "-lcrypto")
+    known = [f"-DMODULE_PATH={c_string(module)}"]
+    known += [f"-D{effect.upper()}_HANDLE={commands(package, effect)}" for effect in ("makes", "ends")]
+    return compile_(source, *known, "-ltss2-tctildr", "-lcrypto")
 
 
 def build(module: Path, copy: Path | None) -> list[Path]:
@@ -286,7 +300,7 @@ def build(module: Path, copy: Path | None) -> list[Path]:
         built_module = pool.submit(build_module, package, Path(temporary))
         if copy is not None:
             return [place(built_module.result(), module)]
-        built_native = pool.submit(build_native, module, Path(temporary))
+        built_native = pool.submit(build_native, package, module, Path(temporary))
         compileall.compile_dir(package, quiet=1)  # the module itself never writes bytecode
         bundle = write_bundle(package, Path(temporary))
         native = package / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"

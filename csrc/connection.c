@@ -19,21 +19,21 @@ static int transact(connection *c, const uint8_t *command, size_t size, uint8_t 
 
 /* ---- what is left in the TPM */
 
-/* Commands whose response begins with the handle of something new (TPM 2.0 Part 3). */
-static bool makes_handle(uint32_t code)
+#if !defined MAKES_HANDLE || !defined ENDS_HANDLE
+#error "MAKES_HANDLE, ENDS_HANDLE: codes of commands, which build.py takes from p11tpm/tpm/command.py"
+#endif
+/* Commands whose response begins with the handle of something new; commands that end what their first handle, or only
+ * parameter, stands for (TPM 2.0 Part 3). */
+static const uint32_t makes_handle[] = { MAKES_HANDLE }, ends_handle[] = { ENDS_HANDLE };
+
+#define IS_ONE_OF(code, codes) is_one_of(code, codes, sizeof(codes) / sizeof *(codes))
+
+static bool is_one_of(uint32_t code, const uint32_t *codes, size_t count)
 {
-    switch (code) {
-    case 0x131: /* CreatePrimary */
-    case 0x157: /* Load */
-    case 0x15B: /* HMAC_Start */
-    case 0x161: /* ContextLoad */
-    case 0x167: /* LoadExternal */
-    case 0x176: /* StartAuthSession */
-    case 0x191: /* CreateLoaded */
-        return true;
-    default:
-        return false;
-    }
+    for (size_t i = 0; i < count; i++)
+        if (codes[i] == code)
+            return true;
+    return false;
 }
 
 static void forget_handle(connection *c, uint32_t handle)
@@ -45,21 +45,15 @@ static void forget_handle(connection *c, uint32_t handle)
     c->held_count = kept;
 }
 
-/* Commands that end what their first handle, or only parameter, stands for. */
-static bool ends_handle(uint32_t code)
-{
-    return code == 0x165 /* FlushContext */ || code == 0x13E /* SequenceComplete */;
-}
-
 /* Python is not asked what it holds: an exception must not leave anything behind. */
 static void follow_handles(connection *c, const uint8_t *command, size_t size, const uint8_t *response, size_t response_size)
 {
     uint32_t code = be32(command + 6);
     if (be32(response + 6) != 0)
         return;
-    if (ends_handle(code) && size >= HEADER_SIZE + 4)
+    if (IS_ONE_OF(code, ends_handle) && size >= HEADER_SIZE + 4)
         forget_handle(c, be32(command + HEADER_SIZE));
-    else if (makes_handle(code) && response_size >= HEADER_SIZE + 4) {
+    else if (IS_ONE_OF(code, makes_handle) && response_size >= HEADER_SIZE + 4) {
         uint32_t handle = be32(response + HEADER_SIZE);
         forget_handle(c, handle);
         if (c->held_count < HELD_MAX)

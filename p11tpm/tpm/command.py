@@ -1,4 +1,7 @@
-"""The TPM's commands that are put together here, each declared once (TPM 2.0 Part 3)."""
+"""The TPM's commands that are put together here, each declared once (TPM 2.0 Part 3).
+
+csrc/build.py reads from this file which commands make and which end a handle, for csrc/connection.c.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,12 @@ class Command:
     """A command: its code, and what sessions and handles mean to it.
 
     `hides`: the first parameter carries a secret; `hidden`: the first one of the response does. `makes`: the response
-    has the handle of something new. `guess`: it tries a PIN, so it is not repeated unless the TPM said no clearly.
-    `seconds`: how long the TPM may take for it.
+    has the handle of something new. `ends`: what its first handle, or its only parameter, stands for is gone after it.
+    `guess`: it tries a PIN, so it is not repeated unless the TPM said no clearly. `seconds`: how long the TPM may take
+    for it.
     """
 
-    __slots__ = ("code", "guess", "hidden", "hides", "makes", "name", "seconds")
+    __slots__ = ("code", "ends", "guess", "hidden", "hides", "makes", "name", "seconds")
 
     def __init__(
         self,
@@ -29,6 +33,7 @@ class Command:
         hides: bool = False,
         hidden: bool = False,
         makes: bool = False,
+        ends: bool = False,
         guess: bool = False,
         seconds: int = _SECONDS,
     ) -> None:
@@ -37,6 +42,7 @@ class Command:
         self.hides = hides
         self.hidden = hidden
         self.makes = makes
+        self.ends = ends
         self.guess = guess
         self.seconds = seconds
 
@@ -48,7 +54,7 @@ class Command:
 
 EVICT_CONTROL = Command("EvictControl", 0x120)
 CREATE_PRIMARY = Command("CreatePrimary", 0x131, makes=True, seconds=_SECONDS_FOR_A_KEY)
-SEQUENCE_COMPLETE = Command("SequenceComplete", 0x13E, hides=True, hidden=True)
+SEQUENCE_COMPLETE = Command("SequenceComplete", 0x13E, hides=True, hidden=True, ends=True)
 STIR_RANDOM = Command("StirRandom", 0x146)
 OBJECT_CHANGE_AUTH = Command("ObjectChangeAuth", 0x150, hides=True, guess=True)
 OBJECT_RESET_AUTH = Command("ObjectChangeAuth", 0x150, hides=True)  # by a policy that does without the old value
@@ -63,7 +69,7 @@ HMAC_START = Command("HMAC_Start", 0x15B, hides=True, makes=True)
 SEQUENCE_UPDATE = Command("SequenceUpdate", 0x15C, hides=True)
 SIGN = Command("Sign", 0x15D)
 UNSEAL = Command("Unseal", 0x15E, hidden=True, guess=True)
-FLUSH_CONTEXT = Command("FlushContext", 0x165)
+FLUSH_CONTEXT = Command("FlushContext", 0x165, ends=True)
 POLICY_AUTH_VALUE = Command("PolicyAuthValue", 0x16B)
 POLICY_COMMAND_CODE = Command("PolicyCommandCode", 0x16C)
 POLICY_OR = Command("PolicyOR", 0x171)

@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from p11tpm.tpm import DisplacedError, Key, symmetric, template
+from p11tpm.tpm import DisplacedError, Key, command, symmetric, template
+from p11tpm.tpm.codec import sized, u16
 from p11tpm.tpm.turns import Turns
 from rig.deadline import join
 from rig.process import wait_until
@@ -93,6 +94,22 @@ def test_a_long_message_is_told_that_its_sequence_is_gone(ground, long):
     join(thread)
     assert told
     assert "SequenceComplete" not in ground.proxy.names
+
+
+def test_a_sequence_does_not_outlive_its_connection(ground, swtpm, long):
+    """Where no resource manager flushes it, it would take one of the few places for objects until the next reset."""
+    ground.start_again()
+
+    def begin() -> None:
+        loaded = ground.tpm.loaded
+        session, key = loaded.session(ground.srk), loaded.key(ground.srk, long)
+        start = sized(long.auth) + u16(0x000B)
+        ground.tpm.wire.authorised(command.HMAC_START, session, (key,), long.auth, start)
+
+    ground.tpm.run(begin, ground.srk)
+    assert len([handle for handle in swtpm.loaded() if handle.startswith("0x8")]) == 2, "the key and the sequence"
+    ground.tpm.release()
+    assert swtpm.loaded() == []
 
 
 def test_a_thread_may_take_its_own_turn_again():
