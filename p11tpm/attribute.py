@@ -8,6 +8,7 @@ A value is bytes in PKCS#11's own encoding; a CK_ULONG is 8 bytes, little-endian
 
 from __future__ import annotations
 
+from p11tpm.algorithm import constants
 from p11tpm.ck import CKA, CKK, CKO, CKR, UNAVAILABLE, name
 from p11tpm.error import Error
 
@@ -116,7 +117,7 @@ DOMAINS = {  # key type: the attributes that are its domain parameters, in the o
 }
 _OF_SOME_LENGTH = (  # the other secret keys have one length only
     *(CKK.GENERIC_SECRET, CKK.AES, CKK.HKDF),
-    *(CKK.MD5_HMAC, CKK.SHA_1_HMAC, CKK.SHA224_HMAC, CKK.SHA256_HMAC, CKK.SHA384_HMAC, CKK.SHA512_HMAC),
+    *constants(CKK, "*_HMAC").values(),
 )
 
 

@@ -7,6 +7,7 @@ Source: PKCS#11 Current Mechanisms 3.0, clauses 2.1 (RSA), 2.2 (DSA), 2.3 (EC), 
 
 from __future__ import annotations
 
+from p11tpm.algorithm import CURVES, constants
 from p11tpm.ck import CKF, CKK, CKM, CKR
 from p11tpm.error import Error
 from p11tpm.parameter import (
@@ -67,13 +68,6 @@ PREPEND = "data|base"
 XOR = "base^data"
 HKDF = "hkdf"
 
-CURVES = {  # name: (bits, DER of the named curve's object identifier, RFC 5480 clause 2.1.1.1)
-    "p192": (192, bytes.fromhex("06082a8648ce3d030101")),
-    "p224": (224, bytes.fromhex("06052b81040021")),
-    "p256": (256, bytes.fromhex("06082a8648ce3d030107")),
-    "p384": (384, bytes.fromhex("06052b81040022")),
-    "p521": (521, bytes.fromhex("06052b81040023")),
-}
 RSA_SIZES = (1024, 2048, 3072, 4096)
 DSA_SIZES = (1024, 2048, 3072)  # bits of the prime
 DH_SIZES = (1024, 8192)  # bits of the prime, least and most
@@ -81,14 +75,7 @@ AES_SIZES = (16, 24, 32)  # bytes
 DES_SIZES = {CKK.DES2: 16, CKK.DES3: 24}  # bytes, with the parity bits
 LONGEST_SECRET = 4096  # bytes of a generic secret
 
-HMAC_KEYS = {  # the key type that is for the HMAC of one hash only
-    "md5": CKK.MD5_HMAC,
-    "sha1": CKK.SHA_1_HMAC,
-    "sha224": CKK.SHA224_HMAC,
-    "sha256": CKK.SHA256_HMAC,
-    "sha384": CKK.SHA384_HMAC,
-    "sha512": CKK.SHA512_HMAC,
-}
+HMAC_KEYS = constants(CKK, "*_HMAC")  # the key type that is for the HMAC of one hash only
 SECRETS = (CKK.GENERIC_SECRET, CKK.AES, *DES_SIZES, *HMAC_KEYS.values(), CKK.HKDF)
 
 _SIGN = CKF.SIGN | CKF.VERIFY
@@ -162,24 +149,18 @@ class Mechanism:
     def sizes(self, capabilities: tuple[str, ...]) -> tuple[int, ...]:
         """Return the key sizes that a token has for the mechanism, or the least and the greatest; empty for none."""
         if self.keys == _EC:
-            return tuple(bits for curve, (bits, _) in CURVES.items() if curve in capabilities)
+            return tuple(curve.bits for name, curve in CURVES.items() if name in capabilities)
         if self.keys == _RSA:
             return tuple(bits for bits in RSA_SIZES if f"rsa{bits}" in capabilities)
         return self._sizes
 
 
 def _digests() -> list[Mechanism]:
-    types = {"md5": CKM.MD5, "sha1": CKM.SHA_1, "sha224": CKM.SHA224, "sha256": CKM.SHA256}
-    types |= {"sha384": CKM.SHA384, "sha512": CKM.SHA512}
-    types |= {"sha3_224": CKM.SHA3_224, "sha3_256": CKM.SHA3_256, "sha3_384": CKM.SHA3_384, "sha3_512": CKM.SHA3_512}
-    return [Mechanism(type_, (), CKF.DIGEST, HASH, digest=digest) for digest, type_ in types.items()]
+    return [Mechanism(type_, (), CKF.DIGEST, HASH, digest=digest) for digest, type_ in constants(CKM, "*").items()]
 
 
 def _rsa() -> list[Mechanism]:
-    pkcs1 = {"md5": CKM.MD5_RSA_PKCS, "sha1": CKM.SHA1_RSA_PKCS, "sha224": CKM.SHA224_RSA_PKCS}
-    pkcs1 |= {"sha256": CKM.SHA256_RSA_PKCS, "sha384": CKM.SHA384_RSA_PKCS, "sha512": CKM.SHA512_RSA_PKCS}
-    pss = {"sha1": CKM.SHA1_RSA_PKCS_PSS, "sha224": CKM.SHA224_RSA_PKCS_PSS, "sha256": CKM.SHA256_RSA_PKCS_PSS}
-    pss |= {"sha384": CKM.SHA384_RSA_PKCS_PSS, "sha512": CKM.SHA512_RSA_PKCS_PSS}
+    pkcs1, pss = constants(CKM, "*_RSA_PKCS"), constants(CKM, "*_RSA_PKCS_PSS")
     plain = _SIGN | _RECOVER | _CIPHER | _WRAP
     return [
         Mechanism(CKM.RSA_PKCS_KEY_PAIR_GEN, _RSA, CKF.GENERATE_KEY_PAIR),
@@ -193,8 +174,7 @@ def _rsa() -> list[Mechanism]:
 
 
 def _ec() -> list[Mechanism]:
-    types = {"sha1": CKM.ECDSA_SHA1, "sha224": CKM.ECDSA_SHA224, "sha256": CKM.ECDSA_SHA256}
-    types |= {"sha384": CKM.ECDSA_SHA384, "sha512": CKM.ECDSA_SHA512}
+    types = constants(CKM, "ECDSA_*")
     return [
         Mechanism(CKM.EC_KEY_PAIR_GEN, _EC, CKF.GENERATE_KEY_PAIR),
         Mechanism(CKM.ECDSA, _EC, _SIGN, ECDSA),
@@ -251,13 +231,12 @@ def _des() -> list[Mechanism]:
 
 def _domains() -> list[Mechanism]:
     """Return what works with pairs of keys over a prime, in software."""
-    dsa, dh = (min(DSA_SIZES), max(DSA_SIZES)), DH_SIZES
-    types = {None: CKM.DSA, "sha1": CKM.DSA_SHA1, "sha224": CKM.DSA_SHA224, "sha256": CKM.DSA_SHA256}
-    types |= {"sha384": CKM.DSA_SHA384, "sha512": CKM.DSA_SHA512}
+    dsa, dh, hashed = (min(DSA_SIZES), max(DSA_SIZES)), DH_SIZES, constants(CKM, "DSA_*")
     return [
         Mechanism(CKM.DSA_PARAMETER_GEN, _DSA, CKF.GENERATE, DOMAIN, sizes=dsa),
         Mechanism(CKM.DSA_KEY_PAIR_GEN, _DSA, CKF.GENERATE_KEY_PAIR, sizes=dsa),
-        *(Mechanism(type_, _DSA, _SIGN, DSA, digest=digest, sizes=dsa) for digest, type_ in types.items()),
+        Mechanism(CKM.DSA, _DSA, _SIGN, DSA, sizes=dsa),
+        *(Mechanism(type_, _DSA, _SIGN, DSA, digest=digest, sizes=dsa) for digest, type_ in hashed.items()),
         Mechanism(CKM.DH_PKCS_PARAMETER_GEN, _DH, CKF.GENERATE, DOMAIN, sizes=dh),
         Mechanism(CKM.DH_PKCS_KEY_PAIR_GEN, _DH, CKF.GENERATE_KEY_PAIR, sizes=dh),
         Mechanism(CKM.DH_PKCS_DERIVE, _DH, CKF.DERIVE, DH, parameter=PublicValue, sizes=dh),
@@ -266,13 +245,8 @@ def _domains() -> list[Mechanism]:
 
 def _secrets() -> list[Mechanism]:
     in_bits, in_bytes = (8, 8 * LONGEST_SECRET), (1, LONGEST_SECRET)
-    macs = {"md5": CKM.MD5_HMAC, "sha1": CKM.SHA_1_HMAC, "sha224": CKM.SHA224_HMAC, "sha256": CKM.SHA256_HMAC}
-    macs |= {"sha384": CKM.SHA384_HMAC, "sha512": CKM.SHA512_HMAC}
-    general = {"md5": CKM.MD5_HMAC_GENERAL, "sha1": CKM.SHA_1_HMAC_GENERAL, "sha224": CKM.SHA224_HMAC_GENERAL}
-    general |= {"sha256": CKM.SHA256_HMAC_GENERAL, "sha384": CKM.SHA384_HMAC_GENERAL, "sha512": CKM.SHA512_HMAC_GENERAL}
-    hashed = {"md5": CKM.MD5_KEY_DERIVATION, "sha1": CKM.SHA1_KEY_DERIVATION, "sha224": CKM.SHA224_KEY_DERIVATION}
-    hashed |= {"sha256": CKM.SHA256_KEY_DERIVATION, "sha384": CKM.SHA384_KEY_DERIVATION}
-    hashed |= {"sha512": CKM.SHA512_KEY_DERIVATION}
+    macs, general = constants(CKM, "*_HMAC"), constants(CKM, "*_HMAC_GENERAL")
+    hashed = constants(CKM, "*_KEY_DERIVATION")
     joined = {CKM.CONCATENATE_BASE_AND_KEY: (JOIN_KEY, OtherKey), CKM.CONCATENATE_BASE_AND_DATA: (APPEND, StringData)}
     joined |= {CKM.CONCATENATE_DATA_AND_BASE: (PREPEND, StringData), CKM.XOR_BASE_AND_DATA: (XOR, StringData)}
 
@@ -316,7 +290,7 @@ def offered(capabilities: str, chosen: Container[int] | None = None) -> dict[int
 
 def curve_of(ec_params: bytes) -> str:
     """Return the name of the curve of a CKA_EC_PARAMS; CKR_CURVE_NOT_SUPPORTED if it is none of ours."""
-    for curve, (_, oid) in CURVES.items():
-        if oid == ec_params:
-            return curve
+    for name, curve in CURVES.items():
+        if curve.params == ec_params:
+            return name
     raise Error(CKR.CURVE_NOT_SUPPORTED, "the curve is not one of P-192 to P-521 as a named curve")

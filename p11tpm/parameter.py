@@ -6,6 +6,7 @@ Source: PKCS#11 Current Mechanisms 3.0, the clause that each class names.
 
 from __future__ import annotations
 
+from p11tpm.algorithm import constants
 from p11tpm.ck import CKD, CKG, CKM, CKR, CKZ
 from p11tpm.error import Error
 
@@ -13,36 +14,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HASHES = {  # CKM of the hash: its name
-    CKM.SHA_1: "sha1",
-    CKM.SHA224: "sha224",
-    CKM.SHA256: "sha256",
-    CKM.SHA384: "sha384",
-    CKM.SHA512: "sha512",
-    CKM.SHA3_224: "sha3_224",
-    CKM.SHA3_256: "sha3_256",
-    CKM.SHA3_384: "sha3_384",
-    CKM.SHA3_512: "sha3_512",
-}
-MASKS = {  # CKG: hash of the mask generation function
-    CKG.MGF1_SHA1: "sha1",
-    CKG.MGF1_SHA224: "sha224",
-    CKG.MGF1_SHA256: "sha256",
-    CKG.MGF1_SHA384: "sha384",
-    CKG.MGF1_SHA512: "sha512",
-    CKG.MGF1_SHA3_224: "sha3_224",
-    CKG.MGF1_SHA3_256: "sha3_256",
-    CKG.MGF1_SHA3_384: "sha3_384",
-    CKG.MGF1_SHA3_512: "sha3_512",
-}
-DERIVATIONS = {  # CKD: hash of the key derivation function, None for the bare shared value
-    CKD.NULL: None,
-    CKD.SHA1_KDF: "sha1",
-    CKD.SHA224_KDF: "sha224",
-    CKD.SHA256_KDF: "sha256",
-    CKD.SHA384_KDF: "sha384",
-    CKD.SHA512_KDF: "sha512",
-}
+MASKS = {mask: name for name, mask in constants(CKG, "MGF1_*").items()}  # CKG: hash of the mask generation function
+HASHES = {type_: name for name, type_ in constants(CKM, "*").items() if name in MASKS.values()}  # CKM of the hash
+# CKD: hash of the key derivation function, None for the bare shared value
+DERIVATIONS = {CKD.NULL: None, **{type_: name for name, type_ in constants(CKD, "*_KDF").items()}}
 AES_BLOCK = 16  # bytes
 DES_BLOCK = 8
 _LONGEST_INITIAL_VALUE = 8

@@ -16,12 +16,12 @@ import tempfile
 from pathlib import Path
 
 from p11tpm import attribute
+from p11tpm.algorithm import CURVES
 from p11tpm.ck import CKF, CKK, CKO
 from p11tpm.cli import recipe
 from p11tpm.keys import create
 from p11tpm.mechanism import (
     AES_SIZES,
-    CURVES,
     DH_SIZES,
     DSA_SIZES,
     HMAC_KEYS,
@@ -128,7 +128,7 @@ def several(numbers):
 
 KEYS = {  # type of a mechanism's keys: what the README says of them
     CKK.RSA: f"RSA {several(RSA_SIZES)}",
-    CKK.EC: several(f"P-{bits}" for bits, _ in CURVES.values()),
+    CKK.EC: several(f"P-{curve.bits}" for curve in CURVES.values()),
     CKK.DSA: f"DSA {several(DSA_SIZES)}",
     CKK.DH: f"DH {min(DH_SIZES)} to {max(DH_SIZES)}",
     CKK.AES: f"AES {several(8 * size for size in AES_SIZES)}",

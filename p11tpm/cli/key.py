@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from p11tpm.algorithm import CURVES
 from p11tpm.attribute import TRUE, ulong
 from p11tpm.ck import CKA, CKM, CKR
 from p11tpm.cli.machine import Machine, has_key, select, token_option
@@ -14,7 +15,7 @@ from p11tpm.cli.pair import Pair, pairs
 from p11tpm.cli.prompt import owner_auth_file_option, pin_file_option, read
 from p11tpm.cli.uri import token_uri
 from p11tpm.error import Error
-from p11tpm.mechanism import CURVES, RSA_SIZES
+from p11tpm.mechanism import RSA_SIZES
 from p11tpm.parameter import Given
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from p11tpm.core.token import Token
 
 # Weaker algorithms are for programs that ask for them
-ALGORITHMS = tuple(curve for curve, (bits, _) in CURVES.items() if bits >= 256) + tuple(
+ALGORITHMS = tuple(name for name, curve in CURVES.items() if curve.bits >= 256) + tuple(
     f"rsa{bits}" for bits in RSA_SIZES if bits >= 2048
 )
 algorithm_option = click.option(
@@ -75,7 +76,7 @@ def make(token: LoggedToken, label: str, algorithm: str) -> Pair:
     """Make a key pair in the TPM, for whoever is logged in."""
     shared = {CKA.TOKEN: TRUE, CKA.LABEL: label.encode()}
     if algorithm in CURVES:
-        mechanism, size = CKM.EC_KEY_PAIR_GEN, {CKA.EC_PARAMS: CURVES[algorithm][1]}
+        mechanism, size = CKM.EC_KEY_PAIR_GEN, {CKA.EC_PARAMS: CURVES[algorithm].params}
     else:
         mechanism = CKM.RSA_PKCS_KEY_PAIR_GEN
         size = {CKA.MODULUS_BITS: ulong(int(algorithm.removeprefix("rsa")))}

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import get_curve_for_oid
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from cryptography.x509 import ObjectIdentifier
 
+from p11tpm.algorithm import CURVES
 from p11tpm.ck import CKA, CKK, CKO, CKR
 from p11tpm.cli.machine import objects, private_keys
 from p11tpm.cli.output import as_text
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
 
-_CURVES_OF_OPENSSH = {"p256", "p384", "p521"}
+_CURVES_OF_OPENSSH = {name for name, curve in CURVES.items() if curve.bits >= 256}  # RFC 5656, clause 10.1
 _KINDS: dict[int | None, tuple[str, int]] = {  # key type: its word, and the number that says how large it is
     CKK.RSA: ("rsa", CKA.MODULUS),
     CKK.DSA: ("dsa", CKA.PRIME),

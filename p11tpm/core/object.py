@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from p11tpm.algorithm import CURVES
 from p11tpm.attribute import PAIR_TYPES, TEMPLATES, TRUE, Template, kind, row_of, to_ulong
 from p11tpm.ck import CKA, CKK, CKO, CKR, name
 from p11tpm.error import Error
 from p11tpm.host.imports import import_lock
-from p11tpm.mechanism import CURVES, curve_of
+from p11tpm.mechanism import curve_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ class Object:
 
         The standard gives it to public keys only, but programs that have no public key object ask for it here.
         """
-        bits, _ = CURVES[curve_of(self.get(CKA.EC_PARAMS))]
-        point = self.get(CKA.PUBLIC_KEY_INFO)[-(1 + 2 * ((bits + 7) // 8)) :]  # a SubjectPublicKeyInfo ends with it
+        size = CURVES[curve_of(self.get(CKA.EC_PARAMS))].size
+        point = self.get(CKA.PUBLIC_KEY_INFO)[-(1 + 2 * size) :]  # a SubjectPublicKeyInfo ends with it
         return bytes((0x04, len(point)) if len(point) < 0x80 else (0x04, 0x81, len(point))) + point
 
     def hidden(self) -> bytes:

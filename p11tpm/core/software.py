@@ -47,7 +47,7 @@ class InSoftware:
     def ecdsa(self, key: Object, digest: bytes) -> tuple[int, int]:
         """Sign a digest of 32, 48 or 64 bytes and return r and s."""
         self._spend(key)
-        return decode_dss_signature(_ec_key(key).sign(digest, ec.ECDSA(prehashed(digest))))
+        return decode_dss_signature(_ec_key(key).sign(digest, ec.ECDSA(prehashed(len(digest)))))
 
     def ecdh(self, key: Object, point: tuple[int, int]) -> bytes:
         """Multiply a key and a point of its curve and return the x coordinate, as long as the field."""

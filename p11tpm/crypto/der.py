@@ -6,11 +6,11 @@ from itertools import islice
 
 from asn1crypto import core, keys, parser
 
+from p11tpm.algorithm import CURVES
 from p11tpm.attribute import DOMAINS, Template, to_ulong, ulong, unsigned
 from p11tpm.ck import CKA, CKK, CKO, CKR
 from p11tpm.crypto.hashes import digest
 from p11tpm.error import Error
-from p11tpm.host.imports import import_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 INTEGER, BIT_STRING, OCTET_STRING, OID, SEQUENCE, SET = 0x02, 0x03, 0x04, 0x06, 0x30, 0x31
 _VERSION = 0xA0
 
-_OIDS = {
-    "p192": "1.2.840.10045.3.1.1",
-    "p224": "1.3.132.0.33",
-    "p256": "secp256r1",
-    "p384": "secp384r1",
-    "p521": "secp521r1",
-}
 _FORMS = {2, 3, 4}  # the first byte of a point: compressed, in two ways, or uncompressed
 _DOMAIN_OIDS = {CKK.DSA: "1.2.840.10040.4.1", CKK.DH: "1.2.840.113549.1.3.1"}
 
@@ -41,15 +34,15 @@ def rsa_public(modulus: int, exponent: int) -> Template:
     }
 
 
-def ec_public(curve: str, x: int, y: int, bits: int) -> Template:
+def ec_public(name: str, x: int, y: int) -> Template:
     """Return the attributes that describe an EC public key: CKA_EC_POINT is a DER OCTET STRING (clause 2.3.3)."""
-    size = (bits + 7) // 8
-    point = b"\x04" + x.to_bytes(size, "big") + y.to_bytes(size, "big")
-    domain = keys.ECDomainParameters(name="named", value=_OIDS[curve])
+    curve = CURVES[name]
+    point = b"\x04" + x.to_bytes(curve.size, "big") + y.to_bytes(curve.size, "big")
+    domain = keys.ECDomainParameters.load(curve.params)
     algorithm = keys.PublicKeyAlgorithm({"algorithm": "ec", "parameters": domain})
     info = keys.PublicKeyInfo({"algorithm": algorithm, "public_key": keys.ECPointBitString(point)})
     return {
-        CKA.EC_PARAMS: domain.dump(),
+        CKA.EC_PARAMS: curve.params,
         CKA.EC_POINT: core.OctetString(point).dump(),
         CKA.PUBLIC_KEY_INFO: info.dump(),
     }
@@ -117,17 +110,15 @@ def created_public(template: Template) -> Template:
 
 
 def _created_ec(params: bytes, octets: bytes) -> Template:
-    with import_lock:
-        from p11tpm.mechanism import CURVES
-    curve, bits = next(((name, bits) for name, (bits, oid) in CURVES.items() if oid == params), ("", 0))
-    size = 1 + 2 * ((bits + 7) // 8)
-    point = octets if curve and len(octets) == size else _point(octets)
-    if not curve and point and point[0] in _FORMS:
+    name = next((name for name, curve in CURVES.items() if curve.params == params), "")
+    size = 1 + 2 * CURVES[name].size if name else 1
+    point = octets if name and len(octets) == size else _point(octets)
+    if not name and point and point[0] in _FORMS:
         return _foreign_ec(params, point)
     if len(point) != size or point[0] != 4:
         raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "CKA_EC_POINT is not an uncompressed point of the curve")
     half = size // 2
-    return ec_public(curve, int.from_bytes(point[1 : 1 + half], "big"), int.from_bytes(point[1 + half :], "big"), bits)
+    return ec_public(name, int.from_bytes(point[1 : 1 + half], "big"), int.from_bytes(point[1 + half :], "big"))
 
 
 def _point(octets: bytes) -> bytes:

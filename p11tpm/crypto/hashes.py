@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from _operator import _compare_digest as compare_digest
 
+from p11tpm.algorithm import HASHES
 from p11tpm.host.imports import import_lock
 
 TYPE_CHECKING = False
@@ -17,14 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["compare_digest", "digest", "mac", "new"]
 
-_MODULES = {  # _sha2: Python 3.12 and later
-    "md5": ("_md5",),
-    "sha1": ("_sha1",),
-    "sha224": ("_sha2", "_sha256"),
-    "sha256": ("_sha2", "_sha256"),
-    "sha384": ("_sha2", "_sha512"),
-    "sha512": ("_sha2", "_sha512"),
-}
 _INNER = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER = bytes(byte ^ 0x5C for byte in range(256))
 
@@ -33,7 +26,7 @@ _found: dict[str, Callable[..., Any]] = {}
 
 def _find(name: str) -> Callable[..., Any]:
     with import_lock:
-        for module in _MODULES.get(name, ()):
+        for module in HASHES[name].modules:
             try:
                 return getattr(__import__(module), name)  # type: ignore[no-any-return]
             except ImportError:

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from posix import urandom
 
+from p11tpm.algorithm import HASHES
 from p11tpm.ck import CKR
 from p11tpm.crypto import hashes
 from p11tpm.crypto.hashes import compare_digest
 from p11tpm.error import Error
 from p11tpm.mechanism import RAW
-
-# DER of DigestInfo up to the digest (RFC 8017, clause 9.2, note 1)
-DIGEST_INFO = {
-    "md5": bytes.fromhex("3020300c06082a864886f70d020505000410"),
-    "sha1": bytes.fromhex("3021300906052b0e03021a05000414"),
-    "sha224": bytes.fromhex("302d300d06096086480165030402040500041c"),
-    "sha256": bytes.fromhex("3031300d060960864801650304020105000420"),
-    "sha384": bytes.fromhex("3041300d060960864801650304020205000430"),
-    "sha512": bytes.fromhex("3051300d060960864801650304020305000440"),
-}
 
 
 def pkcs1(data: bytes, size: int) -> bytes:
@@ -38,7 +29,7 @@ def signed_block(form: str, digest: str | None, data: bytes, modulus: bytes) -> 
     """
     size = len(modulus)
     if form != RAW:
-        return pkcs1((DIGEST_INFO[digest] if digest else b"") + data, size)
+        return pkcs1((HASHES[digest].digest_info if digest else b"") + data, size)
     block = data.rjust(size, b"\x00")
     if len(block) > size:
         raise Error(CKR.DATA_LEN_RANGE, f"a key of this size signs at most {size} bytes")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from p11tpm.algorithm import CURVES, HASHES
 from p11tpm.ck import CKA, CKK, CKR
 from p11tpm.error import Error
 from p11tpm.host.imports import import_lock
-from p11tpm.mechanism import CURVES, curve_of
+from p11tpm.mechanism import curve_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurve, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
     from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+    from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
     class Key(Protocol):
         """A public key as its attributes describe it: an `Object`, for one."""
@@ -55,7 +57,7 @@ def ec_key(key: Key) -> EllipticCurvePublicKey:
         from cryptography.hazmat.primitives.asymmetric import ec
 
     name = curve_of(key.get(CKA.EC_PARAMS))
-    size = (CURVES[name][0] + 7) // 8
+    size = CURVES[name].size
     point = key.get(CKA.EC_POINT)[-(1 + 2 * size) :]  # without the head of the OCTET STRING
     try:
         return ec.EllipticCurvePublicKey.from_encoded_point(ec_curve(name), point)
@@ -77,23 +79,29 @@ def dsa_key(key: Key) -> DSAPublicKey:
 
 
 def ec_curve(name: str) -> EllipticCurve:
-    """Return a curve of `mechanism.CURVES` as the package cryptography has it."""
+    """Return a curve of `algorithm.CURVES` as the package cryptography has it."""
     with import_lock:
         from cryptography.hazmat.primitives.asymmetric import ec
 
-    curves: dict[str, type[EllipticCurve]] = {"p192": ec.SECP192R1, "p224": ec.SECP224R1, "p256": ec.SECP256R1}
-    curves |= {"p384": ec.SECP384R1, "p521": ec.SECP521R1}
-    return curves[name]()
+    curve: EllipticCurve = getattr(ec, f"SECP{CURVES[name].bits}R1")()
+    return curve
 
 
-def prehashed(hashed: bytes) -> Prehashed:
-    """Return the hash of 32, 48 or 64 bytes that stands for the length of `hashed` alone."""
+def hash_algorithm(name: str) -> HashAlgorithm:
+    """Return a hash of `algorithm.HASHES` as the package cryptography has it."""
     with import_lock:
         from cryptography.hazmat.primitives import hashes
+
+    algorithm: HashAlgorithm = getattr(hashes, name.upper())()
+    return algorithm
+
+
+def prehashed(size: int) -> Prehashed:
+    """Return a hash of `size` bytes, one that TPMs or DSA have, that stands for this length alone."""
+    with import_lock:
         from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
-    sizes: dict[int, hashes.HashAlgorithm] = {32: hashes.SHA256(), 48: hashes.SHA384(), 64: hashes.SHA512()}
-    return Prehashed(sizes[len(hashed)])
+    return Prehashed(hash_algorithm(next(name for name, hash_ in HASHES.items() if hash_.size == size)))
 
 
 def rsa_numbers(key: Key) -> tuple[int, int]:

@@ -7,6 +7,7 @@ that the TPM has. The place is settled when a key is made. A copy of a key in th
 
 from __future__ import annotations
 
+from p11tpm.algorithm import HASHES
 from p11tpm.attribute import FALSE, TRUE, to_ulong
 from p11tpm.ck import CKA, CKK
 from p11tpm.core.object import Object
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from p11tpm.store import Record
 
 _STAYS = {CKA.TOKEN: TRUE, CKA.EXTRACTABLE: FALSE, CKA.DERIVE: FALSE}
-# A TPM takes no longer HMAC keys than a block of the hash, or of SHA-256 if the key is for any (Part 1, clause 27.6.3)
-_LONGEST = {"sha1": 64, "sha256": 64, "sha384": 128, "sha512": 128}
 
 
 def tpm_template_for(token: Token, attributes: Template, length: int, *, made: bool) -> bytes | None:
@@ -35,11 +34,14 @@ def tpm_template_for(token: Token, attributes: Template, length: int, *, made: b
         return template.aes(8 * length, made=made) if f"aes{8 * length}" in capabilities else None
     if made or "hmac" not in capabilities:
         return None
+    # A TPM's HMAC key is at most a block of its hash, of SHA-256 if the key is for any (Part 1, clause 27.6.3)
     if key_type == CKK.GENERIC_SECRET:
-        fits = length <= _LONGEST["sha256"] and _only_hmac(attributes.get(CKA.ALLOWED_MECHANISMS, b""), capabilities)
+        fits = length <= HASHES["sha256"].block and _only_hmac(
+            attributes.get(CKA.ALLOWED_MECHANISMS, b""), capabilities
+        )
         return template.hmac(None) if fits else None
     digest = next((digest for digest, one in HMAC_KEYS.items() if one == key_type), "")
-    return template.hmac(digest) if digest in capabilities and length <= _LONGEST.get(digest, 0) else None
+    return template.hmac(digest) if digest in capabilities and length <= HASHES[digest].block else None
 
 
 def _only_hmac(allowed: bytes, capabilities: tuple[str, ...]) -> bool:

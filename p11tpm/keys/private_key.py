@@ -9,6 +9,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from p11tpm import attribute
+from p11tpm.algorithm import CURVES
 from p11tpm.attribute import FALSE, Template, row_of, to_ulong
 from p11tpm.ck import CKA, CKK, CKO, CKR, name
 from p11tpm.crypto import der
@@ -16,7 +17,7 @@ from p11tpm.crypto.public import ec_curve
 from p11tpm.error import Error
 from p11tpm.keys import placement
 from p11tpm.keys.extractable import pkcs8
-from p11tpm.mechanism import CURVES, RSA_SIZES, curve_of
+from p11tpm.mechanism import RSA_SIZES, curve_of
 from p11tpm.tpm import template as tpm_template
 
 if TYPE_CHECKING:
@@ -95,7 +96,6 @@ class PrivateKey:
         curve = curve_of(self.attributes[CKA.EC_PARAMS])
         self._word = curve
         self._too_big = Error(CKR.CURVE_NOT_SUPPORTED, f"this TPM does not have the curve {curve}")
-        bits = CURVES[curve][0]
         try:
             self._key = ec.derive_private_key(parts[CKA.VALUE], ec_curve(curve))
         except UnsupportedAlgorithm:
@@ -103,8 +103,8 @@ class PrivateKey:
         except ValueError:
             raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "CKA_VALUE is not a private key on this curve") from None
         point = self._key.public_key().public_numbers()
-        size = (bits + 7) // 8
-        numbers = der.ec_public(curve, point.x, point.y, bits)
+        size = CURVES[curve].size
+        numbers = der.ec_public(curve, point.x, point.y)
         x, y, self._number = (number.to_bytes(size, "big") for number in (point.x, point.y, parts[CKA.VALUE]))
         self._public = tpm_template.imported_ec(curve, x, y)
         points = (b"\x04" + x + y, bytes((2 + point.y % 2,)) + x)  # SEC 1, clause 2.3.3

@@ -7,7 +7,7 @@ from p11tpm.ck import CKA, CKK, CKR
 from p11tpm.crypto import der
 from p11tpm.error import Error
 from p11tpm.keys.pair import KeyPair
-from p11tpm.mechanism import CURVES, curve_of
+from p11tpm.mechanism import curve_of
 from p11tpm.tpm import template
 
 TYPE_CHECKING = False
@@ -60,5 +60,5 @@ class TpmPair(KeyPair):
         else:
             curve = curve_of(self.public[CKA.EC_PARAMS])
             x, y = numbers
-            public = der.ec_public(curve, x, y, CURVES[curve][0])
+            public = der.ec_public(curve, x, y)
             self._describe(public, CKA.EC_POINT, CKA.EC_PARAMS, CKA.PUBLIC_KEY_INFO)

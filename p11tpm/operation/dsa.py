@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from p11tpm.ck import CKA, CKR
-from p11tpm.crypto.public import dsa_key
+from p11tpm.algorithm import HASHES, constants
+from p11tpm.ck import CKA, CKM, CKR
+from p11tpm.crypto.public import dsa_key, prehashed
 from p11tpm.error import Error
 from p11tpm.host.imports import import_lock
 from p11tpm.operation.message import Message
@@ -13,14 +14,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cryptography.hazmat.primitives.asymmetric.dsa import DSAPrivateKey
-    from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
     from p11tpm.mechanism import Mechanism
 
 
-_HASHES = {20, 28, 32, 48, 64}  # bytes of what CKM_DSA takes: SHA-1, and SHA-224 to SHA-512
+_SIZES = {HASHES[name].size for name in constants(CKM, "DSA_*")}  # bytes of what CKM_DSA takes
 
 
 class _Dsa:
@@ -40,19 +40,9 @@ class _Dsa:
 
         Raises CKR_DATA_LEN_RANGE where the host gives what can be no hash (clause 2.2).
         """
-        if self._row.digest is None and len(data) not in _HASHES:
+        if self._row.digest is None and len(data) not in _SIZES:
             raise Error(CKR.DATA_LEN_RANGE, "CKM_DSA signs a hash of 20, 28, 32, 48 or 64 bytes")
         return data[: self._half].rjust(self._half, b"\x00")
-
-    def _length(self) -> Prehashed:
-        """Return the hash that stands for the length alone."""
-        with import_lock:
-            from cryptography.hazmat.primitives import hashes
-            from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-
-        sizes: dict[int, hashes.HashAlgorithm] = {28: hashes.SHA224(), 32: hashes.SHA256()}
-        sizes[20] = hashes.SHA1()  # noqa: S303 - nothing is hashed
-        return Prehashed(sizes[self._half])
 
 
 class Signer(_Dsa):
@@ -71,7 +61,7 @@ class Signer(_Dsa):
 
         fitting = self._fit(data)
         self._token.vault.spend(self._key)
-        pair = decode_dss_signature(self._private().sign(fitting, self._length()))
+        pair = decode_dss_signature(self._private().sign(fitting, prehashed(self._half)))
         return b"".join(number.to_bytes(self._half, "big") for number in pair)
 
     def _private(self) -> DSAPrivateKey:
@@ -103,7 +93,7 @@ class Verifier(_Dsa):
 
         r, s = (int.from_bytes(number, "big") for number in (signature[: self._half], signature[self._half :]))
         try:
-            self._public.verify(encode_dss_signature(r, s), self._fit(data), self._length())
+            self._public.verify(encode_dss_signature(r, s), self._fit(data), prehashed(self._half))
         except InvalidSignature:
             return False
         return True

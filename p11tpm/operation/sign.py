@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from p11tpm.algorithm import CURVES
 from p11tpm.ck import CKA, CKF, CKO
 from p11tpm.crypto import padding
 from p11tpm.host.imports import import_lock
-from p11tpm.mechanism import CURVES, DSA, ECDSA, PKCS1, PSS, RAW, curve_of
+from p11tpm.mechanism import DSA, ECDSA, PKCS1, PSS, RAW, curve_of
 from p11tpm.operation.message import Message
 from p11tpm.operation.use import check_use
 
@@ -100,9 +101,10 @@ class Ecdsa:
     def __init__(self, token: Token, key: Object, row: Mechanism, _params: Any) -> None:
         self._token = token
         self._key = key
-        self._bits = CURVES[curve_of(key.get(CKA.EC_PARAMS))][0]
+        curve = CURVES[curve_of(key.get(CKA.EC_PARAMS))]
+        self._bits = curve.bits
         self.message = Message.hashed(row.digest)
-        self.size = 2 * ((self._bits + 7) // 8)
+        self.size = 2 * curve.size
 
     def sign(self, data: bytes) -> bytes:
         """Sign a hash: r and s, each as long as the curve's order."""

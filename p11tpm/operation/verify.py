@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from p11tpm.algorithm import CURVES
 from p11tpm.ck import CKA, CKF, CKO, CKR
 from p11tpm.crypto import padding
-from p11tpm.crypto.public import ec_key, prehashed, rsa_key, rsa_raw
+from p11tpm.crypto.public import ec_key, hash_algorithm, prehashed, rsa_key, rsa_raw
 from p11tpm.error import Error
 from p11tpm.host.imports import import_lock
-from p11tpm.mechanism import CBC_MAC, CMAC, CURVES, DSA, ECDSA, HMAC, PKCS1, PSS, RAW, curve_of
+from p11tpm.mechanism import CBC_MAC, CMAC, DSA, ECDSA, HMAC, PKCS1, PSS, RAW, curve_of
 from p11tpm.operation.dsa import Verifier as Dsa
 from p11tpm.operation.mac import Mac
 from p11tpm.operation.message import Message
@@ -120,9 +121,9 @@ class Pss:
 
         params = self._params
         padding.check_pss_digest(hashed, params.digest)
-        scheme = schemes.PSS(schemes.MGF1(_hash(params.mask)), params.salt_length)
+        scheme = schemes.PSS(schemes.MGF1(hash_algorithm(params.mask)), params.salt_length)
         try:
-            self._key.verify(signature, hashed, scheme, Prehashed(_hash(params.digest)))
+            self._key.verify(signature, hashed, scheme, Prehashed(hash_algorithm(params.digest)))
         except InvalidSignature:
             return False
         return True
@@ -135,9 +136,10 @@ class Ecdsa:
 
     def __init__(self, _token: Token, key: Object, row: Mechanism, _params: Any) -> None:
         self._key = ec_key(key)
-        self._bits = CURVES[curve_of(key.get(CKA.EC_PARAMS))][0]
+        curve = CURVES[curve_of(key.get(CKA.EC_PARAMS))]
+        self._bits = curve.bits
         self.message = Message.hashed(row.digest)
-        self.size = 2 * ((self._bits + 7) // 8)
+        self.size = 2 * curve.size
 
     def check(self, data: bytes, signature: bytes) -> bool:
         """Return whether the signature, r and s side by side, is that of a hash."""
@@ -149,18 +151,10 @@ class Ecdsa:
         hashed, half = padding.ecdsa(data, self._bits), self.size // 2
         r, s = (int.from_bytes(number, "big") for number in (signature[:half], signature[half:]))
         try:
-            self._key.verify(encode_dss_signature(r, s), hashed, SCHEME(prehashed(hashed)))
+            self._key.verify(encode_dss_signature(r, s), hashed, SCHEME(prehashed(len(hashed))))
         except InvalidSignature:
             return False
         return True
-
-
-def _hash(digest: str) -> Any:
-    """Return the hash of a name as the package cryptography has it."""
-    with import_lock:
-        from cryptography.hazmat.primitives import hashes
-
-    return getattr(hashes, digest.upper())()
 
 
 _VERIFIERS: dict[str, Any] = {PKCS1: Rsa, RAW: Rsa, PSS: Pss, ECDSA: Ecdsa}

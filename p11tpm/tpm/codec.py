@@ -5,6 +5,7 @@ TPM 2.0 Part 2; all numbers are big-endian (Part 1, clause 11.2).
 
 from __future__ import annotations
 
+from p11tpm import algorithm
 from p11tpm.ck import CKR
 from p11tpm.crypto import hashes
 from p11tpm.error import Error
@@ -13,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-HASHES = {0x0004: "sha1", 0x000B: "sha256", 0x000C: "sha384", 0x000D: "sha512"}  # TPM_ALG_ID: Part 2, clause 6.3
+HASHES = {hash_.tpm: name for name, hash_ in algorithm.HASHES.items() if hash_.tpm}  # TPM_ALG_ID: the name
 
 
 def u16(number: int) -> bytes:
@@ -29,6 +30,9 @@ def u32(number: int) -> bytes:
 def sized(data: bytes | bytearray) -> bytes:
     """Marshal a TPM2B: the size in two bytes, then the bytes."""
     return u16(len(data)) + data
+
+
+HASH_IDS = {name: u16(number) for number, name in HASHES.items()}  # the same, marshalled
 
 
 class Reader:
@@ -75,11 +79,10 @@ class UnnamedError(Error, ValueError):
 
 def name_of(public: bytes) -> bytes:
     """Return the Name of an object: its name algorithm and the digest of its TPMT_PUBLIC (Part 1, clause 16)."""
-    algorithm = public[2:4]
-    digest = HASHES.get(int.from_bytes(algorithm, "big"))
+    digest = HASHES.get(int.from_bytes(public[2:4], "big"))
     if digest is None:
         raise UnnamedError
-    return algorithm + hashes.digest(digest, public)
+    return public[2:4] + hashes.digest(digest, public)
 
 
 class Blob:

@@ -9,14 +9,14 @@ from p11tpm.crypto import hashes
 from p11tpm.error import Error
 from p11tpm.host.locked import Locked
 from p11tpm.tpm import kdf
-from p11tpm.tpm.codec import Reader, sized, u16, u32
+from p11tpm.tpm.codec import HASH_IDS, Reader, sized, u16, u32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.tpm.command import Command
 
 _DIGEST = "sha256"
-_SHA256 = u16(0x000B)
+_SHA256 = HASH_IDS[_DIGEST]
 _XOR = u16(0x000A) + _SHA256  # the parameter encryption that every PC client TPM has and a hash is enough for
 _NONCE_SIZE = 32
 _TYPE_HMAC, _TYPE_POLICY = b"\x00", b"\x01"

@@ -5,6 +5,7 @@ authorisation values are 32 bytes that the token derives from PINs; see `templat
 
 from __future__ import annotations
 
+from p11tpm.algorithm import CURVES
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error, TpmError
 from p11tpm.tpm import command, salt, symmetric, template
@@ -111,7 +112,7 @@ def _make_srk(tpm: Tpm) -> Srk:
 def _parameters() -> dict[str, bytes]:
     """Return the TPMT_PUBLIC_PARMS of all kinds of keys on offer: the public area without its policy and key."""
     publics = {f"rsa{bits}": template.rsa(bits)[:-2] for bits in (1024, 2048, 3072, 4096)}
-    publics |= {curve: template.ec(curve)[:-4] for curve in template.CURVES}
+    publics |= {curve: template.ec(curve)[:-4] for curve in CURVES}
     return {word: public[:2] + public[10:] for word, public in publics.items()}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from posix import urandom
 
 from p11tpm._native import ffi, lib
+from p11tpm.algorithm import CURVES
 from p11tpm.ck import CKR
 from p11tpm.crypto import hashes
 from p11tpm.error import Error
@@ -17,13 +18,7 @@ from p11tpm.tpm import template
 from p11tpm.tpm.codec import HASHES, sized
 from p11tpm.tpm.kdf import kdfe, mgf1
 
-_ORDER = {  # SEC 2, clauses 2.4.2 and 2.5.1: bits of the curve and the order of its base point
-    "p256": (256, 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551),
-    "p384": (
-        384,
-        0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
-    ),
-}
+_CURVES = {"p256", "p384"}  # those of csrc/agreement.c
 
 
 def make_salt(srk_public: bytes, label: bytes = b"SECRET") -> tuple[bytes, bytes]:
@@ -39,20 +34,20 @@ def make_salt(srk_public: bytes, label: bytes = b"SECRET") -> tuple[bytes, bytes
 
 
 def _ecc(public: bytes, digest: str, label: bytes) -> tuple[bytes, bytes]:
-    curve = template.curve(public)
-    if curve not in _ORDER:
-        raise Error(CKR.DEVICE_ERROR, f"the storage root key is on the curve {curve}: P-256 or P-384 is needed")
-    bits, order = _ORDER[curve]
-    size = bits // 8
+    name = template.curve(public)
+    if name not in _CURVES:
+        raise Error(CKR.DEVICE_ERROR, f"the storage root key is on the curve {name}: P-256 or P-384 is needed")
+    curve = CURVES[name]
+    size = curve.size
     point = template.ec_point(public)
-    if max(point) >> bits:
+    if max(point) >> curve.bits:
         raise _no_point()
     x, y = (number.to_bytes(size, "big") for number in point)
     # 64 bits more than the order has: the remainder is as good as uniform (FIPS 186-5, appendix A.2.1)
-    scalar = (int.from_bytes(urandom(size + 8), "big") % (order - 1) + 1).to_bytes(size, "big")
+    scalar = (int.from_bytes(urandom(size + 8), "big") % (curve.order - 1) + 1).to_bytes(size, "big")
     own_x, own_y, shared = (ffi.new("uint8_t[]", size) for _ in range(3))
     with import_lock:  # without the GIL, but not during a fork: on P-384 libcrypto takes locks
-        failed = lib.ecdh(bits, scalar, x, y, own_x, own_y, shared)
+        failed = lib.ecdh(curve.bits, scalar, x, y, own_x, own_y, shared)
     if failed:
         raise _no_point()
     ephemeral = bytes(ffi.buffer(own_x))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from p11tpm.ck import CKR
 from p11tpm.error import Error
 from p11tpm.tpm import command
-from p11tpm.tpm.codec import HASHES, Reader, sized, u16, u32
+from p11tpm.tpm.codec import HASH_IDS, Reader, sized, u16, u32
 from p11tpm.tpm.tpm import DisplacedError
 
 TYPE_CHECKING = False
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 MOST = 1024  # bytes that every TPM takes in one command (TPM_PT_INPUT_BUFFER)
 MODES = {"ecb": 0x0044, "cbc": 0x0042, "ctr": 0x0040, "cfb128": 0x0043}  # TPM_ALG_ID: Part 2, clause 6.3
-_HASHES = {name: u16(number) for number, name in HASHES.items()}
 _NULL = u32(0x40000007)  # TPM_RH_NULL
 
 
@@ -34,7 +33,7 @@ def mac(tpm: Tpm, srk: Srk, key: Key, digest: str, message: bytes) -> bytes:
     Other threads have the TPM between the parts. DisplacedError if what they did cost it the sequence.
     """
     if len(message) <= MOST:
-        return Reader(tpm.use(command.HMAC, srk, key, sized(message) + _HASHES[digest])).buffer()
+        return Reader(tpm.use(command.HMAC, srk, key, sized(message) + HASH_IDS[digest])).buffer()
     with tpm.sequences:
         return tpm.run(lambda: _in_parts(tpm, srk, key, digest, message), srk)
 
@@ -43,7 +42,7 @@ def _in_parts(tpm: Tpm, srk: Srk, key: Key, digest: str, message: bytes) -> byte
     """Send a message to the TPM in parts (Part 3, clause 17); it keeps the sequence beside the key meanwhile."""
     session = tpm.loaded.session(srk)
     loaded = tpm.loaded.key(srk, key)
-    start = sized(key.auth) + _HASHES[digest]  # the sequence gets the authorisation value of the key
+    start = sized(key.auth) + HASH_IDS[digest]  # the sequence gets the authorisation value of the key
     sequence, _ = tpm.wire.authorised(command.HMAC_START, session, (loaded,), key.auth, start)
     handle = sequence, b""  # a sequence has no Name: Part 1, clause 16
     last = (len(message) - 1) // MOST * MOST

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from p11tpm.algorithm import CURVES
 from p11tpm.crypto import hashes
 from p11tpm.tpm import command
-from p11tpm.tpm.codec import HASHES, Reader, name_of, sized, u16, u32
+from p11tpm.tpm.codec import HASH_IDS, Reader, name_of, sized, u16, u32
 
 RSA, KEYED_HASH, ECC, SYMMETRIC = 0x0001, 0x0008, 0x0023, 0x0025
-SHA256 = 0x000B
 _NULL = u16(0x0010)
 _AES = u16(0x0006)
 _AES_128_CFB = _AES + u16(128) + u16(0x0043)
 _HMAC = u16(0x0005)
-CURVES = {"p192": 0x0001, "p224": 0x0002, "p256": 0x0003, "p384": 0x0004, "p521": 0x0005}  # TPM_ECC_CURVE
+_SHA256 = HASH_IDS["sha256"]
 
 # TPMA_OBJECT: Part 2, clause 8.3
 FIXED_TPM, FIXED_PARENT, SENSITIVE_DATA_ORIGIN = 1 << 1, 1 << 4, 1 << 5
@@ -27,7 +27,7 @@ _SRK = _FIXED | SENSITIVE_DATA_ORIGIN | USER_WITH_AUTH | NO_DA | RESTRICTED | DE
 
 
 def _head(kind: int, attributes: int, policy: bytes = b"") -> bytes:
-    return u16(kind) + u16(SHA256) + u32(attributes) + sized(policy)
+    return u16(kind) + _SHA256 + u32(attributes) + sized(policy)
 
 
 def rsa(bits: int) -> bytes:
@@ -37,7 +37,7 @@ def rsa(bits: int) -> bytes:
 
 def ec(curve: str) -> bytes:
     """Return the template of an EC key for signatures and key agreement; `curve` is one of CURVES."""
-    return _head(ECC, _KEY) + _NULL + _NULL + u16(CURVES[curve]) + _NULL + sized(b"") + sized(b"")
+    return _head(ECC, _KEY) + _NULL + _NULL + u16(CURVES[curve].tpm) + _NULL + sized(b"") + sized(b"")
 
 
 def imported_rsa(modulus: int, exponent: int) -> bytes:
@@ -49,7 +49,7 @@ def imported_rsa(modulus: int, exponent: int) -> bytes:
 
 def imported_ec(curve: str, x: bytes, y: bytes) -> bytes:
     """Return the public area of an EC key from outside; its coordinates are as long as the curve's field."""
-    return _head(ECC, _IMPORTED) + _NULL + _NULL + u16(CURVES[curve]) + _NULL + sized(x) + sized(y)
+    return _head(ECC, _IMPORTED) + _NULL + _NULL + u16(CURVES[curve].tpm) + _NULL + sized(x) + sized(y)
 
 
 def aes(bits: int, *, made: bool) -> bytes:
@@ -65,13 +65,12 @@ def hmac(digest: str | None) -> bytes:
     """
     if digest is None:
         return _head(KEYED_HASH, _FIXED | _IMPORTED) + _NULL + sized(b"")
-    number = next(number for number, name in HASHES.items() if name == digest)
-    return _head(KEYED_HASH, (_FIXED | _IMPORTED) & ~DECRYPT) + _HMAC + u16(number) + sized(b"")
+    return _head(KEYED_HASH, (_FIXED | _IMPORTED) & ~DECRYPT) + _HMAC + HASH_IDS[digest] + sized(b"")
 
 
 def srk() -> bytes:
     """Return the TCG's template of a P-256 storage root key, as key files with the parent 0x40000001 mean it."""
-    return _head(ECC, _SRK) + _AES_128_CFB + _NULL + u16(CURVES["p256"]) + _NULL + sized(b"") + sized(b"")
+    return _head(ECC, _SRK) + _AES_128_CFB + _NULL + u16(CURVES["p256"].tpm) + _NULL + sized(b"") + sized(b"")
 
 
 def so() -> bytes:
@@ -158,7 +157,7 @@ def rsa_numbers(public: bytes) -> tuple[int, int]:
 def curve(public: bytes) -> str:
     """Return the name of an EC key's curve; its number as text if it is none of CURVES."""
     number = _parameters(public).number(2)
-    return next((name for name, known in CURVES.items() if known == number), f"{number:#06x}")
+    return next((name for name, known in CURVES.items() if known.tpm == number), f"{number:#06x}")
 
 
 def ec_point(public: bytes) -> tuple[int, int]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from p11tpm.algorithm import CURVES, HASHES
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error, TpmError
 from p11tpm.host.imports import import_lock
 from p11tpm.tpm import command, template
-from p11tpm.tpm.codec import Blob, Reader, name_of, sized, u16, u32
+from p11tpm.tpm.codec import HASH_IDS, Blob, Reader, name_of, sized, u16, u32
 from p11tpm.tpm.connection import Connection, StaleError
 from p11tpm.tpm.loaded import Loaded
 from p11tpm.tpm.retry import Retry, outcome
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _NULL = u16(0x0010)
 _ECDSA = u16(0x0018)
-_HASH_OF_SIZE = {20: u16(0x0004), 32: u16(0x000B), 48: u16(0x000C), 64: u16(0x000D)}
+_HASH_OF_SIZE = {HASHES[name].size: id_ for name, id_ in HASH_IDS.items()}
 _NO_TICKET = u16(0x8024) + u32(0x40000007) + u16(0)  # TPMT_TK_HASHCHECK: the key is not restricted
 _RANDOM_MOST = 64  # a TPM gives no more than its largest digest at a time, and may give less
 _SEED_MOST = 128  # bytes of a TPM2B_SENSITIVE_DATA that every TPM takes (Part 3, clause 16.2.1)
@@ -125,7 +126,7 @@ class Tpm:
 
     def ecdh(self, srk: Srk, key: Key, point: tuple[int, int]) -> bytes:
         """Return the x coordinate of the product of the key and a point on its curve, as long as the curve's field."""
-        size = {"p192": 24, "p224": 28, "p256": 32, "p384": 48, "p521": 66}[template.curve(key.public)]
+        size = CURVES[template.curve(key.public)].size
         x, y = (number.to_bytes(size, "big") for number in point)
         answer = self.use(command.ECDH_ZGEN, srk, key, sized(sized(x) + sized(y)))
         return Reader(Reader(answer).buffer()).buffer().rjust(size, b"\0")

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.kdf.x963kdf import X963KDF
 from cryptoki import Rv
 from parameters import cbc_data, ecdh, hkdf, pointer, string, ulongs
 
+from p11tpm.algorithm import CURVES
 from p11tpm.attribute import FALSE, TRUE, ulong
 from p11tpm.ck import CKA, CKD, CKK, CKM, CKO, CKR
-from p11tpm.mechanism import CURVES
 from p11tpm.parameter import HASHES
 
 EC = {"p192": ec.SECP192R1, "p224": ec.SECP224R1, "p256": ec.SECP256R1, "p384": ec.SECP384R1, "p521": ec.SECP521R1}
@@ -38,9 +38,9 @@ def generated(run, session, length=32, template=None):
 
 def agreement_key(run, session, curve="p256"):
     """Make a key pair for key agreement and give the private key and the public one, as cryptography has it."""
-    public = {CKA.EC_PARAMS: CURVES[curve][1]}
+    public = {CKA.EC_PARAMS: CURVES[curve].params}
     handles = run.generate_pair(session, CKM.EC_KEY_PAIR_GEN, public, {CKA.DERIVE: TRUE})
-    size = (CURVES[curve][0] + 7) // 8
+    size = CURVES[curve].size
     point = run.get(session, handles[0], CKA.EC_POINT)[-(1 + 2 * size) :]
     return handles[1], ec.EllipticCurvePublicKey.from_encoded_point(EC[curve](), point)
 
@@ -490,7 +490,7 @@ def test_derived_keys_of_a_token_are_there_in_the_next_run(token, session):
 
 
 def test_a_key_that_wants_its_pin_each_time_is_not_used_by_one_call(token, session):
-    public = {CKA.EC_PARAMS: CURVES["p256"][1]}
+    public = {CKA.EC_PARAMS: CURVES["p256"].params}
     template = {CKA.DERIVE: TRUE, CKA.ALWAYS_AUTHENTICATE: TRUE}
     _, private = token.generate_pair(session, CKM.EC_KEY_PAIR_GEN, public, template)
     parameter = ecdh(raw(ec.generate_private_key(ec.SECP256R1()).public_key()))

@@ -21,7 +21,7 @@ ROOMS = (
     {"crypto"},
     {"mechanism", "store"},
     {"parameter", "attribute", "host"},
-    {"error"},
+    {"algorithm", "error"},
     {"ck", "_native"},
 )
 NOT_FOR_THE_COMMAND_LINE = {"core.module", "core.session"}

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding as reference
 from cryptography.hazmat.primitives.asymmetric import rsa, utils
 
+from p11tpm import algorithm
 from p11tpm.ck import CKR
 from p11tpm.crypto import padding
 from p11tpm.error import Error
@@ -28,7 +29,7 @@ def private_operation(key, block):
 @pytest.mark.parametrize("digest", HASHES)
 def test_pkcs1_signature_verifies(key, digest):
     hashed = hashlib.new(digest, b"message").digest()
-    block = padding.pkcs1(padding.DIGEST_INFO[digest] + hashed, (key.key_size + 7) // 8)
+    block = padding.pkcs1(algorithm.HASHES[digest].digest_info + hashed, (key.key_size + 7) // 8)
     key.public_key().verify(private_operation(key, block), b"message", reference.PKCS1v15(), HASHES[digest])
 
 
