@@ -121,6 +121,7 @@ lint: $(BUILT) $(TOOLS)
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --quiet --check .
 	@.venv/bin/mypy --no-error-summary
+	@.venv/bin/python csrc/build.py --check
 
 packages-build:
 	$(call debian,$(DEBIAN_BUILD) $(if $(wildcard $(VENV)),,$(call python_debian,$(PYTHON))))

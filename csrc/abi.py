@@ -56,9 +56,13 @@ class Function:
 
 
 class Abi:
-    """What a preprocessed header declares: all functions, the order of the two lists, the types."""
+    """What the header declares that the C text `included` includes: the functions, the order of the lists, the types.
 
-    def __init__(self, preprocessed: str) -> None:
+    `preprocessed` is what the C preprocessor makes of that text.
+    """
+
+    def __init__(self, included: str, preprocessed: str) -> None:
+        self._included = included
         self._tree = c_parser.CParser().parse(preprocessed)
         declared = [function for function in self._functions() if function.name.startswith("C_")]
         self._by_name = {function.name: function for function in declared}
@@ -66,6 +70,10 @@ class Abi:
         self.has_3_0 = bool(self._list("CK_FUNCTION_LIST_3_0"))
         added = [name for name in self._by_name if name not in self.order]
         self.order_3_0 = self._list("CK_FUNCTION_LIST_3_0") or [*self.order, *added]
+        self._lists = (
+            ("2_40", "CK_FUNCTION_LIST", self.order),
+            ("3_0", "CK_FUNCTION_LIST_3_0", self.order_3_0),
+        )
 
     def _functions(self) -> Iterator[Function]:
         for node in self._tree.ext:
@@ -120,7 +128,7 @@ class Abi:
             [
                 *types,
                 "#define FINISHED ...",
-                'extern "Python" {',
+                'extern "Python+C" {',
                 *functions,
                 "uint64_t py_attached(void);",
                 "}",
@@ -128,12 +136,23 @@ class Abi:
         )
 
     @property
-    def prototypes(self) -> str:
-        """Return what the hand-written C needs to know: the functions of Python, the numbers, the function lists."""
-        lines = [f"static {function.python};" for function in self.by_python]
-        lines += [
-            "static uint64_t py_attached(void);",
-            "static struct _cffi_externpy_s _cffi_externpy__py_attached;",
+    def header(self) -> str:
+        """Return abi.h: the functions of the standard and of Python, the numbers, the function lists."""
+        lines = [
+            "/* Made by abi.py: the functions of PKCS#11, and those of Python that do their work. */",
+            "#pragma once",
+            "#include <stdbool.h>",
+            "#include <stdint.h>",
+            "#define CRYPTOKI_COMPAT",
+            "#pragma GCC visibility push(default)",
+            self._included,
+            "#pragma GCC visibility pop",
+            *(f"{function.python};" for function in self.by_python),
+            "/* The number of functions that Python has, and FINISHED; to be called only if has_attached(). */",
+            "uint64_t py_attached(void);",
+            "bool has_attached(void);",
+            "/* Makes the functions of Python ready to be called. 0, or -1. */",
+            "int start_generated(void);",
             f"#define FUNCTIONS {len(self.by_python)}u",
             f"#define FINISHED UINT64_C({FINISHED:#x})",
             f"#define FINISHED_MASK UINT64_C({FINISHED_MASK:#x})",
@@ -143,19 +162,28 @@ class Abi:
             lines.append(
                 f"typedef struct CK_FUNCTION_LIST_3_0 {{\n    CK_VERSION version;\n{members}}} CK_FUNCTION_LIST_3_0;",
             )
-        for version, names, type_ in (
-            ("2_40", self.order, "CK_FUNCTION_LIST"),
-            ("3_0", self.order_3_0, "CK_FUNCTION_LIST_3_0"),
-        ):
-            entries = "".join(f"    {name},\n" for name in names)
-            numbers = version.replace("_", ", ")
-            lines.append(f"static const {type_} functions_{version} = {{\n    {{ {numbers} }},\n{entries}}};")
+        lines += [f"extern const {type_} functions_{version};" for version, type_, _ in self._lists]
         return "\n".join(lines) + "\n"
 
     @property
-    def stubs(self) -> str:
-        """Return the exported functions that are all alike."""
-        return "\n".join(function.stub for function in self.functions if function.name not in BY_HAND)
+    def source(self) -> str:
+        """Return abi.c: the function lists, and the exported functions that are all alike."""
+        parts = ['#include "abi.h"\n#include "start.h"\n#include "wiping.h"\n']
+        for version, type_, names in self._lists:
+            entries = "".join(f"    {name},\n" for name in names)
+            numbers = version.replace("_", ", ")
+            parts.append(f"const {type_} functions_{version} = {{\n    {{ {numbers} }},\n{entries}}};\n")
+        return "\n".join([*parts, *(function.stub for function in self.functions if function.name not in BY_HAND)])
+
+    @property
+    def python_source(self) -> str:
+        """Return what cffi's C file has besides that of cffi: the way to what is private in there."""
+        return (
+            '#include "abi.h"\n'
+            "static struct _cffi_externpy_s _cffi_externpy__py_attached;\n"
+            "bool has_attached(void)\n{\n    return _cffi_externpy__py_attached.reserved1;\n}\n"
+            "int start_generated(void)\n{\n    return cffi_start_python();\n}\n"
+        )
 
     @property
     def exports(self) -> str:

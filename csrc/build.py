@@ -1,10 +1,12 @@
 """Build the two shared objects: the extension module p11tpm._native and the PKCS#11 module itself.
 
     python csrc/build.py [--module PATH] [--package DIRECTORY]
+    python csrc/build.py --check
 
 The Python that runs this is the one that the module will start; its paths are compiled in. Nothing is left in the tree
 but the extension and byte code, which lie in the package. With --package only the module is built, and it finds its
-Python code in DIRECTORY/p11tpm: a copy that somebody wants to try.
+Python code in DIRECTORY/p11tpm: a copy that somebody wants to try. With --check nothing is replaced, and a warning of
+the compiler is an error; otherwise it is not, because another compiler may have warnings that this one does not have.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import compileall
 import importlib.util
 import marshal
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -24,6 +27,7 @@ import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cffi import FFI
 
@@ -31,56 +35,45 @@ import finder
 from abi import Abi
 from bundle import write_bundle
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
 HERE = Path(__file__).resolve().parent
-FLAGS = ["-O2", "-fPIC", "-shared", "-std=gnu11", "-fvisibility=hidden", "-fstack-protector-strong", "-pthread"]
-WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
+# What both shared objects are made of, by the names of files here; the rest is generated.
+BOTH = ("root", "syslog_message")
+MODULE = (*BOTH, "complain", "copies", "fork", "interface", "origin", "start", "wiping")
+NATIVE = (
+    *BOTH, "connection", "descriptor", "device", "ecdh", "exit", "idle_timer", "keeper", "secret", "swtpm", "tabrmd",
+    "tctildr",
+)  # fmt: skip
+
+# _FILE_OFFSET_BITS: as Python.h has it, since files with and without Python.h exchange a struct stat.
+FLAGS = ["-O2", "-fPIC", "-std=gnu11", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64", "-fvisibility=hidden", "-pthread"]
+HARDENING = ["-fstack-protector-strong", "-fstack-clash-protection"]
+FORTIFY = ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3"]  # a C library that does not know 3 takes it for 2
+BRANCHES = {"x86_64": ["-fcf-protection"], "aarch64": ["-mbranch-protection=standard"]}
+WARNINGS = ["-Wall", "-Wextra", "-Wmissing-prototypes", "-Wstrict-prototypes"]
+OF_GENERATED = ["-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wno-missing-prototypes"]
+STRICT = ["-Werror", "-Wno-error=cpp"]  # cpp: the C library may say that it does not know FORTIFY's 3
 LINK = ["-Wl,-z,now,-z,relro,-z,noexecstack"]
 # Python cannot be unloaded. Bsymbolic: the C_Sign of another module, loaded RTLD_GLOBAL, must not get
 # into our function lists. RPATH, not RUNPATH: this libpython, whatever LD_LIBRARY_PATH says.
 LINK_MODULE = ["-Wl,-z,nodelete,-Bsymbolic,--disable-new-dtags"]
 
+# Debian's package of a header or of all in its directory, of a library, a program or a package of pkg-config.
 DEBIAN = {
     "p11-kit-1": "libp11-kit-dev",
-    "p11-kit/pkcs11.h": "libp11-kit-dev",
+    "p11-kit": "libp11-kit-dev",
     "Python.h": f"python{sys.version_info.major}.{sys.version_info.minor}-dev",
-    "tss2/tss2_tctildr.h": "libtss2-dev",
+    "tss2": "libtss2-dev",
     "tss2-tctildr": "libtss2-dev",
-    "openssl/bn.h": "libssl-dev",
-    "openssl/ec.h": "libssl-dev",
+    "openssl": "libssl-dev",
     "crypto": "libssl-dev",
     "gcc": "gcc",
     "pkg-config": "pkg-config",
-    "stdio.h": "libc6-dev",
-    "pthread.h": "libc6-dev",
 }
 
 LOST = re.compile(r"fatal error: (\S+): No such file|cannot find -l(\S+?):?\s|Package (\S+) was not found")
-
-INCLUDES = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <pthread.h>
-#include <stdarg.h>
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <syslog.h>
-#include <time.h>
-#include <unistd.h>
-#pragma GCC visibility push(default)
-{headers}
-#pragma GCC visibility pop
-"""
 
 
 # Another copy of the module in the process has a _p11tpm of its own, and instances of the modules that import that.
@@ -111,7 +104,7 @@ def run(*command: str) -> str:
 
 
 def _missing(what: str) -> str:
-    package = DEBIAN.get(what)
+    package = DEBIAN.get(what.partition("/")[0], "libc6-dev" if what.endswith(".h") else None)
     return f"{what} is missing" + (f": install Debian's package {package}" if package else "")
 
 
@@ -166,23 +159,30 @@ def search_path(package: Path) -> tuple[list[str], int]:
     return standard + list(dict.fromkeys(rest)), len(standard)
 
 
+def c_definitions(texts: Mapping[str, str | os.PathLike[str]]) -> str:
+    """Return the C definitions of strings by their names."""
+    return "".join(f"const char {name}[] = {c_string(text)};\n" for name, text in texts.items())
+
+
 def python_paths(package: Path) -> str:
     """Return the C definitions of all paths that Python is started with."""
     paths, packages = search_path(package)
     home = sys.base_prefix if sys.base_prefix == sys.base_exec_prefix else f"{sys.base_prefix}:{sys.base_exec_prefix}"
-    return "\n".join(
-        [
-            f"#define HOME {c_string(home)}",
-            f"#define PREFIX {c_string(sys.base_prefix)}",
-            f"#define EXEC_PREFIX {c_string(sys.base_exec_prefix)}",
-            f"#define EXECUTABLE {c_string(sys.executable)}",
-            f"#define STDLIB {c_string(sysconfig.get_path('stdlib'))}",
-            f"static const char *const PATH[] = {{ {', '.join(map(c_string, paths))} }};",
-            f"enum {{ PACKAGES = {packages}, PATHS = {len(paths)} }};",
-            f"#define PACKAGE {c_string(package)}",
-            f"#define BUNDLE {c_string(finder.NAME)}",
-            "",
-        ],
+    library = sysconfig.get_path("stdlib")
+    return c_definitions(
+        {
+            "HOME": home,
+            "PREFIX": sys.base_prefix,
+            "EXEC_PREFIX": sys.base_exec_prefix,
+            "EXECUTABLE": sys.executable,
+            "STDLIB": library,
+            "ENCODINGS": f"{library}/encodings",
+            "PACKAGE": package,
+            "BUNDLE": package / finder.NAME,
+        },
+    ) + (
+        f"const char *const PATH[] = {{ {', '.join(map(c_string, paths))} }};\n"
+        f"const size_t PACKAGES = {packages}, PATHS = {len(paths)};\n"
     )
 
 
@@ -191,18 +191,26 @@ def finder_code() -> str:
     source = Path(finder.__file__)
     code = marshal.dumps(compile(source.read_bytes(), f"p11tpm/{source.name}", "exec", dont_inherit=True))
     magic = int.from_bytes(importlib.util.MAGIC_NUMBER, "little")
-    return f"#define MAGIC {magic}L\nstatic const char FINDER[] = {c_bytes(code)};\n"
+    numbers = f"const long MAGIC = {magic};\nconst size_t FINDER_SIZE = {len(code)};\n"
+    return f"{numbers}const char FINDER[] = {c_bytes(code)};\n"
 
 
 def first_code() -> str:
     """Return the C definitions of the byte code of what Python imports before it can be told where to find anything."""
     package = Path(sysconfig.get_path("stdlib", vars={"base": sys.base_prefix})) / "encodings"
-    lines = []
-    for name, file in (("ENCODINGS", "__init__"), ("ENCODINGS_ALIASES", "aliases"), ("ENCODINGS_UTF_8", "utf_8")):
+    rows = []
+    for name, file in (("encodings", "__init__"), ("encodings.aliases", "aliases"), ("encodings.utf_8", "utf_8")):
         source = package / f"{file}.py"
         code = marshal.dumps(compile(source.read_bytes(), source, "exec", dont_inherit=True, optimize=2))
-        lines.append(f"static const unsigned char {name}[] = {c_bytes(code)};\n")
-    return "".join(lines)
+        text, is_package = f"(const unsigned char *){c_bytes(code)}", int(file == "__init__")
+        rows.append(f'{{ .name = "{name}", .code = {text}, .size = {len(code)}, .is_package = {is_package} }},\n')
+    return f"const struct _frozen FIRST_MODULES[] = {{\n{''.join(rows)}{{ 0 }} }};\n"
+
+
+def installation(package: Path) -> str:
+    """Return the C file with all that installation.h declares."""
+    code = f"const char LOAD_ENTRY[] = {c_bytes(LOAD_ENTRY)};\n" + finder_code() + first_code()
+    return '#include "installation.h"\n' + python_paths(package) + code
 
 
 def commands(package: Path, effect: str) -> str:
@@ -219,12 +227,52 @@ def commands(package: Path, effect: str) -> str:
 # -- the two
 
 
-def compile_(source: Path, *arguments: str) -> Path:
-    """Compile and link one C file and give the shared object."""
-    built = source.with_suffix(".so")
-    include = ["-I", str(HERE), "-I", sysconfig.get_path("include"), "-I", sysconfig.get_path("platinclude")]
-    run(*compiler(), *FLAGS, *WARNINGS, *include, str(source), "-o", str(built), *LINK, *arguments)
-    return built
+def hardening() -> list[str]:
+    """Return the flags that make memory errors harder to exploit; the sanitizers see more of them without FORTIFY."""
+    sanitizes = any(flag.startswith("-fsanitize") for flag in compiler())
+    return [*HARDENING, *BRANCHES.get(platform.machine(), []), *([] if sanitizes else FORTIFY)]
+
+
+class SharedObject:
+    """A shared object that is built in `directory`, of files from here by their names and of generated ones.
+
+    With `strict`, a warning is an error.
+    """
+
+    def __init__(self, directory: Path, names: Iterable[str], *, strict: bool) -> None:
+        directory.mkdir()
+        self._directory = directory
+        self._sources = [HERE / f"{name}.c" for name in names]
+        self._flags = [*FLAGS, *hardening(), *WARNINGS, *(STRICT if strict else [])]
+        self._include = [f"-iquote{HERE}", f"-iquote{directory}"]
+        self._include += [f"-I{sysconfig.get_path(name)}" for name in ("include", "platinclude")]
+
+    def generate(self, name: str, text: str) -> None:
+        """Add a generated C file; a header is not compiled."""
+        path = self._directory / name
+        path.write_text(text)
+        if path.suffix == ".c":
+            self._sources.append(path)
+
+    def generate_by_cffi(self, ffi: FFI) -> None:
+        """Add the C file of cffi."""
+        path = self._directory / "cffi.c"
+        ffi.emit_c_code(str(path))
+        self._sources.append(path)
+
+    def build(self, include: list[str], *link: str) -> Path:
+        """Compile each file alone, several at a time, link them, and give the shared object."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(lambda source: self._compile(source, include), reversed(self._sources)))
+        built = self._directory / "built.so"
+        run(*compiler(), "-shared", "-pthread", *map(str, objects), "-o", str(built), *LINK, *link)
+        return built
+
+    def _compile(self, source: Path, include: list[str]) -> Path:
+        target = self._directory / f"{source.stem}.o"
+        quiet = [] if source.parent == HERE else OF_GENERATED
+        run(*compiler(), *self._flags, *quiet, *self._include, *include, "-c", str(source), "-o", str(target))
+        return target
 
 
 def place(built: Path, target: Path, mode: int = 0o755) -> Path:
@@ -236,17 +284,11 @@ def place(built: Path, target: Path, mode: int = 0o755) -> Path:
     return Path(new.name).replace(target)
 
 
-def emit(ffi: FFI, source: Path) -> Path:
-    """Write what cffi generates to `source`."""
-    ffi.emit_c_code(str(source))
-    return source
-
-
 def headers(include: list[str], directory: Path) -> tuple[str, str]:
     """Return the C text that includes the header of PKCS#11, with our additions if it needs them, and its expansion."""
     text = "#include <p11-kit/pkcs11.h>"
     if "C_GetInterfaceList" not in preprocess(text, include, directory):
-        text += f"\n#include {c_string(HERE / 'pkcs11_3_0.h')}"
+        text += '\n#include "pkcs11_3_0.h"'
     return text, preprocess(text, include, directory)
 
 
@@ -254,55 +296,57 @@ def preprocess(text: str, include: list[str], directory: Path) -> str:
     """Expand a piece of C, without what pycparser does not know."""
     source = directory / "headers.c"
     source.write_text(text)
-    return run(*compiler(), "-E", "-P", "-DCRYPTOKI_COMPAT", "-D__attribute__(x)=", *include, str(source))
+    flags = ["-E", "-P", "-DCRYPTOKI_COMPAT", "-D__attribute__(x)=", f"-iquote{HERE}"]
+    return run(*compiler(), *flags, *include, str(source))
 
 
-def build_module(package: Path, directory: Path) -> Path:
+def build_module(package: Path, directory: Path, *, strict: bool) -> Path:
     """Build the PKCS#11 module for the code in `package`."""
     library = libpython()
     include = shlex.split(run("pkg-config", "--cflags", "p11-kit-1"))
-    header, expanded = headers(include, directory)
-    abi = Abi(expanded)
+    module = SharedObject(directory, MODULE, strict=strict)
+    abi = Abi(*headers(include, directory))
     exports = directory / "exports.map"
     exports.write_text(abi.exports)
+    module.generate("abi.h", abi.header)
+    module.generate("abi.c", abi.source)
+    module.generate("installation.c", installation(package))
     ffi = FFI()
     ffi.cdef(abi.cdef)
     ffi.embedding_api("")
     ffi.embedding_init_code("pass")
-    code = first_code() + finder_code() + f"static const char LOAD_ENTRY[] = {c_bytes(LOAD_ENTRY)};\n"
-    sources = ("root", "syslog", "complain", "origin", "copies", "wiping", "start", "fork", "interface")
-    by_hand = "\n".join(f'#include "{name}.c"' for name in sources)
-    ffi.set_source(
-        "_p11tpm",
-        "\n".join([INCLUDES.format(headers=header), python_paths(package), code, abi.prototypes, by_hand, abi.stubs]),
-        compiler_verbose=0,
-    )
-    source = emit(ffi, directory / "module.c")
+    ffi.set_source("_p11tpm", abi.python_source, compiler_verbose=0)
+    module.generate_by_cffi(ffi)
     more = [f"-Wl,--version-script={exports}", f"-Wl,-rpath,{library.parent}"]
-    return compile_(source, "-DCRYPTOKI_COMPAT", *include, *LINK_MODULE, *more, str(library), "-ldl")
+    return module.build(include, *LINK_MODULE, *more, str(library), "-ldl")
 
 
-def build_native(package: Path, module: Path, directory: Path) -> Path:
-    """Build the extension module p11tpm._native, which knows the TPM's commands and where the module will be."""
+def build_native(package: Path, path: Path, directory: Path, *, strict: bool) -> Path:
+    """Build the extension module p11tpm._native, which knows the TPM's commands and where the PKCS#11 module will be."""
+    native = SharedObject(directory, NATIVE, strict=strict)
     ffi = FFI()
     ffi.cdef((HERE / "native.cdef.h").read_text())
-    ffi.set_source("p11tpm._native", '#include "native.c"', compiler_verbose=0)
-    source = emit(ffi, directory / "extension.c")
-    known = [f"-DMODULE_PATH={c_string(module)}"]
-    known += [f"-D{effect.upper()}_HANDLE={commands(package, effect)}" for effect in ("makes", "ends")]
-    return compile_(source, *known, "-ltss2-tctildr", "-lcrypto")
+    source = f'#include "native.h"\nstatic const char MODULE_PATH[] = {c_string(path)};\n'
+    ffi.set_source("p11tpm._native", source, compiler_verbose=0)
+    native.generate_by_cffi(ffi)
+    known = [f"-D{effect.upper()}_HANDLE={commands(package, effect)}" for effect in ("makes", "ends")]
+    return native.build(known, "-ltss2-tctildr", "-lcrypto")
 
 
-def build(module: Path, copy: Path | None) -> list[Path]:
-    """Build what was asked for and give the files; nothing is replaced unless all of it could be built."""
+def build(module: Path, copy: Path | None, *, check: bool) -> list[Path]:
+    """Build what was asked for and give the files; nothing is replaced unless all could be built, or by a check."""
     with tempfile.TemporaryDirectory(prefix="p11tpm-build-") as temporary, ThreadPoolExecutor() as pool:
-        package = copy or package_directory()
-        built_module = pool.submit(build_module, package, Path(temporary))
+        package, directory = copy or package_directory(), Path(temporary)
+        built_module = pool.submit(build_module, package, directory / "module", strict=check)
         if copy is not None:
             return [place(built_module.result(), module)]
-        built_native = pool.submit(build_native, package, module, Path(temporary))
+        built_native = pool.submit(build_native, package, module, directory / "native", strict=check)
+        if check:
+            built_native.result()
+            built_module.result()
+            return []
         compileall.compile_dir(package, quiet=1)  # the module itself never writes bytecode
-        bundle = write_bundle(package, Path(temporary))
+        bundle = write_bundle(package, directory)
         native = package / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
         built = [(built_native.result(), native, 0o755), (built_module.result(), module, 0o755)]
         built.append((bundle, package / bundle.name, 0o644))
@@ -319,6 +363,7 @@ def main() -> int:
         help="where the PKCS#11 module is put (default: %(default)s)",
     )
     parser.add_argument("--package", type=Path, help="a directory with a copy of the package: build the module alone")
+    parser.add_argument("--check", action="store_true", help="only compile the C code; a warning is an error")
     arguments = parser.parse_args()
     module = Path(os.path.abspath(arguments.module))  # noqa: PTH100 - links stay: ssh-agent looks at them itself
     package = arguments.package.resolve() / "p11tpm" if arguments.package else None
@@ -326,7 +371,7 @@ def main() -> int:
         sys.stderr.write(f"build.py: {_missing(compiler()[0])}\n")
         return 1
     try:
-        for built in build(module, package):
+        for built in build(module, package, check=arguments.check):
             sys.stdout.buffer.write(b"Built " + os.fsencode(built) + b"\n")
     except BuildError as error:
         sys.stderr.write(f"build.py: {error}\n")  # stderr takes any path

@@ -1,7 +1,16 @@
 /* What goes wrong before the log is known goes to syslog, as the log does by default. Never to a descriptor of the host's: what it
  * has as descriptor 2 may be the socket of a peer. */
 
-static void complain(const char *format, ...)
+#include "complain.h"
+
+#include <dlfcn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <syslog.h>
+
+#include "syslog_message.h"
+
+void complain(const char *format, ...)
 {
     char text[1024];
     va_list arguments;
@@ -18,7 +27,7 @@ static const char *own_path(void)
     return dladdr((void *)own_path, &module) && module.dli_fname ? module.dli_fname : "MODULE";
 }
 
-static void complain_and_advise(const char *what)
+void complain_and_advise(const char *what)
 {
     complain("%s; let p11-kit run it in a process of its own (pkcs11.conf(5)): \"remote: |p11-kit remote '%s'\"", what,
              own_path());

@@ -1,5 +1,21 @@
 /* Opening, one command, closing, and what is left in the TPM meanwhile. */
 
+#include "connection.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "deadline.h"
+#include "device.h"
+#include "exit.h"
+#include "idle_timer.h"
+#include "swtpm.h"
+#include "tabrmd.h"
+#include "tctildr.h"
+
 static int transact_socket(connection *c, const uint8_t *command, size_t size, uint8_t *response, size_t *response_size)
 {
     int error = c->kind == SWTPM ? begin_swtpm(c) : has_own(c) ? 0 : CONNECTION_STALE;
@@ -14,7 +30,7 @@ static int transact_socket(connection *c, const uint8_t *command, size_t size, u
 
 static int transact(connection *c, const uint8_t *command, size_t size, uint8_t *response, size_t *response_size)
 {
-    return (c->kind == LOADER ? transact_loader : transact_socket)(c, command, size, response, response_size);
+    return (c->kind == TCTILDR ? transact_tctildr : transact_socket)(c, command, size, response, response_size);
 }
 
 /* ---- what is left in the TPM */
@@ -80,8 +96,7 @@ static bool flush_held(connection *c, int ms)
     return answers;
 }
 
-/* Flushes what was left in the TPM, in `ms` at most, and closes; false if something is still there. */
-static bool shut(connection *c, int ms)
+bool shut(connection *c, int ms)
 {
     if (!c->is_open)
         return true;
@@ -90,7 +105,7 @@ static bool shut(connection *c, int ms)
         close_device(c);
     else
         hang_up(c);
-    close_loader(c);
+    close_tctildr(c);
     c->is_open = false;
     return flushed;
 }
@@ -104,21 +119,19 @@ static void drop(connection *c)
 
 static enum kind kind_of(const char *tcti)
 {
-    static const char *const names[] = { [DEVICE] = "device", [SWTPM] = "swtpm", [BROKER] = "tabrmd" };
+    static const char *const names[] = { [DEVICE] = "device", [SWTPM] = "swtpm", [TABRMD] = "tabrmd" };
     if (!strncmp(tcti, "libtss2-tcti-", 13)) /* as the library allows */
         tcti += 13;
     size_t length = strcspn(tcti, ":.");
-    for (enum kind kind = DEVICE; kind < LOADER; kind++)
+    for (enum kind kind = DEVICE; kind < TCTILDR; kind++)
         if (strlen(names[kind]) == length && !strncmp(tcti, names[kind], length))
             return kind;
-    return LOADER;
+    return TCTILDR;
 }
 
 /* ---- for Python; each of these runs without the GIL */
 
-/* A connection that is not open yet. `tcti` as for Tss2_TctiLdr_Initialize; after `idle_ms` without a command everything that
- * was left in the TPM is flushed and the connection closed (0: never, and no thread). NULL: no memory. */
-static connection *connection_new(const char *tcti, int idle_ms)
+connection *connection_new(const char *tcti, int idle_ms)
 {
     connection *c = calloc(1, sizeof *c);
     pthread_condattr_t attributes;
@@ -143,13 +156,10 @@ static connection *connection_new(const char *tcti, int idle_ms)
     return c;
 }
 
-/* Opens what is not open and gives the epoch. 0, an errno (ECANCELED: the process ends, or connection_end() was called), or CONNECTION_REFUSED_IN_SETUID.
- * CONNECTION_WANTS_SOCKET: to be called again with the descriptor of a socket from tpm2-abrmd as `given` (else -1), which then
- * belongs to the connection. */
-static int connection_open(connection *c, int given, uint64_t *epoch)
+int connection_open(connection *c, int given, uint64_t *epoch)
 {
     static int (*const openers[])(connection *) = {
-        [DEVICE] = open_device, [SWTPM] = open_swtpm, [BROKER] = open_broker, [LOADER] = open_loader,
+        [DEVICE] = open_device, [SWTPM] = open_swtpm, [TABRMD] = open_tabrmd, [TCTILDR] = open_tctildr,
     };
     int error = pthread_mutex_lock(&c->lock);
     if (error)
@@ -162,7 +172,7 @@ static int connection_open(connection *c, int given, uint64_t *epoch)
     if (c->wish == END || (!c->is_open && process_ends)) {
         error = ECANCELED;
     } else if (!c->is_open) {
-        if (c->kind == BROKER)
+        if (c->kind == TABRMD)
             hold(&c->own, given);
         error = openers[c->kind](c);
         if (!error) {
@@ -178,11 +188,8 @@ static int connection_open(connection *c, int given, uint64_t *epoch)
     return error;
 }
 
-/* Sends one command and gives the response (at most RESPONSE_SIZE bytes), which has to come within `ms`. 0, an errno, or
- * CONNECTION_STALE when the connection is not the one of `epoch` any more, or the host has closed it: then nothing was sent.
- * After these, ETIMEDOUT and ECANCELED (connection_give_up() was called) the connection is closed. */
-static int connection_transact(connection *c, uint64_t epoch, int ms, const uint8_t *command, size_t size,
-                               uint8_t *response, size_t *response_size)
+int connection_transact(connection *c, uint64_t epoch, int ms, const uint8_t *command, size_t size,
+                        uint8_t *response, size_t *response_size)
 {
     int error = pthread_mutex_lock(&c->lock);
     if (error)
@@ -193,7 +200,7 @@ static int connection_transact(connection *c, uint64_t epoch, int ms, const uint
     else if (c->is_open && c->epoch == epoch) {
         c->deadline = from_now(ms);
         error = c->wish != GO_ON ? ECANCELED
-            : lost_broker(c)     ? CONNECTION_STALE
+            : lost_tabrmd(c)     ? CONNECTION_STALE
                                  : transact(c, command, size, response, response_size);
         if (!error)
             follow_handles(c, command, size, response, *response_size);
@@ -205,20 +212,17 @@ static int connection_transact(connection *c, uint64_t epoch, int ms, const uint
     return error;
 }
 
-/* Whether a resource manager keeps what other programs have in the TPM apart from what is ours. */
-static int connection_has_manager(const connection *c)
+int connection_has_manager(const connection *c)
 {
     return c->has_manager;
 }
 
-/* Whether no other program can have the TPM open: Linux opens a device without a resource manager once (tpm-dev.c). */
-static int connection_is_exclusive(const connection *c)
+int connection_is_exclusive(const connection *c)
 {
     return c->kind == DEVICE && !c->has_manager;
 }
 
-/* Says that a command ended a session of ours without FlushContext. */
-static void connection_ended(connection *c, uint32_t handle)
+void connection_ended(connection *c, uint32_t handle)
 {
     if (pthread_mutex_lock(&c->lock))
         return;
@@ -226,9 +230,7 @@ static void connection_ended(connection *c, uint32_t handle)
     pthread_mutex_unlock(&c->lock);
 }
 
-/* Flushes what was left in the TPM, closes, and waits for the timer thread to end, for `ms` in all. 0; ETIMEDOUT if something is
- * left there; EDEADLK, as all that take the lock: this was called by a signal handler in the middle of a command. */
-static int connection_close(connection *c, int ms)
+int connection_close(connection *c, int ms)
 {
     struct timespec end = from_now(ms);
     int error = pthread_mutex_clocklock(&c->lock, CLOCK_MONOTONIC, &end);
@@ -241,20 +243,18 @@ static int connection_close(connection *c, int ms)
     return flushed ? 0 : ETIMEDOUT;
 }
 
-/* Lets whoever waits for the TPM on this connection give up, within LOOK_MS, and close it; the next one opens it again. */
-static void connection_give_up(connection *c)
+void connection_give_up(connection *c)
 {
     int going_on = GO_ON;
     atomic_compare_exchange_strong(&c->wish, &going_on, GIVE_UP);
 }
 
-/* As connection_give_up(), and nobody opens it again. */
-static void connection_end(connection *c)
+void connection_end(connection *c)
 {
     c->wish = END;
 }
 
-static void connection_free(connection *c)
+void connection_free(connection *c)
 {
     if (connection_close(c, FLUSH_MS) == EDEADLK || !unregister_connection(c))
         return;
@@ -266,9 +266,7 @@ static void connection_free(connection *c)
     free(c);
 }
 
-/* In a forked child: lets go of the parent's descriptors. The lock may be held by a thread that does not exist here, so
- * it is not taken; nothing is sent, flushed or finalised; the memory is left alone. */
-static void connection_abandon(connection *c)
+void connection_abandon(connection *c)
 {
     unregister_connection(c);
     let_go(&c->watch);

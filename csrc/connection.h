@@ -1,4 +1,21 @@
-/* A connection to a TPM, and what its parts need of it and of each other. */
+/* A connection to a TPM: opening, one command, closing, and what is left in the TPM meanwhile. */
+
+#pragma once
+
+#include <netdb.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/un.h>
+#include <time.h>
+
+#include <tss2/tss2_tcti.h>
+
+#include "descriptor.h"
 
 #define CONNECTION_STALE (-1)
 #define CONNECTION_REFUSED_IN_SETUID (-2)
@@ -16,7 +33,7 @@
 #define CONNECTIONS_MAX 64
 #define HELD_MAX 16
 
-enum kind { DEVICE, SWTPM, BROKER, LOADER };
+enum kind { DEVICE, SWTPM, TABRMD, TCTILDR };
 enum wish { GO_ON, GIVE_UP, END }; /* the command that is under way; everything, for ever */
 
 typedef struct connection {
@@ -36,7 +53,7 @@ typedef struct connection {
     struct timespec connected; /* swtpm */
     enum kind kind;
     char *tcti;
-    descriptor own; /* device, broker: while open; swtpm: during commands in a row, see linger() */
+    descriptor own; /* device, tabrmd: while open; swtpm: during commands in a row, see linger() */
     descriptor watch; /* device: says when there is something to read; if there is none, poll(2) does */
     bool asked; /* device: the driver has a command, and its response was not read */
     bool kept; /* device: and a keeper waits for it */
@@ -52,53 +69,61 @@ typedef struct connection {
         const uint8_t *command;
         size_t size, *response_size;
         uint8_t *response;
-    } loader;
+    } tctildr;
     uint32_t held[HELD_MAX]; /* sessions and objects that commands on this connection left in the TPM */
     size_t held_count;
 } connection;
 
-static uint32_t be32(const uint8_t *bytes)
+/* ---- for Python; each of these runs without the GIL */
+
+/* A connection that is not open yet. `tcti` as for Tss2_TctiLdr_Initialize; after `idle_ms` without a command everything that
+ * was left in the TPM is flushed and the connection closed (0: never, and no thread). NULL: no memory. */
+connection *connection_new(const char *tcti, int idle_ms);
+
+/* Opens what is not open and gives the epoch. 0, an errno (ECANCELED: the process ends, or connection_end() was called),
+ * CONNECTION_REFUSED_IN_SETUID, or CONNECTION_REFUSED_IN_NEW_ROOT. CONNECTION_WANTS_SOCKET: to be called again with the
+ * descriptor of a socket from tpm2-abrmd as `given` (else -1), which then belongs to the connection. */
+int connection_open(connection *c, int given, uint64_t *epoch);
+
+/* Sends one command and gives the response (at most RESPONSE_SIZE bytes), which has to come within `ms`. 0, an errno, or
+ * CONNECTION_STALE when the connection is not the one of `epoch` any more, or the host has closed it: then nothing was sent.
+ * After these, ETIMEDOUT and ECANCELED (connection_give_up() was called) the connection is closed. */
+int connection_transact(connection *c, uint64_t epoch, int ms, const uint8_t *command, size_t size,
+                        uint8_t *response, size_t *response_size);
+
+/* Whether a resource manager keeps what other programs have in the TPM apart from what is ours. */
+int connection_has_manager(const connection *c);
+
+/* Whether no other program can have the TPM open: Linux opens a device without a resource manager once (tpm-dev.c). */
+int connection_is_exclusive(const connection *c);
+
+/* Says that a command ended a session of ours without FlushContext. */
+void connection_ended(connection *c, uint32_t handle);
+
+/* Flushes what was left in the TPM, closes, and waits for the timer thread to end, for `ms` in all. 0; ETIMEDOUT if something is
+ * left there; EDEADLK, as all that take the lock: this was called by a signal handler in the middle of a command. */
+int connection_close(connection *c, int ms);
+
+/* Lets whoever waits for the TPM on this connection give up, within LOOK_MS, and close it; the next one opens it again. */
+void connection_give_up(connection *c);
+
+/* As connection_give_up(), and nobody opens it again. */
+void connection_end(connection *c);
+
+/* Closes the connection and frees it; a connection that somebody else still needs stays where it is. */
+void connection_free(connection *c);
+
+/* In a forked child: lets go of the parent's descriptors. The lock may be held by a thread that does not exist here, so
+ * it is not taken; nothing is sent, flushed or finalised; the memory is left alone. */
+void connection_abandon(connection *c);
+
+/* ---- for the ways to a TPM and the idle timer */
+
+/* A number of 32 bits in a command or a response. */
+static inline uint32_t be32(const uint8_t *bytes)
 {
     return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
 }
 
-static struct timespec later(struct timespec time, int ms)
-{
-    time.tv_sec += ms / 1000;
-    time.tv_nsec += ms % 1000 * 1000000L;
-    if (time.tv_nsec >= 1000000000L) {
-        time.tv_sec++;
-        time.tv_nsec -= 1000000000L;
-    }
-    return time;
-}
-
-static bool is_before(struct timespec a, struct timespec b)
-{
-    return a.tv_sec < b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec < b.tv_nsec);
-}
-
-static struct timespec from_now(int ms)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return later(now, ms);
-}
-
-/* How long it is to a time, rounded up; 0 if that has passed. */
-static int ms_until(struct timespec time)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return is_before(now, time) ? (int)((time.tv_sec - now.tv_sec) * 1000 + (time.tv_nsec - now.tv_nsec + 999999L) / 1000000L) : 0;
-}
-
-static void block_signals(sigset_t *old)
-{
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, old);
-}
-
-static bool shut(connection *c, int ms); /* connection.c; the idle timer does it too */
-static void drop(connection *c);
+/* Flushes what was left in the TPM, in `ms` at most, and closes; false if something is still there. */
+bool shut(connection *c, int ms);

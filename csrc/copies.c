@@ -5,11 +5,18 @@
  * its own: LOAD_ENTRY in csrc/build.py. Each has its own start_lock, too: what makes them start one after the other is here.
  */
 
+#include "copies.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "complain.h"
+#include "installation.h"
+
 enum { COPY_PATIENCE_MS = 10000 }; /* a start takes some 20 ms */
 
-/* Lets one copy at a time start Python, to which modules are lent meanwhile. Nothing but libpython is common to the copies
- * then. False: another copy does not get done. */
-static bool take_turn(const struct _frozen *lent)
+bool take_turn(const struct _frozen *lent)
 {
     for (int i = 0; i < COPY_PATIENCE_MS; i++) {
         const struct _frozen *nobodys = NULL;
@@ -21,7 +28,7 @@ static bool take_turn(const struct _frozen *lent)
     return false;
 }
 
-static void end_turn(void)
+void end_turn(void)
 {
     __atomic_store_n(&PyImport_FrozenModules, NULL, __ATOMIC_SEQ_CST);
 }
@@ -36,13 +43,12 @@ static PyObject *code_of_copies(PyObject *changed)
     return own ? PyDict_GetItemString(own, key) : NULL;
 }
 
-/* Keeps other copies from loading their code before this one, which has started Python, says where that is to be found. */
-static bool begin_preparing(void)
+bool begin_preparing(void)
 {
     return !code_of_copies(NULL) && code_of_copies(Py_None);
 }
 
-static void end_preparing(void)
+void end_preparing(void)
 {
     PyObject *own = PyInterpreterState_GetDict(PyInterpreterState_Main());
     if (own && PyDict_DelItemString(own, "p11tpm") != 0)
@@ -56,8 +62,7 @@ static void refuse_beside(const char *place)
     complain_and_advise(what);
 }
 
-/* Lets one copy at a time load its code, and only code that is the same. */
-static bool begin_loading(void)
+bool begin_loading(void)
 {
     for (int i = 0; i < COPY_PATIENCE_MS; i++) {
         PyGILState_STATE gil = PyGILState_Ensure();
@@ -77,7 +82,7 @@ static bool begin_loading(void)
     return false;
 }
 
-static void end_loading(void)
+void end_loading(void)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
     PyObject *place = PyBytes_FromString(PACKAGE);

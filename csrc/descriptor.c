@@ -4,18 +4,19 @@
  * for the file that we opened: one that does not is forgotten, and never closed.
  */
 
-typedef struct {
-    int fd; /* -1: none */
-    dev_t device;
-    ino_t inode;
-} descriptor;
+#include "descriptor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* A signal that is never sent, since O_ASYNC is not set. It tells our opening of a file from others of the same one: devices and
  * epoll(7)'s descriptors have an inode in common, sockets do not. */
 enum { MARK = SIGURG };
 
-/* Keeps what was just opened. 0, or the errno with which it was not. */
-static int hold(descriptor *d, int fd)
+int hold(descriptor *d, int fd)
 {
     struct stat status;
     d->fd = -1;
@@ -26,7 +27,7 @@ static int hold(descriptor *d, int fd)
     return 0;
 }
 
-static bool is_ours(const descriptor *d)
+bool is_ours(const descriptor *d)
 {
     struct stat now;
     return d->fd >= 0 && !fstat(d->fd, &now) && now.st_dev == d->device && now.st_ino == d->inode
@@ -34,7 +35,7 @@ static bool is_ours(const descriptor *d)
 }
 
 /* The number is forgotten before the descriptor is closed: a child forked in between closes nothing that is not ours. */
-static void let_go(descriptor *d)
+void let_go(descriptor *d)
 {
     descriptor old = *d;
     d->fd = -1;

@@ -1,12 +1,24 @@
 /* A device file, and what a swtpm socket has in common with it: a descriptor. */
 
-/* Whether the host has left us what is open. */
-static bool has_own(const connection *c)
+#include "device.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "deadline.h"
+#include "keeper.h"
+
+bool has_own(const connection *c)
 {
     return is_ours(&c->own) && (c->watch.fd < 0 || is_ours(&c->watch));
 }
 
-static void close_device(connection *c)
+void close_device(connection *c)
 {
     let_go(&c->watch);
     if (c->asked && !c->kept && is_ours(&c->own) && !keep(c->own.fd))
@@ -15,9 +27,7 @@ static void close_device(connection *c)
     let_go(&c->own);
 }
 
-/* Ends a conversation with swtpm. Closing is not enough: a child that was forked meanwhile may hold the socket too, and swtpm
- * would wait for that child before it serves anybody else. */
-static void hang_up(connection *c)
+void hang_up(connection *c)
 {
     if (is_ours(&c->own))
         shutdown(c->own.fd, SHUT_RDWR);
@@ -55,7 +65,7 @@ static int open_path(connection *c, const char *path)
     return error;
 }
 
-static int open_device(connection *c)
+int open_device(connection *c)
 {
     const char *colon = strchr(c->tcti, ':');
     if (is_kept())
@@ -66,9 +76,7 @@ static int open_device(connection *c)
     return error == ENOENT ? open_path(c, "/dev/tpm0") : error;
 }
 
-/* Waits until the descriptor is ready for `events`. 0, an errno; ETIMEDOUT after the command's deadline, ECANCELED if nobody
- * wants its response any more, EBADF if the host has closed the descriptor. */
-static int await(connection *c, short events)
+int await(connection *c, short events)
 {
     for (int looks = 1;; looks++) {
         struct pollfd ready = { .fd = c->own.fd, .events = events };
@@ -84,14 +92,14 @@ static int await(connection *c, short events)
             return error;
         if (c->wish != GO_ON)
             return ECANCELED;
-        if (looks == KEEP_LOOKS && c->asked)
+        if (looks == KEEP_MS / LOOK_MS && c->asked)
             c->kept = keep(c->own.fd);
         if (!left)
             return ETIMEDOUT;
     }
 }
 
-static int write_all(connection *c, const uint8_t *bytes, size_t size)
+int write_all(connection *c, const uint8_t *bytes, size_t size)
 {
     if (c->kind == DEVICE) { /* which takes a command whole */
         ssize_t written;
@@ -115,7 +123,7 @@ static int write_all(connection *c, const uint8_t *bytes, size_t size)
     return 0;
 }
 
-static int read_response(connection *c, uint8_t *response, size_t *response_size)
+int read_response(connection *c, uint8_t *response, size_t *response_size)
 {
     size_t have = 0, wanted = HEADER_SIZE;
     while (have < wanted) {

@@ -4,11 +4,18 @@
  * Python is used, no lock is waited for longer than EXIT_MS, and it is the idle timer's thread that talks to the TPM: if it
  * does not come back in time, it ends with the process. Nothing catches _exit(2) and SIGKILL: p11tpm/tpm/reclaim.py. */
 
-static connection *_Atomic connections[CONNECTIONS_MAX]; /* a pointer belongs to whoever takes it out */
-static atomic_bool process_ends;
+#include "exit.h"
 
-/* Makes the end of the process take care of a connection; one that finds no place is left to the process that comes next. */
-static void register_connection(connection *c)
+#include <pthread.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "deadline.h"
+
+static connection *_Atomic connections[CONNECTIONS_MAX]; /* a pointer belongs to whoever takes it out */
+atomic_bool process_ends;
+
+void register_connection(connection *c)
 {
     for (size_t i = 0; i < CONNECTIONS_MAX && !c->is_registered; i++) {
         connection *nothing = NULL;
@@ -16,8 +23,7 @@ static void register_connection(connection *c)
     }
 }
 
-/* False if the end of the process has taken the connection: then it has to stay where it is. */
-static bool unregister_connection(connection *c)
+bool unregister_connection(connection *c)
 {
     bool ours = !c->is_registered;
     for (size_t i = 0; i < CONNECTIONS_MAX && !ours; i++) {

@@ -4,6 +4,15 @@
  * What the handlers tell each other is the forking thread's own.
  */
 
+#include "fork.h"
+
+#include <Python.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <time.h>
+
+#include "start.h"
+
 enum { FORK_SECONDS = 10 }; /* longer a fork does not wait for a start or an end, which take less: p11tpm/host/ending.py */
 
 static __thread struct {
@@ -70,7 +79,7 @@ static void after_fork_in_child(void)
     allow_cancel(forking.cancel);
 }
 
-static void watch_forks(void)
+void watch_forks(void)
 {
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }

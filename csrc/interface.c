@@ -1,5 +1,10 @@
 /* The functions that find the others (Base Specification 3.0, clause 5.4): no Python, no state, before C_Initialize too. */
 
+#include "abi.h"
+
+#include <stdbool.h>
+#include <string.h>
+
 static const CK_INTERFACE interfaces[] = { /* the default one first; a child after fork begins anew: not fork safe */
     { (void *)"PKCS 11", (void *)&functions_3_0, 0 },
     { (void *)"PKCS 11", (void *)&functions_2_40, 0 },

@@ -1,7 +1,18 @@
 /* A process that keeps a device open until the driver has done a command, so that nobody else has to wait for that in the
  * kernel: no call of ours that gives up, and no host that is ended by a signal. */
 
-enum { KEEPER_STACK = 16384, KEEP_LOOKS = 3000 / LOOK_MS /* without an answer: most commands take less */ };
+#include "keeper.h"
+
+#include <poll.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "signals.h"
+
+enum { KEEPER_STACK = 16384 };
 
 static _Atomic pid_t keeper; /* 0 for none; in a forked child it may be the parent's */
 
@@ -15,8 +26,7 @@ static int keep_open(void *descriptor)
     return poll(&device, 1, 0);
 }
 
-/* Whether the driver still has an earlier command of this process. Nobody else waits for a keeper that has ended. */
-static bool is_kept(void)
+bool is_kept(void)
 {
     pid_t pid = keeper;
     if (pid && waitpid(pid, NULL, WNOHANG | __WCLONE) != 0)
@@ -24,8 +34,7 @@ static bool is_kept(void)
     return keeper;
 }
 
-/* Starts the keeper, of which no signal tells the host, and no wait(2) of its. False if there cannot be one, or is one. */
-static bool keep(int fd)
+bool keep(int fd)
 {
     _Alignas(16) char stack[KEEPER_STACK];
     sigset_t old;

@@ -1,4 +1,4 @@
-/* What p11tpm._native offers to Python; the comments are in native.c and in what that includes. */
+/* What p11tpm._native offers to Python; the comments are in the headers that native.h includes. */
 
 extern const char MODULE_PATH[];
 

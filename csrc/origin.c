@@ -4,6 +4,21 @@
  * user has a group of the same number, many work with a umask of 002.
  */
 
+#include "origin.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "complain.h"
+#include "installation.h"
+#include "root.h"
+
 static struct stat first_package; /* the package's directory: an upgrade replaces it */
 
 /* Whether root or our user owns a file. A process that can become another user than the one it is trusts root only. */
@@ -49,8 +64,7 @@ static bool is_trusted(const char *path, char *why, size_t size)
     }
 }
 
-/* Whether all places that Python is to import from may be trusted; nothing is imported from one that is not there. */
-static bool trusts_paths(void)
+bool trusts_paths(void)
 {
     char real[PATH_MAX], why[2 * PATH_MAX];
     if (!has_first_root()) {
@@ -78,12 +92,11 @@ static const char *why_no_paths(void)
     return NULL;
 }
 
-/* For finder.py: gives a path without symbolic links if code may be taken from there; ImportError if not, OSError if it leads
- * nowhere. */
-static PyObject *trusted_path(PyObject *self, PyObject *argument)
+PyObject *trusted_path(PyObject *self, PyObject *argument)
 {
     char real[PATH_MAX], why[2 * PATH_MAX];
     PyObject *path = NULL;
+    (void)self;
     if (!PyUnicode_FSConverter(argument, &path))
         return NULL;
     const char *lost = why_no_paths();
@@ -99,13 +112,11 @@ static PyObject *trusted_path(PyObject *self, PyObject *argument)
     return trusted ? PyUnicode_DecodeFSDefault(real) : NULL;
 }
 
-/* The file with the byte code, in memory, where neither the root directory nor an upgrade changes it; NULL without an exception
- * if there is none. */
-static PyObject *map_bundle(void)
+PyObject *map_bundle(void)
 {
     char real[PATH_MAX], why[2 * PATH_MAX];
     struct stat status;
-    if (!realpath(PACKAGE "/" BUNDLE, real))
+    if (!realpath(BUNDLE, real))
         return NULL;
     if (!is_trusted(real, why, sizeof why)) {
         PyErr_SetString(PyExc_ImportError, why);

@@ -1,7 +1,14 @@
 /* Secrets that are kept for as long as a login or a session lasts: in pages of their own, which are not swapped out where the
  * limit allows that (RLIMIT_MEMLOCK), are in no core dump, and are empty in a forked child, whoever forked. */
 
-#define SECRET_SIZE 256
+#include "secret.h"
+
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#define OPENSSL_SUPPRESS_DEPRECATED /* for SHA256_Init() and the others of its kind */
+#include <openssl/sha.h>
+
 #define PLACES 16 /* in an area, which is a page where that has 4 KiB */
 #define AREAS 1024
 
@@ -33,8 +40,7 @@ static uint8_t *area(size_t i)
     return nothing;
 }
 
-/* A place for a secret of at most SECRET_SIZE bytes. NULL: no memory. */
-static uint8_t *secret_new(void)
+uint8_t *secret_new(void)
 {
     for (size_t i = 0; i < AREAS; i++) {
         uint8_t *start = area(i);
@@ -48,7 +54,7 @@ static uint8_t *secret_new(void)
     return NULL;
 }
 
-static void secret_free(uint8_t *secret)
+void secret_free(uint8_t *secret)
 {
     size_t i = 0;
     while (secret < areas[i].start || secret >= areas[i].start + PLACES * SECRET_SIZE)
@@ -57,7 +63,7 @@ static void secret_free(uint8_t *secret)
     atomic_fetch_and(&areas[i].taken, ~(1u << (secret - areas[i].start) / SECRET_SIZE));
 }
 
-/* ---- HMAC with SHA-256 (RFC 2104), by the functions of libcrypto that need nothing else of it, as in agreement.c */
+/* ---- HMAC with SHA-256 (RFC 2104), by the functions of libcrypto that need nothing else of it, as in ecdh.c */
 
 #define BLOCK 64
 #define DIGEST 32
@@ -99,8 +105,7 @@ static void end_hmac(const hmac_key *begun, const uint8_t *first, size_t first_s
     explicit_bzero(&at, sizeof at);
 }
 
-/* Gives the HMAC of some data under a secret: 32 bytes. */
-static void secret_mac(const uint8_t *secret, size_t secret_size, const uint8_t *data, size_t size, uint8_t *mac)
+void secret_mac(const uint8_t *secret, size_t secret_size, const uint8_t *data, size_t size, uint8_t *mac)
 {
     hmac_key begun;
     begin_hmac(&begun, secret, secret_size);
@@ -108,9 +113,7 @@ static void secret_mac(const uint8_t *secret, size_t secret_size, const uint8_t 
     explicit_bzero(&begun, sizeof begun);
 }
 
-/* Hides or uncovers `size` bytes in place by the mask that KDFa makes of a secret and of `fixed`, which is all that its HMACs
- * are of but for the counter: TPM 2.0 Part 1, clauses 11.4.7 and 11.4.10.2. */
-static void secret_mask(const uint8_t *secret, size_t secret_size, const uint8_t *fixed, size_t fixed_size, uint8_t *bytes, size_t size)
+void secret_mask(const uint8_t *secret, size_t secret_size, const uint8_t *fixed, size_t fixed_size, uint8_t *bytes, size_t size)
 {
     hmac_key begun;
     uint8_t mask[DIGEST];

@@ -7,32 +7,25 @@
  * Lock order: `start_lock`, then the GIL. A thread of a Python program may come here with the GIL: it lets go of it first.
  */
 
+#include "start.h"
+
 #include <marshal.h>
 
-enum { NEW, STARTING, STARTED, FAILED };
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
 
-static pthread_mutex_t start_lock = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
-static atomic_int state = NEW; /* written with start_lock held, by the end of Python or by a child after fork */
-static atomic_bool ready;      /* between C_Initialize and C_Finalize */
+#include "complain.h"
+#include "copies.h"
+#include "fork.h"
+#include "installation.h"
+#include "origin.h"
+#include "wiping.h"
 
-/* A thread that is cancelled (pthread_cancel(3)) must not take Python's locks with it: that has to wait until it goes back to the
- * host. */
-static int refuse_cancel(void)
-{
-    int before;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
-    return before;
-}
-
-static void allow_cancel(int before)
-{
-    pthread_setcancelstate(before, &before);
-}
-
-static CK_RV result(uint64_t answer)
-{
-    return (answer & FINISHED_MASK) == FINISHED ? (CK_RV)(answer & ~FINISHED_MASK) : CKR_GENERAL_ERROR;
-}
+pthread_mutex_t start_lock = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
+atomic_int state = NEW;
+atomic_bool ready;
 
 /* Whether the Python that the linker bound us to is of the version that this module was built for. In a Python program it is
  * the program's; one of another version would hang, so nothing else of it may be called. */
@@ -49,7 +42,7 @@ static bool is_our_python(void)
     return false;
 }
 
-static bool holds_gil(void)
+bool holds_gil(void)
 {
 #if PY_VERSION_HEX >= 0x030D0000
     PyThreadState *current = PyThreadState_GetUnchecked();
@@ -109,27 +102,20 @@ static PyStatus set_paths(PyConfig *config)
 }
 
 /* What Python imports before use_bundle() can help, as frozen modules: the search for them takes a millisecond. */
-static const struct _frozen first_modules[] = {
-    { .name = "encodings", .code = ENCODINGS, .size = sizeof ENCODINGS - 1, .is_package = 1 },
-    { .name = "encodings.aliases", .code = ENCODINGS_ALIASES, .size = sizeof ENCODINGS_ALIASES - 1 },
-    { .name = "encodings.utf_8", .code = ENCODINGS_UTF_8, .size = sizeof ENCODINGS_UTF_8 - 1 },
-    { 0 },
-};
-
 static bool lend_first_modules(void)
 {
     static const struct _frozen none[] = { { 0 } };
     const char *version = Py_GetVersion();
     size_t length = strlen(PY_VERSION);
     bool fits = strncmp(version, PY_VERSION, length) == 0 && version[length] == ' '; /* no other release has quite this code */
-    return take_turn(fits ? first_modules : none);
+    return take_turn(fits ? FIRST_MODULES : none);
 }
 
 /* A frozen package has no directory, but most of this one's modules are in one. */
 static void end_lending(void)
 {
-    PyObject *encodings = PyImport_FrozenModules == first_modules ? PyImport_ImportModule("encodings") : NULL;
-    PyObject *path = encodings ? Py_BuildValue("[s]", STDLIB "/encodings") : NULL;
+    PyObject *encodings = PyImport_FrozenModules == FIRST_MODULES ? PyImport_ImportModule("encodings") : NULL;
+    PyObject *path = encodings ? Py_BuildValue("[s]", ENCODINGS) : NULL;
     if (path && PyObject_SetAttrString(encodings, "__path__", path) != 0)
         PyErr_Clear();
     Py_XDECREF(path);
@@ -193,7 +179,7 @@ static bool use_bundle(void)
 {
     static PyMethodDef check = { "trusted_path", trusted_path, METH_O, NULL };
     bool fits = PyImport_GetMagicNumber() == MAGIC;
-    PyObject *code = fits ? PyMarshal_ReadObjectFromString(FINDER, sizeof FINDER - 1) : NULL;
+    PyObject *code = fits ? PyMarshal_ReadObjectFromString(FINDER, FINDER_SIZE) : NULL;
     PyObject *finder = code ? PyImport_ExecCodeModule("_p11tpm_finder", code) : NULL;
     PyObject *package = finder ? PyUnicode_DecodeFSDefault(PACKAGE) : NULL;
     PyObject *trusted = package ? PyCFunction_New(&check, NULL) : NULL;
@@ -303,7 +289,7 @@ static bool start_cffi(void)
         complain_of_code();
     Py_XDECREF(backend);
     PyGILState_Release(gil);
-    return found && cffi_start_python() == 0;
+    return found && start_generated() == 0;
 }
 
 static bool load_entry(void)
@@ -312,7 +298,7 @@ static bool load_entry(void)
     PyObject *names = PyDict_New();
     PyObject *done = names ? PyRun_String(LOAD_ENTRY, Py_file_input, names, names) : NULL;
     /* cffi prints to stderr when it is to call what has no code */
-    bool loaded = done && _cffi_externpy__py_attached.reserved1 && py_attached() == (FINISHED | FUNCTIONS);
+    bool loaded = done && has_attached() && py_attached() == (FINISHED | FUNCTIONS);
     if (!loaded)
         complain_of_code();
     Py_XDECREF(done);
@@ -354,8 +340,6 @@ static CK_RV start(void)
     }
     return state == STARTED ? CKR_OK : CKR_GENERAL_ERROR;
 }
-
-static void watch_forks(void);
 
 CK_RV C_Initialize(void *arguments)
 {

@@ -1,5 +1,17 @@
 /* A swtpm socket, kept for a few commands at a time, because swtpm serves one client at a time. */
 
+#include "swtpm.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "deadline.h"
+#include "device.h"
+#include "root.h"
+
 /* The value of one "name=value" of a comma-separated list, as new memory; NULL if it is not there. */
 static char *setting(const char *list, const char *name)
 {
@@ -39,8 +51,7 @@ static int connect_swtpm(connection *c)
     return error;
 }
 
-/* Looks the address up; connected is for a few commands at a time, because swtpm serves one client at a time. */
-static int open_swtpm(connection *c)
+int open_swtpm(connection *c)
 {
     const char *colon = strchr(c->tcti, ':');
     const char *list = colon ? colon + 1 : "";
@@ -68,14 +79,13 @@ static int open_swtpm(connection *c)
     return error;
 }
 
-/* Whether the other end of a kept connection is still there: nothing can be read before something was asked. */
-static bool is_alive(connection *c)
+bool is_alive(connection *c)
 {
     struct pollfd quiet = { .fd = c->own.fd, .events = POLLIN };
     return poll(&quiet, 1, 0) == 0;
 }
 
-static int begin_swtpm(connection *c)
+int begin_swtpm(connection *c)
 {
     if (is_ours(&c->own) && is_alive(c))
         return 0;
@@ -86,8 +96,7 @@ static int begin_swtpm(connection *c)
     return error;
 }
 
-/* Connecting costs as much as half a signature, so swtpm's socket is kept for a command that follows at once. */
-static void linger(connection *c, int error)
+void linger(connection *c, int error)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);

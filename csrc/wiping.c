@@ -6,6 +6,12 @@
  * starts here can be told to do so (PyMem_SetAllocator): in a Python program the memory is that program's own.
  */
 
+#include "wiping.h"
+
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
 enum {
     IN_FRONT = 16,   /* as much as an allocator aligns to */
     DEPTH = 32 << 10, /* the first calls, which load code, go 23 KiB deep, others 3 to 8 */
@@ -67,8 +73,7 @@ static void *wiping_realloc(void *context, void *block, size_t size)
     return moved;
 }
 
-/* To be called before there is anything of Python but its settings. */
-static void wipe_what_is_freed(void)
+void wipe_what_is_freed(void)
 {
     for (PyMemAllocatorDomain domain = PYMEM_DOMAIN_MEM; domain <= PYMEM_DOMAIN_OBJ; domain++) {
         PyMemAllocatorEx over = { &beneath[domain], wiping_malloc, wiping_calloc, wiping_realloc, wiping_free };
@@ -111,9 +116,7 @@ static void zero_wide_registers(void)
 }
 #endif
 
-/* Overwrites what a call that is over has left below its caller's frame, and in registers, whose contents whoever comes next may
- * save in memory. */
-ZEROING static void wipe_stack(void)
+ZEROING void wipe_stack(void)
 {
     char left[DEPTH];
     explicit_bzero(left, sizeof left);

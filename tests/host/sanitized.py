@@ -34,6 +34,7 @@ UNWATCHED = {  # what is in the way: tests
     "the sanitizer needs all addresses, and tells of each lack of memory": ("tests/host/test_broken.py",),
     "the libraries of a start are counted": ("tests/host/test_start.py",),
     "all memory of a program is read, of which the sanitizer has terabytes": ("tests/host/test_secrets.py",),
+    "the sanitizers take the place of FORTIFY": ("tests/host/test_file.py::test_hardening",),
     "another build is compared": ("tests/host/test_copies.py", "tests/host/test_bundle.py"),
 }
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g"

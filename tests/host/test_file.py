@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -49,6 +51,35 @@ def test_link(module_path):
     (library,) = re.findall(r"\(NEEDED\).*\[(libpython.*)\]", dynamic)
     (rpath,) = re.findall(r"\(RPATH\).*\[(.*)\]", dynamic)
     assert (Path(rpath) / library).exists()
+
+
+@pytest.fixture(scope="module", params=["module", "extension"])
+def shared_object(request, module_path):
+    return module_path if request.param == "module" else importlib.import_module("p11tpm._native").__file__
+
+
+def test_hardening(shared_object):
+    assert "GNU_RELRO" in readelf("-l", shared_object)
+    assert "NOW" in re.search(r"\(FLAGS_1\).*", readelf("-d", shared_object)).group()
+    symbols = readelf("--dyn-syms", shared_object)
+    assert "__stack_chk_fail" in symbols
+    assert {"__explicit_bzero_chk", "__snprintf_chk", "__strcpy_chk"} <= set(re.findall(r"__\w+_chk\b", symbols))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the instructions of x86-64 are looked for")
+def test_hardening_of_functions(module_path):
+    entry = disassembled(module_path, "C_Sign")
+    assert "endbr64" in entry[0]  # a jump may end here: -fcf-protection
+    large = disassembled(module_path, "wipe_stack")
+    assert any(
+        "$0x0,(%rsp)" in line for line in large
+    )  # each page of a large frame is touched: -fstack-clash-protection
+
+
+def disassembled(file, function):
+    command = ["objdump", "-d", "--no-show-raw-insn", f"--disassemble={function}", file]
+    text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return text.partition(f"<{function}>:\n")[2].splitlines()
 
 
 def test_is_a_regular_file(module_path):
@@ -124,6 +155,18 @@ def test_a_system_header_of_version_3_0(hosts, core, tmp_path):
     done = build_py("--module", module, "--package", core.directory, env=header_with_3_0(tmp_path))
     assert done.returncode == 0, done.stderr
     assert hosts("interfaces", module, *ADDED_BY_3_0)[-2:] == ["fork safe 0x7", "compared"]
+
+
+def test_a_warning_is_an_error_of_the_check_only(core, tmp_path):
+    core.write("")
+    (tmp_path / "more.h").write_text("static int unused;\n")
+    env = {**os.environ, "CC": f"gcc -include {tmp_path}/more.h"}
+    assert build_py("--module", tmp_path / "p11tpm.so", "--package", core.directory, env=env).returncode == 0
+    before = sorted(tmp_path.rglob("*"))
+    done = build_py("--module", tmp_path / "other.so", "--check", env=env)
+    assert done.returncode == 1
+    assert "-Werror=unused-variable" in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_path_that_is_hard_to_write_in_c(hosts, tmp_path):

@@ -1,6 +1,16 @@
 /* The idle timer: a thread that lives from the opening to the end of the connection, at most idle_ms after its last use, and
  * not longer than the process wants to. */
 
+#include "idle_timer.h"
+
+#include <pthread.h>
+#include <time.h>
+
+#include "deadline.h"
+#include "device.h"
+#include "exit.h"
+#include "signals.h"
+
 static void *watch(void *argument)
 {
     connection *c = argument;
@@ -21,7 +31,7 @@ static void *watch(void *argument)
     return NULL;
 }
 
-static void start_timer(connection *c)
+void start_timer(connection *c)
 {
     sigset_t old;
     pthread_attr_t attributes;
@@ -36,8 +46,7 @@ static void start_timer(connection *c)
     pthread_attr_destroy(&attributes);
 }
 
-/* Called with the lock held; waits without it for a thread that found the connection shut and is about to end. */
-static void join_timer(connection *c)
+void join_timer(connection *c)
 {
     if (!c->timer_started)
         return;

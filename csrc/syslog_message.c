@@ -4,10 +4,19 @@
  * said LOG_PERROR.
  */
 
+#include "syslog_message.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
 enum { SYSLOG_LONGEST = 4096 }; /* bytes of a message with what precedes it; the rest is cut off */
 
-/* Sends one line to the daemon at `path`, from a socket of its own; where nobody listens, the line is lost. */
-static void send_to_syslog(const char *path, int severity, const char *line)
+void send_to_syslog(const char *path, int severity, const char *line)
 {
     static const char *const months[] = {
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", /* in any locale */

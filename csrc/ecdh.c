@@ -3,16 +3,20 @@
  * Plain group arithmetic: neither EVP, nor engines, nor a random generator that the host's OpenSSL configuration could
  * replace, possibly by this very module. */
 
+#include "ecdh.h"
+
+#include <stdbool.h>
+#include <openssl/bn.h>
+#include <openssl/ec.h>
+#include <openssl/obj_mac.h>
+
 static bool put(const BIGNUM *number, uint8_t *out, int size)
 {
     return BN_bn2binpad(number, out, size) == size;
 }
 
-/* One ephemeral key agreement on P-256 or P-384 (`bits`); all numbers big-endian, bits / 8 bytes long. `scalar` is the
- * private key in 1 ... order - 1, (x, y) the other side's point. Gives the own point and the x of the shared one; 0, or
- * -1 for a point that is not on the curve, another curve or a lack of memory. */
-static int ecdh(int bits, const uint8_t *scalar, const uint8_t *x, const uint8_t *y,
-                uint8_t *own_x, uint8_t *own_y, uint8_t *shared_x)
+int ecdh(int bits, const uint8_t *scalar, const uint8_t *x, const uint8_t *y,
+         uint8_t *own_x, uint8_t *own_y, uint8_t *shared_x)
 {
     int nid = bits == 256 ? NID_X9_62_prime256v1 : bits == 384 ? NID_secp384r1 : NID_undef;
     int size = bits / 8;

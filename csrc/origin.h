@@ -1,0 +1,17 @@
+/* Where code may come from: which files and directories Python may take it from. */
+
+#pragma once
+
+#include <Python.h>
+#include <stdbool.h>
+
+/* Whether all places that Python is to import from may be trusted; nothing is imported from one that is not there. */
+bool trusts_paths(void);
+
+/* For finder.py: gives a path without symbolic links if code may be taken from there; ImportError if not, OSError if it leads
+ * nowhere. */
+PyObject *trusted_path(PyObject *self, PyObject *argument);
+
+/* The file with the byte code, in memory, where neither the root directory nor an upgrade changes it; NULL without an exception
+ * if there is none. */
+PyObject *map_bundle(void);
