@@ -105,7 +105,7 @@ def test_an_edited_source_is_stronger(copy, user, is_good):
 
 
 def test_a_source_that_is_gone_is_gone(copy):
-    (copy.package / "session.py").unlink()
+    (copy.package / "core" / "session.py").unlink()
     assert copy.start() == ["C_Initialize 0x5"]
 
 
