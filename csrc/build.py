@@ -79,7 +79,7 @@ LOST = re.compile(r"fatal error: (\S+): No such file|cannot find -l(\S+?):?\s|Pa
 # Another copy of the module in the process has a _p11tpm of its own, and instances of the modules that import that.
 LOAD_ENTRY = b"""
 import sys
-for name in [name for name in sys.modules if name == "p11tpm.entry.c_memory" or name.startswith("p11tpm.entry")]:
+for name in [name for name in sys.modules if name.startswith("p11tpm.entry")]:
     del sys.modules[name]
 import p11tpm.entry
 """
@@ -260,18 +260,18 @@ class SharedObject:
         ffi.emit_c_code(str(path))
         self._sources.append(path)
 
-    def build(self, include: list[str], *link: str) -> Path:
+    def build(self, options: list[str], *link: str) -> Path:
         """Compile each file alone, several at a time, link them, and give the shared object."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(lambda source: self._compile(source, include), reversed(self._sources)))
+            objects = list(pool.map(lambda source: self._compile(source, options), reversed(self._sources)))
         built = self._directory / "built.so"
         run(*compiler(), "-shared", "-pthread", *map(str, objects), "-o", str(built), *LINK, *link)
         return built
 
-    def _compile(self, source: Path, include: list[str]) -> Path:
+    def _compile(self, source: Path, options: list[str]) -> Path:
         target = self._directory / f"{source.stem}.o"
         quiet = [] if source.parent == HERE else OF_GENERATED
-        run(*compiler(), *self._flags, *quiet, *self._include, *include, "-c", str(source), "-o", str(target))
+        run(*compiler(), *self._flags, *quiet, *self._include, *options, "-c", str(source), "-o", str(target))
         return target
 
 
@@ -322,7 +322,7 @@ def build_module(package: Path, directory: Path, *, strict: bool) -> Path:
 
 
 def build_native(package: Path, path: Path, directory: Path, *, strict: bool) -> Path:
-    """Build the extension module p11tpm._native, which knows the TPM's commands and where the PKCS#11 module will be."""
+    """Build the extension module p11tpm._native, which knows the TPM's commands and the module's path."""
     native = SharedObject(directory, NATIVE, strict=strict)
     ffi = FFI()
     ffi.cdef((HERE / "native.cdef.h").read_text())

@@ -162,8 +162,11 @@ int connection_open(connection *c, int given, uint64_t *epoch)
         [DEVICE] = open_device, [SWTPM] = open_swtpm, [TABRMD] = open_tabrmd, [TCTILDR] = open_tctildr,
     };
     int error = pthread_mutex_lock(&c->lock);
-    if (error)
+    if (error) {
+        if (given >= 0)
+            close(given);
         return error;
+    }
     int given_up = GIVE_UP;
     if (atomic_compare_exchange_strong(&c->wish, &given_up, GO_ON))
         drop(c);
@@ -172,8 +175,10 @@ int connection_open(connection *c, int given, uint64_t *epoch)
     if (c->wish == END || (!c->is_open && process_ends)) {
         error = ECANCELED;
     } else if (!c->is_open) {
-        if (c->kind == TABRMD)
+        if (c->kind == TABRMD) {
             hold(&c->own, given);
+            given = -1;
+        }
         error = openers[c->kind](c);
         if (!error) {
             c->is_open = true;
@@ -182,6 +187,8 @@ int connection_open(connection *c, int given, uint64_t *epoch)
             start_timer(c); /* has to wait for the lock */
         }
     }
+    if (given >= 0)
+        close(given); /* it came too late */
     clock_gettime(CLOCK_MONOTONIC, &c->last_use);
     *epoch = c->epoch;
     pthread_mutex_unlock(&c->lock);

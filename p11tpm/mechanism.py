@@ -130,7 +130,7 @@ class Mechanism:
         return self.in_tpm or self.keys in {_DSA, _DH}
 
     def in_hardware(self, capabilities: Container[str]) -> bool:
-        """Whether a TPM with these capabilities does what needs the secret part of a key that lives in it: `place`."""
+        """Whether a TPM with these capabilities does what needs the secret part of a key in it: `placement`."""
         if self.keys == _AES and not self.does & CKF.DERIVE:
             return any(f"aes{8 * size}" in capabilities for size in AES_SIZES)
         if self.form == HMAC:

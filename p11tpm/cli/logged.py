@@ -51,7 +51,7 @@ class LoggedToken(Token):
             super().login(user, pin)
 
     def generate_pair(self, given: Given, public: Template, private: Template) -> tuple[int, int]:
-        """Make a key pair; see `operation.generate`."""
+        """Make a key pair; see `keys.generate`."""
         use = Use("generate", self.seen.label, private, mechanism=given.type)
         with logged(self._config, use):
             public_id, private_id = generate_pair(self, given, public, private)

@@ -67,7 +67,7 @@ class Module:
         self.config = Config.load()
         log.configure(self.config)
         self.store = Store(self.config.store)
-        self._lock = _thread.RLock()  # nobody waits for a TPM while he has it
+        self._lock = _thread.RLock()  # nobody waits for a TPM while it is held
         self._opening = _thread.RLock()  # taken before the other one, and held until the last session's login has ended
         self._running = _thread.allocate_lock()
         self._running.acquire()

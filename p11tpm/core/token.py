@@ -270,7 +270,7 @@ class Token:
             self._vault.abandon()
 
     def _forget_read(self) -> None:
-        """Have go of the objects that were read, with their values."""
+        """Forget the objects that were read, with their values."""
         self._read_before, self._read_at = {}, None
 
     def init_pin(self, pin: bytes) -> None:

@@ -11,7 +11,7 @@ from p11tpm.core.session import DECRYPT, ENCRYPT, SIGN, SIGN_RECOVER, VERIFY, VE
 from p11tpm.core.uses import KEYS, PRIVATE_OR_SECRET, Use, this_program
 from p11tpm.entry.c_memory import MOST_ATTRIBUTES, NULL, read_template
 from p11tpm.entry.run import module
-from p11tpm.error import Error, asks_length, rv_of
+from p11tpm.error import Error, GoneError, asks_length, rv_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -239,6 +239,8 @@ def _key(session: Session, handle: int) -> Template:
     """Return the attributes of a key as it is in the store, none if it is not there or hidden."""
     try:
         return session.token.record(module().id_of(session.token, handle)).attributes
+    except GoneError:  # which ends the login: the function itself would find no more than an unknown handle
+        raise
     except Exception:  # noqa: BLE001 - the function itself finds out, and what it answers is logged
         return {}
 

@@ -1,1 +1,1 @@
-"""Being a guest in somebody's process: settings, files, the log, late imports."""
+"""Being a guest in somebody's process: settings, files, the log, imports when they are needed."""

@@ -126,13 +126,20 @@ def _open(directory: str) -> int:
         descriptor = posix.open(f"{directory}/{NAME}", _FLAGS, 0o600)
     except OSError:
         return _open_directory(directory)
+    try:
+        _require_private(descriptor, f"{directory}/{NAME}")
+    except BaseException:
+        posix.close(descriptor)
+        raise
+    return descriptor
+
+
+def _require_private(descriptor: int, path: str) -> None:
     status = posix.fstat(descriptor)
     if not S_ISREG(status.st_mode):
-        posix.close(descriptor)
-        raise Error(CKR.GENERAL_ERROR, f"{directory}/{NAME} is not a regular file: remove it")
+        raise Error(CKR.GENERAL_ERROR, f"{path} is not a regular file: remove it")
     if S_IMODE(status.st_mode) != 0o600 and status.st_uid == posix.geteuid():
         posix.fchmod(descriptor, 0o600)
-    return descriptor
 
 
 def _open_directory(directory: str) -> int:

@@ -126,7 +126,7 @@ class PrivateKey:
             return token.add([record], session)[0]
 
     def settle(self, token: Token, record: Record) -> None:
-        """Place the key of a new record: into the TPM, or into the record, see `place`."""
+        """Place the key of a new record: into the TPM, or into the record, see `placement`."""
         if placement.in_software(record.attributes):
             record.secret = pkcs8(self._key)
             return

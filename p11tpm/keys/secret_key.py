@@ -66,7 +66,7 @@ class SecretKey:
     ) -> int:
         """Add the key to the token and give its identifier.
 
-        `value` is None for a key that the TPM makes, see `place`. `origin`: what the token says of where the value
+        `value` is None for a key that the TPM makes, see `placement`. `origin`: what the token says of where the value
         comes from (CKA_LOCAL, CKA_KEY_GEN_MECHANISM). `was_secret`: the value never was outside of the token:
         CKA_ALWAYS_SENSITIVE and CKA_NEVER_EXTRACTABLE follow the template; `never_left` is for the latter alone, where
         it differs.

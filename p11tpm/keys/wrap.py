@@ -43,6 +43,9 @@ _NUMBERS = {
 }
 
 
+_LENGTH = {CKR.KEY_SIZE_RANGE: CKR.ATTRIBUTE_VALUE_INVALID}  # of CKA_VALUE_LEN (clause 5.14.4 lists the codes)
+
+
 class _Saying:
     """Turns the codes of one kind of calls into those of another."""
 
@@ -177,7 +180,8 @@ def _private(token: Token, _row: Mechanism, template: Template, value: Callable[
 def _check_length(row: Mechanism, key: SecretKey) -> None:
     """Refuse a template without the length, where the mechanism does not tell it and AES keys have several."""
     if key.length is not None:
-        key.check_length(key.length)
+        with _Saying(_LENGTH):
+            key.check_length(key.length)
     elif row.form == RAW and key.key_type == CKK.AES:
         raise Error(CKR.TEMPLATE_INCOMPLETE, "the template lacks CKA_VALUE_LEN")
 

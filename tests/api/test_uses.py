@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptoki import RO, SO, USER, Rv
 from keys import ec_pair, rsa_pair
 from parameters import ecdh
+from test_gone import Other
 
 from p11tpm.attribute import FALSE, TRUE, ulong
 from p11tpm.ck import CKA, CKF, CKK, CKM, CKO, CKR, CKU
@@ -96,6 +97,12 @@ def refused(rv, call, *args):
     with pytest.raises(Rv) as error:
         call(*args)
     assert error.value == rv
+
+
+def test_a_token_that_is_gone_is_said_to_be_gone(token, session, keys):
+    """...as without a log of uses, which looks at the key before the function does."""
+    Other().initialize_again()
+    refused(CKR.DEVICE_REMOVED, token.sign, session, keys["private"], CKM.ECDSA_SHA256, DATA)
 
 
 def test_a_line(token, session, keys, log):
