@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rig.process import Process, Stoppable, clean_env, wait_until
+from rig.process import Process, Stoppable, answers, clean_env, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +38,7 @@ class Agent(Stoppable):
 
     def _start(self) -> None:
         self._process = Process(["/bin/sh", "-c", START, "sh", *self._options], self.directory / "log", self.env)
-        wait_until(self.socket.exists, "ssh-agent's socket")
+        wait_until(lambda: answers(self.socket), "ssh-agent")
 
     def restart(self) -> None:
         """End the agent, and start one that has no keys, at the same socket."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING
 
-from rig.process import Process, Stoppable, clean_env, wait_until
+from rig.process import Process, Stoppable, answers, clean_env, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ class Charon(Stoppable):
     def start(self) -> None:
         self._socket.unlink(missing_ok=True)
         self._process = Process(self._command, self._log.with_name("output"), self.env)
-        wait_until(self._socket.exists, "charon's socket")
+        wait_until(lambda: answers(self._socket), "charon")
 
     @property
     def log(self) -> str:
