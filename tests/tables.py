@@ -76,7 +76,7 @@ def standard():
 
     with tempfile.TemporaryDirectory() as directory:
         include = shlex.split(build.run("pkg-config", "--cflags", "p11-kit-1"))
-        read = abi.Abi(build.headers(include, Path(directory))[1])
+        read = abi.Abi(*build.headers(include, Path(directory)))
     return read.order, [name for name in read.order_3_0 if name not in read.order], abi.WITHOUT_PYTHON
 
 
