@@ -258,7 +258,7 @@ def _tpm(config: Config) -> Iterator[Finding]:
 def _token(machine: Machine, token: Token) -> Finding:
     about = f"token '{printable(token.label)}'"
     try:
-        _check_srk(token.vault.tpm, Srk(token.row.srk_handle, token.row.srk_public))
+        _check_srk(token.tpm.tpm, Srk(token.row.srk_handle, token.row.srk_public))
     except Error as error:
         if error.rv != CKR.TOKEN_NOT_RECOGNIZED:
             raise
@@ -267,7 +267,7 @@ def _token(machine: Machine, token: Token) -> Finding:
     if counts_guesses(token.row.srk_public):
         why = "its keys stop working while the TPM is locked out: the key that they are under is not exempt from that"
         return Finding(about, NOTE, why, "make another token, and new keys in it: p11tpm init --label NEW")
-    failures = token.vault.tries[CKU.USER].failures()
+    failures = token.tpm.tries[CKU.USER].failures()
     if failures:
         limit = machine.config.pin_tries
         return Finding(about, NOTE, f"{failures} of {limit} wrong PINs counted", "find the program that has an old PIN")
@@ -277,16 +277,16 @@ def _token(machine: Machine, token: Token) -> Finding:
 def _residents(token: Token) -> Iterator[Finding]:
     """Check whether the TPM has the resident keys; one that it does not have is loaded when it is used."""
     try:
-        for record in token.vault.residents.all():
+        for record in token.tpm.residents.all():
             label = as_text(record.attributes.get(CKA.LABEL, b""))
             about = f"key '{label}' of token '{printable(token.label)}'"
-            if token.vault.residents.is_there(record):
+            if token.tpm.residents.is_there(record):
                 yield Finding(about, OK, f"resident at {record.resident:#x}")
             else:
                 remedy = f"p11tpm key resident '{label}'"
                 yield Finding(about, NOTE, f"no longer resident at {record.resident:#x}; works, but slower", remedy)
     finally:
-        token.vault.tpm.release()
+        token.tpm.tpm.release()
 
 
 def _strays(tokens: list[Token]) -> Iterator[Finding]:
@@ -295,9 +295,9 @@ def _strays(tokens: list[Token]) -> Iterator[Finding]:
         return
     rows = [token.row for token in tokens]
     try:
-        strays = tokens[0].vault.residents.strays([Srk(row.srk_handle, row.srk_public) for row in rows])
+        strays = tokens[0].tpm.residents.strays([Srk(row.srk_handle, row.srk_public) for row in rows])
     finally:
-        tokens[0].vault.tpm.release()
+        tokens[0].tpm.tpm.release()
     for handle, key in strays.items():
         if key is None:
             text = f"{handle:#x} is of no key of this store: another store has it, or it was left behind"

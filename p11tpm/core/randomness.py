@@ -20,4 +20,4 @@ def secret_bytes(token: Token, length: int, *, kept: bool) -> bytes:
     if not kept:
         return value
     mixed = min(length, _MIXED)
-    return bytes(a ^ b for a, b in zip(value, token.vault.random(mixed), strict=False)) + value[mixed:]
+    return bytes(a ^ b for a, b in zip(value, token.tpm.random(mixed), strict=False)) + value[mixed:]

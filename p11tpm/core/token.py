@@ -38,7 +38,7 @@ class Token:
         self._store = store
         self.lock = _Lock(self)
         self.seen = row  # the token as it was when somebody asked last
-        self._vault: TokenTpm | None = None
+        self._tpm: TokenTpm | None = None
         self._ended = False
         self._profiles: Profiles | None = None
         self._read_before: dict[int, Object] = {}
@@ -48,19 +48,19 @@ class Token:
         self.logged_in: int | None = None
 
     @property
-    def vault(self) -> TokenTpm:
+    def tpm(self) -> TokenTpm:
         """What the TPM does for the token. Its users do not wait for a thread that makes a key."""
-        if self._vault is not None:
-            return self._vault
+        if self._tpm is not None:
+            return self._tpm
         with self.lock:
-            if self._vault is None:
+            if self._tpm is None:
                 if self._ended:
                     raise Error(CKR.CRYPTOKI_NOT_INITIALIZED, "another thread has called C_Finalize")
                 with import_lock:
                     from p11tpm.core.token_tpm import TokenTpm
 
-                self._vault = TokenTpm(self._config, self._store, self.id, lambda: self.row)
-            return self._vault
+                self._tpm = TokenTpm(self._config, self._store, self.id, lambda: self.row)
+            return self._tpm
 
     # -- the token itself
 
@@ -109,11 +109,11 @@ class Token:
 
         with self.lock:
             try:
-                self.vault.open(CKU.SO, so_pin)
+                self.tpm.open(CKU.SO, so_pin)
                 self._evict_all()
-                new = new_row(self.vault.tpm, label, so_pin, None, no_pin=False)
+                new = new_row(self.tpm.tpm, label, so_pin, None, no_pin=False)
                 new.id = self.id
-                self._store.replace_token(new, self.vault.row.uuid)
+                self._store.replace_token(new, self.tpm.row.uuid)
             finally:
                 self.close(Ending())
 
@@ -134,7 +134,7 @@ class Token:
     def _evict_all(self) -> None:
         records = self._store.residents(self.id)
         if records:
-            self.vault.evict(records)
+            self.tpm.evict(records)
 
     @property
     def row(self) -> TokenRow:
@@ -181,7 +181,7 @@ class Token:
         flags |= CKF.USER_PIN_INITIALIZED if row.user_pin_set else 0
         if not self._store.any_failure(row):
             return flags
-        return flags | self.vault.tries[CKU.SO].flags() | self.vault.tries[CKU.USER].flags()
+        return flags | self.tpm.tries[CKU.SO].flags() | self.tpm.tries[CKU.USER].flags()
 
     # -- logins and PINs (clause 5.5.7 to 5.5.9 and 5.6.8, 5.6.9)
 
@@ -193,7 +193,7 @@ class Token:
         """
         with self.lock:
             self._require_nobody(user)
-            self.vault.open(user, pin)
+            self.tpm.open(user, pin)
             self.logged_in = user
 
     def _require_nobody(self, user: int) -> None:
@@ -221,7 +221,7 @@ class Token:
     def check_pin(self, pin: bytes) -> None:
         """Check the user's PIN once more, with the errors of `login` (CKU_CONTEXT_SPECIFIC)."""
         with self.lock:
-            self.vault.check_user(pin)
+            self.tpm.check_user(pin)
 
     def logout(self, ending: Ending) -> bool:
         """End the login of the process: private session objects go, and so do the keys in the TPM (clause 5.6.9).
@@ -239,8 +239,8 @@ class Token:
         self.logged_in = None
         self._forget_read()
         self.memory.forget_private({CKA.PRIVATE: TRUE})
-        if self._vault is not None:
-            self._vault.shut(ending)
+        if self._tpm is not None:
+            self._tpm.shut(ending)
 
     def lose_login(self) -> None:
         """End the login to a token that is gone, and see what is in its place; the caller has the lock."""
@@ -254,20 +254,20 @@ class Token:
             self.logged_in = None
             self._forget_read()
             self.memory.forget()
-            if self._vault is not None:
-                self._vault.shut(ending, for_ever=for_ever)
+            if self._tpm is not None:
+                self._tpm.shut(ending, for_ever=for_ever)
 
     def _give_up(self) -> None:
-        if self._vault is not None:
-            self._vault.tpm.connection.give_up()
+        if self._tpm is not None:
+            self._tpm.tpm.connection.give_up()
 
     def abandon(self) -> None:
         """Forget the login in a forked child; the connection is the parent's and is not used."""
         self.logged_in = None
         self._forget_read()
         self.memory = SessionObjects()  # the lock of the parent's may be another thread's
-        if self._vault is not None:
-            self._vault.abandon()
+        if self._tpm is not None:
+            self._tpm.abandon()
 
     def _forget_read(self) -> None:
         """Forget the objects that were read, with their values."""
@@ -278,12 +278,12 @@ class Token:
         with self.lock:
             if self.logged_in != CKU.SO:
                 raise Error(CKR.USER_NOT_LOGGED_IN, "the SO is not logged in")
-            self.vault.init_pin(pin)
+            self.tpm.init_pin(pin)
 
     def set_pin(self, old: bytes, new: bytes) -> None:
         """Change the PIN of whoever is logged in, the user's if nobody is (clause 5.5.9)."""
         with self.lock:
-            self.vault.set_pin(CKU.SO if self.logged_in == CKU.SO else CKU.USER, old, new)
+            self.tpm.set_pin(CKU.SO if self.logged_in == CKU.SO else CKU.USER, old, new)
 
     @property
     def sees_private(self) -> bool:
@@ -366,16 +366,16 @@ class Token:
     def _read(self, id_: int) -> Object:
         record = self.record(id_)
         if self.sees_private and id_ > 0 and _is_ours(record):
-            self.vault.secret.verify(record)
+            self.tpm.secret.verify(record)
         value = None
         if self._is_encrypted(record.attributes):
-            value = self.vault.secret.decrypt(record.uuid, record.attributes[CKA.VALUE])
+            value = self.tpm.secret.decrypt(record.uuid, record.attributes[CKA.VALUE])
         return Object(record, value, self._reveal)
 
     def _reveal(self, record: Record) -> bytes:
         """Return the value of a secret key: that of a session object is in memory as it is."""
         value = record.secret or b""
-        return self.vault.secret.decrypt(record.uuid, value) if record.id > 0 else value
+        return self.tpm.secret.decrypt(record.uuid, value) if record.id > 0 else value
 
     @staticmethod
     def _is_encrypted(attributes: Template) -> bool:
@@ -384,11 +384,11 @@ class Token:
     def user_of(self, key: Object) -> TokenTpm | InSoftware:
         """Return what does the private operations of an RSA or EC key: the TPM, or software for one that may leave."""
         if key.in_tpm or key.record.secret is None:
-            return self.vault
+            return self.tpm
         with import_lock:
             from p11tpm.core.software import InSoftware
 
-        return InSoftware(self.vault.spend)
+        return InSoftware(self.tpm.spend)
 
     def require_writer(self, attributes: Template) -> None:
         """Refuse to write private objects and keys of the token without a login, and to a store that is read-only."""
@@ -410,7 +410,7 @@ class Token:
     def new_auth(self, record: Record) -> bytes:
         """Return the authorisation value of a new record's key in the TPM: random and kept with it without a login."""
         if self.sees_private:
-            return self.vault.secret.auth(record.uuid)
+            return self.tpm.secret.auth(record.uuid)
         record.auth = urandom(32)
         return record.auth
 
@@ -427,7 +427,7 @@ class Token:
                 self._seal(record)
             kept = [record for record in records if record.attributes[CKA.TOKEN] == TRUE]
             passing = [record for record in records if record.attributes[CKA.TOKEN] != TRUE]
-            whose = self._vault.whose if self._vault is not None else None
+            whose = self._tpm.whose if self._tpm is not None else None
             ids = iter(self._store.add(kept, whose) if kept else [])
             passing_ids = iter(self.memory.add(passing, session) if passing else [])
             return [next(ids if record.attributes[CKA.TOKEN] == TRUE else passing_ids) for record in records]
@@ -440,11 +440,11 @@ class Token:
     def _seal(self, record: Record) -> None:
         attributes = record.attributes
         if self._is_encrypted(attributes):
-            attributes[CKA.VALUE] = self.vault.secret.encrypt(record.uuid, attributes[CKA.VALUE])
+            attributes[CKA.VALUE] = self.tpm.secret.encrypt(record.uuid, attributes[CKA.VALUE])
         if attributes[CKA.TOKEN] == TRUE and record.secret is not None:
-            record.secret = self.vault.secret.encrypt(record.uuid, record.secret)
+            record.secret = self.tpm.secret.encrypt(record.uuid, record.secret)
         if self.sees_private:
-            record.mac = self.vault.secret.mac(record)
+            record.mac = self.tpm.secret.mac(record)
 
     def set_attributes(self, id_: int, changes: Template) -> None:
         """Change attributes of an object (C_SetAttributeValue)."""
@@ -461,10 +461,10 @@ class Token:
         attribute.check_change(record.attributes, changes, by_so=self.logged_in == CKU.SO)
         self.require_writer(record.attributes)
         if CKA.VALUE in changes and self._is_encrypted(record.attributes):
-            changes = {**changes, CKA.VALUE: self.vault.secret.encrypt(record.uuid, changes[CKA.VALUE])}
+            changes = {**changes, CKA.VALUE: self.tpm.secret.encrypt(record.uuid, changes[CKA.VALUE])}
         attributes = {**record.attributes, **changes}
         changed = Record(self.id, record.uuid, attributes, record.tpm_public, record.tpm_private, secret=record.secret)
-        mac = self.vault.secret.mac(changed) if self.sees_private else None
+        mac = self.tpm.secret.mac(changed) if self.sees_private else None
         return self._shelf(id_).update(record, changes, mac)
 
     def destroy(self, *ids: int) -> None:
@@ -480,26 +480,26 @@ class Token:
                     raise Error(CKR.ACTION_PROHIBITED, "the object may not be destroyed")
                 self.require_writer(record.attributes)
             if any(record.resident for record in records):
-                self.vault.evict(records)
+                self.tpm.evict(records)
             by_shelf = [(shelf, [one for one in records if self._shelf(one.id) is shelf]) for shelf in self._shelves]
             if not sum(shelf.delete(some) for shelf, some in by_shelf if some):
                 raise Error(CKR.OBJECT_HANDLE_INVALID, "the object was deleted meanwhile")
-            if self._vault is not None:
+            if self._tpm is not None:
                 for record in records:
-                    self._vault.tpm.forget(record.uuid)
+                    self._tpm.tpm.forget(record.uuid)
 
     def _check_login(self) -> None:
         """Raise GoneError if somebody is logged in to a token that is no longer there; ends the login.
 
         Without the lock, which whoever makes a key has for long, if all is well.
         """
-        if self._vault is None or self._vault.whose is None:
+        if self._tpm is None or self._tpm.whose is None:
             return
         try:
-            _ = self._vault.row
+            _ = self._tpm.row
         except GoneError:
             with self.lock:
-                _ = self._vault.row
+                _ = self._tpm.row
 
     def end_sessions(self, sessions: set[int]) -> None:
         """Forget the session objects of sessions (clause 4.4)."""
@@ -515,13 +515,13 @@ class Token:
         with self.lock:
             self._check_login()
             self.require_writer(self.object(id_).attributes)
-            return self.vault.residents.add(self.vault.srk, self.object(id_).record, owner_auth)
+            return self.tpm.residents.add(self.tpm.srk, self.object(id_).record, owner_auth)
 
     def end_residence(self, id_: int, owner_auth: bytes = b"") -> bool:
         """Remove a key from the TPM again; False if it was not there. CKR_ACTION_PROHIBITED as in `keep_resident`."""
         with self.lock:
             self._check_login()
-            return self.vault.residents.remove(self.vault.srk, self.object(id_).record, owner_auth)
+            return self.tpm.residents.remove(self.tpm.srk, self.object(id_).record, owner_auth)
 
 
 class _Lock:

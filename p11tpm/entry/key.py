@@ -126,7 +126,7 @@ def C_SeedRandom(session: int, seed: Ptr, length: int) -> None:
     current = module().session(session)
     data = read_bytes(seed, length, LONGEST_SEED)
     if data:
-        current.token.vault.seed(data)
+        current.token.tpm.seed(data)
 
 
 @entry
@@ -136,4 +136,4 @@ def C_GenerateRandom(session: int, out: Ptr, length: int) -> None:
     required(out)
     for at in range(0, plausible(length), RANDOM_PIECE):
         piece = min(length - at, RANDOM_PIECE)
-        ffi.memmove(out + at, current.token.vault.random(piece), piece)
+        ffi.memmove(out + at, current.token.tpm.random(piece), piece)

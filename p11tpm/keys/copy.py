@@ -31,7 +31,7 @@ def copy_object(token: Token, original: Object, changes: Template, session: int)
         secret = None if original.record.secret is None else original.hidden()
         record = token.new_record(attributes, secret)
         if original.in_tpm:
-            blob = token.vault.change_auth(original.record, token.new_auth(record))
+            blob = token.tpm.change_auth(original.record, token.new_auth(record))
             record.tpm_public, record.tpm_private = blob.public, blob.private
         elif secret is not None:
             _settle(token, record, secret)

@@ -162,7 +162,7 @@ class Derivation:
         with import_lock:
             from p11tpm.crypto.domain import Domain
 
-        self._token.vault.spend(self._base)
+        self._token.tpm.spend(self._base)
         private, noise = (int.from_bytes(value, "big") for value in (self._base.secret(), urandom(_NOISE)))
         try:
             shared = Domain(CKK.DH, self._base.attributes).shared(private, self._params.number, noise)

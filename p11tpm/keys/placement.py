@@ -69,9 +69,9 @@ def place_in_tpm(token: Token, record: Record, length: int) -> None:
     public = tpm_template_for(token, record.attributes, length, made=value is None)
     if public is None:
         return
-    blob = token.vault.create(public, token.new_auth(record), value or b"")
+    blob = token.tpm.create(public, token.new_auth(record), value or b"")
     record.tpm_public, record.tpm_private = blob.public, blob.private
     if value is not None:
         record.secret = check_value(to_ulong(record.attributes[CKA.KEY_TYPE]), value)
     else:
-        record.secret = token.vault.aes(Object(record), ECB, b"", bytes(AES_BLOCK), encrypt=True)[:3]
+        record.secret = token.tpm.aes(Object(record), ECB, b"", bytes(AES_BLOCK), encrypt=True)[:3]

@@ -130,7 +130,7 @@ class PrivateKey:
         if placement.in_software(record.attributes):
             record.secret = pkcs8(self._key)
             return
-        blob = token.vault.import_key(self._public, token.new_auth(record), self._number)
+        blob = token.tpm.import_key(self._public, token.new_auth(record), self._number)
         record.tpm_public, record.tpm_private, record.secret = blob.public, blob.private, None
 
 

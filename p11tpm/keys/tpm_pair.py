@@ -47,7 +47,7 @@ class TpmPair(KeyPair):
 
     def make(self, token: Token, record: Record) -> None:
         """Generate the pair in the TPM; the record gets its blob."""
-        blob = token.vault.create(self._template, token.new_auth(record))
+        blob = token.tpm.create(self._template, token.new_auth(record))
         record.tpm_public, record.tpm_private = blob.public, blob.private
         find = template.rsa_numbers if self.key_type == CKK.RSA else template.ec_point
         self._describe_pair(*find(blob.public))

@@ -20,7 +20,7 @@ _STREAMS = {CTR, CFB}  # modes that take any number of bytes
 def block_cipher(token: Token, key: Object) -> BlockCipher:
     """Return the block cipher of a secret key, which is of a type that has one."""
     if key.in_tpm:
-        return InTpm(token.vault, key)
+        return InTpm(token.tpm, key)
     return InMemory(key.key_type, key.secret())
 
 
@@ -29,20 +29,20 @@ class InTpm:
 
     block = AES_BLOCK
 
-    def __init__(self, vault: TokenTpm, key: Object) -> None:
-        self._vault = vault
+    def __init__(self, tpm: TokenTpm, key: Object) -> None:
+        self._tpm = tpm
         self._key = key
 
     def context(self, mode: str, iv: bytes = b"", *, encrypt: bool = True) -> Context:
         """Begin a mode; the TPM is asked when there are data."""
-        return _TpmContext(self._vault, self._key, mode, iv, encrypt)
+        return _TpmContext(self._tpm, self._key, mode, iv, encrypt)
 
 
 class _TpmContext:
     """A mode of AES at work in the TPM, in as many commands as it takes."""
 
-    def __init__(self, vault: TokenTpm, key: Object, mode: str, iv: bytes, encrypt: bool) -> None:
-        self._vault = vault
+    def __init__(self, tpm: TokenTpm, key: Object, mode: str, iv: bytes, encrypt: bool) -> None:
+        self._tpm = tpm
         self._key = key
         self._mode = mode
         self._iv = iv
@@ -62,7 +62,7 @@ class _TpmContext:
         return b"".join([self._step(data[at : at + MOST]) for at in range(0, len(data), MOST)])[given:]
 
     def _step(self, data: bytes) -> bytes:
-        result = self._vault.aes(self._key, self._mode, self._iv, data, encrypt=self._encrypt)
+        result = self._tpm.aes(self._key, self._mode, self._iv, data, encrypt=self._encrypt)
         blocks = len(data) // AES_BLOCK
         if self._mode == CTR:
             counter = int.from_bytes(self._iv, "big") + blocks

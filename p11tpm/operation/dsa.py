@@ -60,7 +60,7 @@ class Signer(_Dsa):
             from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
         fitting = self._fit(data)
-        self._token.vault.spend(self._key)
+        self._token.tpm.spend(self._key)
         pair = decode_dss_signature(self._private().sign(fitting, prehashed(self._half)))
         return b"".join(number.to_bytes(self._half, "big") for number in pair)
 

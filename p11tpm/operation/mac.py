@@ -89,8 +89,8 @@ class Cmac:
 class _TpmHmac:
     """An HMAC that the TPM makes when all of the message is there."""
 
-    def __init__(self, vault: TokenTpm, key: Object, digest: str) -> None:
-        self._vault = vault
+    def __init__(self, tpm: TokenTpm, key: Object, digest: str) -> None:
+        self._tpm = tpm
         self._key = key
         self._digest = digest
         self._parts: list[bytes] = []
@@ -105,12 +105,12 @@ class _TpmHmac:
 
     def digest(self) -> bytes:
         """Return the code."""
-        return self._vault.hmac(self._key, self._digest, b"".join(self._parts))
+        return self._tpm.hmac(self._key, self._digest, b"".join(self._parts))
 
 
 def _hmac(token: Token, key: Object, digest: str) -> Callable[[], Context]:
     if key.in_tpm:
-        return lambda: _TpmHmac(token.vault, key, digest)
+        return lambda: _TpmHmac(token.tpm, key, digest)
     value, new = key.secret(), partial(hashlib.new, digest, usedforsecurity=False)  # MD5 wherever it is wanted
     return lambda: hmac.new(value, None, new)
 

@@ -148,9 +148,9 @@ class Measure:
             pair, rsa = (_loadable(token, name) for name in (key(0), "rsa"))
             point = template.ec_point(pair.public)
             for _ in range(rounds):
-                agreed = sorted(_time(lambda: token.vault.tpm.ecdh(srk, pair, point)) for _ in range(count))
+                agreed = sorted(_time(lambda: token.tpm.tpm.ecdh(srk, pair, point)) for _ in range(count))
                 self.samples.add("core ecdh", OURS, agreed[count // 4])
-                decrypted = sorted(_time(lambda: token.vault.tpm.rsa(srk, rsa, b"\x11" * 256)) for _ in range(count))
+                decrypted = sorted(_time(lambda: token.tpm.tpm.rsa(srk, rsa, b"\x11" * 256)) for _ in range(count))
                 self.samples.add("core decrypt", OURS, decrypted[count // 4])
 
     # -- several keys
@@ -228,7 +228,7 @@ class Measure:
 def _loadable(token: Token, name: str) -> Key:
     found = token.find({CKA.ID: name.encode(), CKA.CLASS: CKO.PRIVATE_KEY.to_bytes(8, "little")})
     record = token.record(found[0])
-    return Key(record.uuid, record.tpm_public, record.tpm_private, token.vault.secret.auth(record.uuid))
+    return Key(record.uuid, record.tpm_public, record.tpm_private, token.tpm.secret.auth(record.uuid))
 
 
 def _time(work: Callable[[], object]) -> float:

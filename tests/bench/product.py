@@ -144,7 +144,7 @@ def _renamed(token: Token, model: Record, name: bytes) -> Record:
     uuid = os.urandom(16)
     names = {CKA.ID: name, CKA.LABEL: name, CKA.UNIQUE_ID: uuid.hex().encode()}
     record = Record(token.id, uuid, {**model.attributes, **names}, model.tpm_public, model.tpm_private)
-    record.mac = token.vault.secret.mac(record)
+    record.mac = token.tpm.secret.mac(record)
     return record
 
 
