@@ -1,7 +1,7 @@
 """Settings: where the store is, how the TPM is reached, and how PINs and the log are dealt with.
 
 /etc/p11tpm.conf is read first, then p11tpm.conf in the user's configuration directory, which overrides it; or only the
-file that P11TPM_CONF names. P11TPM_STORE and P11TPM_TCTI override single settings. A program that runs with more
+file that P11TPM_CONF names. A user's directory that the process may not search, as under ProtectHome= of a unit, has none. P11TPM_STORE and P11TPM_TCTI override single settings. A program that runs with more
 rights than its caller (setuid) reads nothing from its environment.
 """
 
@@ -98,8 +98,8 @@ class Config:
         else:
             config.read(SYSTEM)
             own = _base(environment, "XDG_CONFIG_HOME", ".config")
-            if own:
-                config.read(f"{own}/p11tpm.conf")
+            if own and not files.is_hidden(path := f"{own}/p11tpm.conf"):
+                config.read(path)
         config.tcti = _variable(environment, "P11TPM_TCTI") or config.tcti
         config.store = _absolute(environment, "P11TPM_STORE") or config.store or _default_store(environment)
         config.find_credential(environment.get("CREDENTIALS_DIRECTORY", ""))

@@ -142,6 +142,17 @@ def read_checked(path: str, most: int) -> bytes | None:
         posix.close(descriptor)
 
 
+def is_hidden(path: str) -> bool:
+    """Return whether a directory on the way to a file may not be searched: nobody can say whether the file is there."""
+    try:
+        posix.lstat(path)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def check_log(path: str) -> None:
     """Refuse the path of a log if another user can choose what is written to, or if it is not a regular file."""
     check_way(path, step=_log_step)

@@ -302,6 +302,46 @@ def test_paths_from_the_environment_are_absolute(monkeypatch, name):
         Config.load()
 
 
+@pytest.mark.parametrize("hidden", [".config", ""])
+def test_a_directory_of_the_user_that_may_not_be_searched_has_no_settings(user, as_nobody, monkeypatch, hidden):
+    """As a unit's ProtectHome=yes and InaccessiblePaths= make it: of mode 000, for root without capabilities as well."""
+    path = user / hidden
+    path.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setenv("P11TPM_STORE", "/srv/keys")
+    monkeypatch.setattr(module, "SYSTEM", "/nowhere/p11tpm.conf")
+    before = path.stat().st_mode
+    path.chmod(0)
+    try:
+        assert as_nobody(lambda: values(Config.load())) == {**DEFAULTS, "store": "/srv/keys"}
+    finally:
+        path.chmod(before)
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_of_the_user_that_is_there_and_may_not_be_read_is_refused(user, as_nobody, link):
+    (user / ".config").mkdir()
+    path = user / ".config" / "p11tpm.conf"
+    target = user / "closed" / "p11tpm.conf" if link else path
+    target.parent.mkdir(exist_ok=True)
+    target.write_text("token = web\n")
+    target.chmod(0)
+    if link:
+        path.symlink_to(target)
+        target.parent.chmod(0)
+    with pytest.raises(Error, match=r"\.config/p11tpm\.conf: Permission denied") as caught:
+        as_nobody(Config.load)
+    assert caught.value.rv == CKR.GENERAL_ERROR
+
+
+@pytest.mark.usefixtures("root")
+def test_settings_of_all_users_that_may_not_be_reached_are_refused(user, as_nobody, monkeypatch):
+    (user / "etc").mkdir(mode=0)
+    monkeypatch.setattr(module, "SYSTEM", str(user / "etc" / "p11tpm.conf"))
+    with pytest.raises(Error, match="Permission denied"):
+        as_nobody(Config.load)
+
+
 @pytest.mark.parametrize("value", [None, "", "relative", "/", "/nowhere"])
 def test_a_home_of_another_user_is_not_ours(user, as_nobody, monkeypatch, value):
     assert as_nobody(lambda: Config.load().store).startswith(str(user))
