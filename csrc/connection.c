@@ -209,10 +209,12 @@ int connection_transact(connection *c, uint64_t epoch, int ms, const uint8_t *co
         error = c->wish != GO_ON ? ECANCELED
             : lost_tabrmd(c)     ? CONNECTION_STALE
                                  : transact(c, command, size, response, response_size);
+        if (error == EFAULT && c->has_manager) /* tpm2_load_context() and tpm2_save_context() of tpm2-space.c */
+            error = CONNECTION_NOT_KEPT;
         if (!error)
             follow_handles(c, command, size, response, *response_size);
-        else if (error == CONNECTION_STALE || error == ETIMEDOUT || error == ECANCELED)
-            drop(c);
+        else if (error == CONNECTION_STALE || error == CONNECTION_NOT_KEPT || error == ETIMEDOUT || error == ECANCELED)
+            drop(c); /* without a word: another program may have our handles by now */
         clock_gettime(CLOCK_MONOTONIC, &c->last_use);
     }
     pthread_mutex_unlock(&c->lock);

@@ -21,6 +21,7 @@
 #define CONNECTION_REFUSED_IN_SETUID (-2)
 #define CONNECTION_WANTS_SOCKET (-3)
 #define CONNECTION_REFUSED_IN_NEW_ROOT (-4)
+#define CONNECTION_NOT_KEPT (-5)
 #define RESPONSE_SIZE 4096
 #define HEADER_SIZE 10 /* tag, size, command or response code: TPM 2.0 Part 1, clause 16 */
 #define LINGER_MS 4 /* after a command, swtpm's socket is kept for the next one ... */
@@ -86,7 +87,8 @@ connection *connection_new(const char *tcti, int idle_ms);
 int connection_open(connection *c, int given, uint64_t *epoch);
 
 /* Sends one command and gives the response (at most RESPONSE_SIZE bytes), which has to come within `ms`. 0, an errno, or
- * CONNECTION_STALE when the connection is not the one of `epoch` any more, or the host has closed it: then nothing was sent.
+ * CONNECTION_STALE when the connection is not the one of `epoch` any more, or the host has closed it: then nothing was sent;
+ * CONNECTION_NOT_KEPT: the kernel's resource manager could not load what is ours before the command, or save it afterwards.
  * After these, ETIMEDOUT and ECANCELED (connection_give_up() was called) the connection is closed. */
 int connection_transact(connection *c, uint64_t epoch, int ms, const uint8_t *command, size_t size,
                         uint8_t *response, size_t *response_size);

@@ -1,8 +1,9 @@
 """Settings: where the store is, how the TPM is reached, and how PINs and the log are dealt with.
 
 /etc/p11tpm.conf is read first, then p11tpm.conf in the user's configuration directory, which overrides it; or only the
-file that P11TPM_CONF names. A user's directory that the process may not search, as under ProtectHome= of a unit, has none. P11TPM_STORE and P11TPM_TCTI override single settings. A program that runs with more
-rights than its caller (setuid) reads nothing from its environment.
+file that P11TPM_CONF names. A directory of the user that the process may not search, as under ProtectHome= of a unit,
+has no such file. P11TPM_STORE and P11TPM_TCTI override single settings. A program that runs with more rights than its
+caller (setuid) reads nothing from its environment.
 """
 
 from __future__ import annotations

@@ -64,6 +64,13 @@ _REFUSALS = {  # why a connection could not be opened, and what to do about it
 }
 
 
+_NOT_KEPT = (
+    "the kernel cannot swap sessions in and out of the TPM (EFAULT): another program has had one for very long without"
+    " using it, or others fill the TPM. End the programs that use it ('fuser -v /dev/tpm*' lists them), or flush what"
+    " they have: tpm2_flushcontext -s and -l"
+)
+
+
 class StaleError(Exception):
     """The connection was closed while nobody used it: sessions and loaded keys are gone, and nothing was sent."""
 
@@ -73,6 +80,17 @@ class LostError(Error):
 
     def __init__(self, error: int) -> None:
         super().__init__(CKR.DEVICE_REMOVED, f"the connection to the TPM broke: {strerror(error)}")
+
+
+class NotKeptError(LostError):
+    """The kernel's resource manager could not save or load what this program has in the TPM, and flushed it.
+
+    It does not tell the TPM's response code: that of a context gap, since a program has not used a session while the
+    TPM saved 65,535 others (Part 2, TPM_RC_CONTEXT_GAP), or that of a TPM that others have filled without the manager.
+    """
+
+    def __init__(self) -> None:
+        Error.__init__(self, CKR.DEVICE_MEMORY, _NOT_KEPT)
 
 
 class SilentError(Error):
@@ -169,8 +187,9 @@ class Connection:
     def transact(self, command: bytes, seconds: float) -> bytes:
         """Send a command and wait for its response, without the GIL; the caller serialises.
 
-        StaleError if the connection was closed since `open`, LostError if it broke, TimeoutError if there was no
-        response within `seconds`, InterruptedError if `give_up` was called; both close it.
+        StaleError if the connection was closed since `open`, LostError if it broke, NotKeptError if a resource manager
+        could not keep what is ours, TimeoutError if there was no response within `seconds`, InterruptedError if
+        `give_up` was called; the last three close it.
         """
         wait = max(0, round(seconds * 1000))
         native = self._native
@@ -181,6 +200,8 @@ class Connection:
             raise TimeoutError
         if error == ECANCELED:
             raise InterruptedError
+        if error == lib.CONNECTION_NOT_KEPT:
+            raise NotKeptError
         if error:
             raise LostError(error)
         size = self._size[0]

@@ -6,7 +6,7 @@ from time import monotonic, sleep
 
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error, TpmError
-from p11tpm.tpm.connection import LostError, StaleError
+from p11tpm.tpm.connection import LostError, NotKeptError, StaleError
 
 _FULL = frozenset({TPM.CONTEXT_GAP, TPM.OBJECT_MEMORY, TPM.SESSION_MEMORY, TPM.MEMORY, TPM.SESSION_HANDLES})
 _GONE = frozenset(range(TPM.REFERENCE_H0, TPM.REFERENCE_LAST + 1))
@@ -41,6 +41,8 @@ class Retry:
         if isinstance(error, StaleError):
             self._idle -= 1
             return self._idle >= 0
+        if isinstance(error, NotKeptError):
+            return self._after_full()
         if isinstance(error, LostError):
             self._reopen -= 1
             return self._reopen >= 0
@@ -50,14 +52,17 @@ class Retry:
 
     def _after_code(self, code: int, *, stale_possible: bool) -> bool:
         if code in _FULL:
-            self._full -= 1
-            if self._full >= 0:
-                sleep(0.02 * 2 ** (_FULL_TRIES - 1 - self._full))
-            return self._full >= 0
+            return self._after_full()
         if code in _GONE or (stale_possible and _is_about_what_is_loaded(code)):
             self._rebuild -= 1
             return self._rebuild >= 0
         return False
+
+    def _after_full(self) -> bool:
+        self._full -= 1
+        if self._full >= 0:
+            sleep(0.02 * 2 ** (_FULL_TRIES - 1 - self._full))
+        return self._full >= 0
 
     def may_reclaim(self, error: Exception) -> bool:
         """Return whether the TPM stayed full, and what was left in it by others was not looked at yet."""

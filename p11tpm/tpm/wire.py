@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from time import monotonic, sleep
 
-from p11tpm.ck import CKR
 from p11tpm.crypto import hashes
 from p11tpm.error import TPM, Error, TpmError
 from p11tpm.tpm.codec import Reader, u32
@@ -131,7 +130,7 @@ class Wire:
             if not command.guess:
                 raise
             # The TPM may have counted a wrong PIN: trying it again would count it twice
-            raise Error(CKR.DEVICE_REMOVED, f"{error.why}; whether the PIN was right is not known") from None
+            raise Error(error.rv, f"{error.why}; whether the PIN was right is not known") from None
         except TimeoutError:
             why = f"within {command.seconds} s"
         except InterruptedError:

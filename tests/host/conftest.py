@@ -44,6 +44,16 @@ def write_bundle() -> Callable[[Path, Path], Path]:
 
 
 @pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library to preload, which makes a terminal a TPM's device."""
+    library = tmp_path_factory.mktemp("driver") / "driver.so"
+    flags = ("-Wall", "-Werror", "-shared", "-fPIC")
+    source = Path(__file__).with_name("driver.c")
+    subprocess.run(["gcc", *flags, source, "-o", library, "-ldl"], timeout=60, check=True)
+    return library
+
+
+@pytest.fixture(scope="session")
 def core(tmp_path_factory: pytest.TempPathFactory) -> Core:
     return Core(tmp_path_factory.mktemp("core"))
 

@@ -1,7 +1,8 @@
 /* Preloaded into a program: makes the terminal $DRIVER a TPM's device as Linux has them (drivers/char/tpm/tpm-dev-common.c).
  *
  * A command is done by write(2), or in the background after open(2) with O_NONBLOCK. Until then poll(2), read(2) and the last
- * close(2), also that of a process that ends, wait as nothing can end it; epoll(7) waits as usual once it watches the device. */
+ * close(2), also that of a process that ends, wait as nothing can end it; epoll(7) waits as usual once it watches the device.
+ * A response with the code -EFAULT becomes that error, as /dev/tpmrm0 has it when a context cannot be saved or loaded. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -19,6 +20,7 @@
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 #define REAL(name) __typeof__(&name) real = NEXT(name)
 
+static const unsigned char not_swapped[] = { 0x80, 0x01, 0, 0, 0, 10, 0xff, 0xff, 0xff, 0xf2 };
 static int device = -1;
 static volatile bool in_background, asked, shared;
 
@@ -64,6 +66,10 @@ ssize_t read(int fd, void *bytes, size_t size)
     ssize_t more = real(fd, bytes, size);
     if (fd == device && more > 0)
         asked = false;
+    if (fd == device && more == sizeof not_swapped && !memcmp(bytes, not_swapped, sizeof not_swapped)) {
+        errno = EFAULT;
+        return -1;
+    }
     return more;
 }
 

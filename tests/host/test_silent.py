@@ -81,15 +81,6 @@ def asking(hosts, owner: rig.User, swtpm: rig.Swtpm, way: str):
         yield host
 
 
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = tmp_path_factory.mktemp("driver") / "driver.so"
-    flags = ("-Wall", "-Werror", "-shared", "-fPIC")
-    source = Path(__file__).with_name("driver.c")
-    subprocess.run(["gcc", *flags, source, "-o", library, "-ldl"], timeout=60, check=True)
-    return library
-
-
 @pytest.fixture
 def device(owner: rig.User, swtpm: rig.Swtpm, driver: Path) -> Iterator[Device]:
     """A device file by which `owner` has the TPM, and which waits in the kernel as Linux's does."""

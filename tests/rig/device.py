@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from rig.proxy import Command
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rig.swtpm import Swtpm
 
 
@@ -26,11 +28,15 @@ def response_of(swtpm: Swtpm, request: bytes) -> bytes:
 
 
 class Device:
-    """A character device that answers as /dev/tpmrm0 does: a command whole, its response at once."""
+    """A character device that answers as /dev/tpmrm0 does: a command whole, its response at once.
+
+    `change`, if set, gets the request and the response, and returns the response that the client sees.
+    """
 
     def __init__(self, swtpm: Swtpm) -> None:
         self.swtpm = swtpm
         self.commands: list[Command] = []
+        self.change: Callable[[bytes, bytes], bytes] | None = None
         self.master, slave = pty.openpty()
         tty.setraw(slave)
         self.path = os.ttyname(slave)
@@ -43,7 +49,8 @@ class Device:
                 request = os.read(self.master, 4096)
                 while len(request) < int.from_bytes(request[2:6], "big"):
                     request += os.read(self.master, 4096)
-                self.commands.append(Command(request, response_of(self.swtpm, request)))
+                response = response_of(self.swtpm, request)
+                self.commands.append(Command(request, self.change(request, response) if self.change else response))
                 os.write(self.master, self.commands[-1].response)
             except OSError:
                 return

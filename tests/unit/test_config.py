@@ -304,7 +304,7 @@ def test_paths_from_the_environment_are_absolute(monkeypatch, name):
 
 @pytest.mark.parametrize("hidden", [".config", ""])
 def test_a_directory_of_the_user_that_may_not_be_searched_has_no_settings(user, as_nobody, monkeypatch, hidden):
-    """As a unit's ProtectHome=yes and InaccessiblePaths= make it: of mode 000, for root without capabilities as well."""
+    """As a unit's ProtectHome=yes and InaccessiblePaths= make it: mode 000, for root without capabilities too."""
     path = user / hidden
     path.mkdir(parents=True, exist_ok=True)
     monkeypatch.setenv("P11TPM_STORE", "/srv/keys")
