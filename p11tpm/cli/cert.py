@@ -104,7 +104,7 @@ def _store(machine: Machine, token: Token, value: bytes, label: str | None, file
             CKA.VALUE: value,
         },
     )
-    return token.object(made)
+    return token.objects.get(made)
 
 
 def _certificates(token: Token) -> list[Certificate]:

@@ -84,7 +84,7 @@ def make(token: LoggedToken, label: str, algorithm: str) -> Pair:
         f"The TPM makes a key of type {algorithm}",
         lambda: token.generate_pair(Given(mechanism), {**shared, **size}, shared),
     )
-    return Pair(token_uri(token.row), token.object(public), token.object(private))
+    return Pair(token_uri(token.row), token.objects.get(public), token.objects.get(private))
 
 
 @key.command("list", epilog=example("p11tpm key list --json"))

@@ -55,16 +55,16 @@ class LoggedToken(Token):
         use = Use("generate", self.seen.label, private, mechanism=given.type)
         with logged(self._config, use):
             public_id, private_id = generate_pair(self, given, public, private)
-            use.keys = [self.record(private_id).attributes]
+            use.keys = [self.objects.record(private_id).attributes]
         return public_id, private_id
 
     def destroy(self, *ids: int) -> None:
-        """Delete objects; see `Token.destroy`."""
+        """Delete objects; see `Objects.destroy`."""
         with ExitStack() as uses:
-            for attributes in [self.record(id_).attributes for id_ in ids]:
+            for attributes in [self.objects.record(id_).attributes for id_ in ids]:
                 if kind(attributes)[0] in KEYS:
                     uses.enter_context(logged(self._config, Use("destroy", self.seen.label, attributes)))
-            super().destroy(*ids)
+            self.objects.destroy(*ids)
 
     def delete(self) -> None:
         """Remove the token; see `Token.delete`."""

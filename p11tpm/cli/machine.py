@@ -141,13 +141,13 @@ class Machine:
 def objects(token: Token, object_class: int, value: bytes | None = None) -> list[Object]:
     """Read the objects of a class, with this ``value`` if given, oldest first."""
     template = {CKA.CLASS: ulong(object_class), **({} if value is None else {CKA.VALUE: value})}
-    return [thing for id_ in token.find(template) if (thing := _read(token, id_))]
+    return [thing for id_ in token.objects.find(template) if (thing := _read(token, id_))]
 
 
 def _read(token: Token, id_: int) -> Object | None:
     """Read an object; None if another program deleted it since it was found."""
     try:
-        return token.object(id_)
+        return token.objects.get(id_)
     except Error as error:
         if error.rv == CKR.OBJECT_HANDLE_INVALID:
             return None

@@ -177,7 +177,7 @@ class Module:
             for one in closed:
                 self._sessions.pop(one).cancel_all()
                 del open_[one]
-        token.end_sessions(closed)
+        token.objects.end_sessions(closed)
         if token.logged_in is not None and not open_:
             with ending.holding(self._opening, lambda: None):
                 if not open_ and token.logged_in is not None:
@@ -234,7 +234,7 @@ class Module:
 
     def _private_among(self, token: Token, known: set[int]) -> set[int]:
         try:
-            return token.private_among(known)
+            return token.objects.private_among(known)
         except Error:  # the store cannot be read, and nothing of it is sure to be public
             return known
 
@@ -258,7 +258,7 @@ class Module:
 
     def object(self, session: Session, handle: int) -> Object:
         """Read the object behind a handle; CKR_OBJECT_HANDLE_INVALID if it is gone or hidden."""
-        return session.token.object(self.id_of(session.token, handle))
+        return session.token.objects.get(self.id_of(session.token, handle))
 
     def key(self, session: Session, handle: int, not_found: int = CKR.KEY_HANDLE_INVALID) -> Object:
         """Read a key; `not_found` if it is gone or hidden."""

@@ -137,3 +137,8 @@ class Object:
     def ulong(self, type_: int) -> int:
         """Return the value of a CK_ULONG attribute."""
         return to_ulong(self.get(type_))
+
+
+def is_encrypted(attributes: Template) -> bool:
+    """Return whether an object's value is stored encrypted."""
+    return attributes[CKA.PRIVATE] == TRUE and to_ulong(attributes[CKA.CLASS]) == CKO.DATA

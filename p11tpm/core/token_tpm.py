@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
+    from p11tpm.core.key_material import KeyMaterial
     from p11tpm.core.object import Object
     from p11tpm.core.residents import Residents
     from p11tpm.host.config import Config
@@ -185,24 +186,38 @@ class TokenTpm:
 
     # -- keys
 
-    def create(self, template: bytes, auth: bytes, value: bytes = b"") -> Blob:
+    def create(self, template: bytes, value: bytes = b"") -> KeyMaterial:
         """Create a key in the TPM from a TPMT_PUBLIC, or from the value of a secret key."""
-        return self.tpm.create(self.srk, template, auth, value)
+        made, auth = self._new_key()
+        return made.in_tpm(self.tpm.create(self.srk, template, auth, value))
 
-    def import_key(self, public: bytes, auth: bytes, number: bytes) -> Blob:
+    def import_key(self, public: bytes, number: bytes) -> KeyMaterial:
         """Import a key from outside into the TPM, from its TPMT_PUBLIC and its secret number: see `importing`."""
         with import_lock:
             from p11tpm.tpm import importing
 
-        return importing.import_key(self.tpm, self.srk, public, auth, number)
+        made, auth = self._new_key()
+        return made.in_tpm(importing.import_key(self.tpm, self.srk, public, auth, number))
 
-    def change_auth(self, record: Record, auth: bytes) -> Blob:
+    def copy(self, record: Record) -> KeyMaterial:
         """Have the TPM wrap a key once more, under another authorisation value; the key itself stays as it is."""
         with import_lock:
             from p11tpm.tpm import provision
 
         usable = self._usable(record)
-        return provision.change_auth(self.tpm, self.srk, usable, usable.auth, auth)
+        made, auth = self._new_key()
+        return made.in_tpm(provision.change_auth(self.tpm, self.srk, usable, usable.auth, auth))
+
+    def _new_key(self) -> tuple[KeyMaterial, bytes]:
+        """Return what a new key begins with, and its authorisation value: without a login it is kept with the key."""
+        with import_lock:
+            from p11tpm.core.key_material import KeyMaterial
+
+        made = KeyMaterial()
+        if self._secret is not None or self.row.no_pin:
+            return made, self.secret.auth(made.uuid)
+        made.auth = urandom(32)
+        return made, made.auth
 
     def _usable(self, record: Record) -> Key:
         if record.tpm_public is None or record.tpm_private is None:

@@ -63,8 +63,8 @@ def C_DestroyObject(session: int, handle: int) -> None:
     run = module()
     current = run.session(session)
     id_ = run.id_of(current.token, handle)
-    current.require_write(current.token.record(id_).attributes)
-    current.token.destroy(id_)
+    current.require_write(current.token.objects.record(id_).attributes)
+    current.token.objects.destroy(id_)
 
 
 @entry
@@ -81,7 +81,7 @@ def C_SetAttributeValue(session: int, handle: int, template: Ptr, count: int) ->
     current = run.session(session)
     changes = read_template(template, count)
     current.require_write(run.object(current, handle).attributes)
-    current.token.set_attributes(run.id_of(current.token, handle), changes)
+    current.token.objects.change(run.id_of(current.token, handle), changes)
 
 
 @entry
@@ -93,7 +93,7 @@ def C_FindObjectsInit(session: int, template: Ptr, count: int) -> None:
         wanted = read_template(template, count)
     except Error as error:
         raise Error(_SEARCHING.get(error.rv, error.rv), error.why) from None
-    current.begin(FIND, Find(current.token.find(wanted)))
+    current.begin(FIND, Find(current.token.objects.find(wanted)))
 
 
 @entry

@@ -238,7 +238,7 @@ def _session(handle: int) -> Session | None:
 def _key(session: Session, handle: int) -> Template:
     """Return the attributes of a key as it is in the store, none if it is not there or hidden."""
     try:
-        return session.token.record(module().id_of(session.token, handle)).attributes
+        return session.token.objects.record(module().id_of(session.token, handle)).attributes
     except GoneError:  # which ends the login: the function itself would find no more than an unknown handle
         raise
     except Exception:  # noqa: BLE001 - the function itself finds out, and what it answers is logged

@@ -29,7 +29,7 @@ def create_object(token: Token, template: Template, session: int = 0) -> int:
 
 
 def _data(token: Token, template: Template, session: int) -> int:
-    return token.add_new(attribute.complete(template, CKO.DATA, None, attribute.CREATE), session)
+    return token.objects.add(attribute.complete(template, CKO.DATA, None, attribute.CREATE), session)
 
 
 def _certificate(token: Token, template: Template, session: int) -> int:
@@ -43,7 +43,7 @@ def _certificate(token: Token, template: Template, session: int) -> int:
         if template.get(CKA.CHECK_VALUE) == b"":
             del sure[CKA.CHECK_VALUE]  # the host wants none (clause 4.6.2)
         template = {**known, **template, **sure}
-    return token.add_new(attribute.complete(template, CKO.CERTIFICATE, None, attribute.CREATE), session)
+    return token.objects.add(attribute.complete(template, CKO.CERTIFICATE, None, attribute.CREATE), session)
 
 
 def _public_key(token: Token, template: Template, session: int) -> int:
@@ -56,7 +56,7 @@ def _public_key(token: Token, template: Template, session: int) -> int:
 
     known = der.created_public(attributes)
     attribute.check_known(attributes, {CKA.PUBLIC_KEY_INFO: known[CKA.PUBLIC_KEY_INFO]})
-    return token.add_new({**attributes, **known, **attribute.of_created_key()}, session)
+    return token.objects.add({**attributes, **known, **attribute.of_created_key()}, session)
 
 
 def _private_key(token: Token, template: Template, session: int) -> int:
@@ -84,7 +84,7 @@ def _domain(token: Token, template: Template, session: int) -> int:
     domain = Domain(key_type, attributes)
     domain.check()
     known = {CKA.PRIME_BITS: attribute.ulong(domain.prime.bit_length()), CKA.LOCAL: attribute.FALSE}
-    return token.add_new(attributes | known, session)
+    return token.objects.add(attributes | known, session)
 
 
 def _secret_key(token: Token, template: Template, session: int) -> int:

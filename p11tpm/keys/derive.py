@@ -87,7 +87,7 @@ def _add_data(token: Token, derivation: Derivation, template: Template, session:
     attributes = attribute.complete({CKA.CLASS: ulong(CKO.DATA), **template}, CKO.DATA, None, attribute.CREATE)
     token.require_writer(attributes)
     attributes[CKA.VALUE] = derivation.value(wanted)
-    return token.add_new(attributes, session)
+    return token.objects.add(attributes, session)
 
 
 class Derivation:

@@ -12,13 +12,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from p11tpm.attribute import to_ulong
 from p11tpm.ck import CKA, CKK
+from p11tpm.core.key_material import KeyMaterial
 from p11tpm.crypto.public import ec_curve
 from p11tpm.keys.tpm_pair import TpmPair
 from p11tpm.mechanism import curve_of
 
 if TYPE_CHECKING:
+    from p11tpm.attribute import Template
     from p11tpm.core.token import Token
-    from p11tpm.store.rows import Record
 
 
 def pkcs8(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
@@ -30,16 +31,13 @@ def pkcs8(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
 class ExtractablePair(TpmPair):
     """A key pair whose private half may leave the token: of the sizes and curves that the TPM has, but in software."""
 
-    def make(self, _token: Token, record: Record) -> None:
-        """Make the pair in software; the record gets the private key."""
+    def make(self, _token: Token) -> tuple[Template, Template, KeyMaterial]:
+        """Make the pair in software."""
         if self.key_type == CKK.RSA:
             exponent = int.from_bytes(self.public[CKA.PUBLIC_EXPONENT], "big")
             key = rsa.generate_private_key(exponent, to_ulong(self.public[CKA.MODULUS_BITS]))
             numbers = key.public_key().public_numbers()
-            self._describe_pair(numbers.n, numbers.e)
-            record.secret = pkcs8(key)
-        else:
-            curve_key = ec.generate_private_key(ec_curve(curve_of(self.public[CKA.EC_PARAMS])))
-            point = curve_key.public_key().public_numbers()
-            self._describe_pair(point.x, point.y)
-            record.secret = pkcs8(curve_key)
+            return *self._described_pair(numbers.n, numbers.e), KeyMaterial(pkcs8(key))
+        curve_key = ec.generate_private_key(ec_curve(curve_of(self.public[CKA.EC_PARAMS])))
+        point = curve_key.public_key().public_numbers()
+        return *self._described_pair(point.x, point.y), KeyMaterial(pkcs8(curve_key))

@@ -46,7 +46,7 @@ def _domain(token: Token, key_type: int, template: Template, session: int) -> in
     attributes = attribute.complete(template, CKO.DOMAIN_PARAMETERS, key_type, attribute.GENERATE)
     token.require_writer(attributes)
     attributes |= generated(key_type, to_ulong(attributes[CKA.PRIME_BITS])) | {CKA.LOCAL: TRUE}
-    return token.add_new(attributes, session)
+    return token.objects.add(attributes, session)
 
 
 def generate_pair(token: Token, given: Given, public: Template, private: Template, session: int = 0) -> tuple[int, int]:
@@ -57,14 +57,10 @@ def generate_pair(token: Token, given: Given, public: Template, private: Templat
     row = token.mechanism(given.type, CKF.GENERATE_KEY_PAIR)
     row.params(given)
     pair = _pair(row, public, private, token)
-    with token.lock:
-        for attributes in (pair.public, pair.private):
-            token.require_writer(attributes)
-        secret = token.new_record(pair.private)
-        pair.make(token, secret)
-        secret.attributes.update(pair.private)
-        public_id, private_id = token.add([token.new_record(pair.public), secret], session)
-        return public_id, private_id
+    with token.objects.adding(session, pair.public, pair.private) as adding:
+        public, private, material = pair.make(token)
+        made = adding.add(public), adding.add(private, material)
+    return made[0].id, made[1].id
 
 
 def _pair(row: Mechanism, public: Template, private: Template, token: Token) -> KeyPair:

@@ -11,9 +11,9 @@ from p11tpm.ck import CKA, CKO
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.attribute import Template
+    from p11tpm.core.key_material import KeyMaterial
     from p11tpm.core.token import Token
     from p11tpm.mechanism import Mechanism
-    from p11tpm.store.rows import Record
 
 
 class KeyPair(ABC):
@@ -32,16 +32,16 @@ class KeyPair(ABC):
                 one[CKA.ID] = other[CKA.ID]
 
     @abstractmethod
-    def make(self, token: Token, record: Record) -> None:
-        """Make the keys: the private one becomes part of its record, both templates say what is known of them then."""
+    def make(self, token: Token) -> tuple[Template, Template, KeyMaterial]:
+        """Make the keys and return the attributes of both, those of the public key first, and the private key."""
 
-    def _describe(self, numbers: Template, name: int, *shared: int) -> None:
-        """Add the numbers of the public key, those of `shared` to the private one too, and an identifier if none is.
+    def _described(self, numbers: Template, name: int, *shared: int) -> tuple[Template, Template]:
+        """Return both templates with the numbers of the public key, those of `shared` in the private one too.
 
-        The identifier is the SHA-1 of the number that is the `name`: a name, not a safeguard.
+        An identifier is added if there is none, the SHA-1 of the number that is the `name`: a name, not a safeguard.
         """
-        self.public |= numbers
-        self.private |= {type_: numbers[type_] for type_ in shared}
+        public = self.public | numbers
+        private = self.private | {type_: numbers[type_] for type_ in shared}
         if not self._given_id:
-            id_ = hashlib.sha1(numbers[name], usedforsecurity=False).digest()
-            self.public[CKA.ID] = self.private[CKA.ID] = id_
+            public[CKA.ID] = private[CKA.ID] = hashlib.sha1(numbers[name], usedforsecurity=False).digest()
+        return public, private

@@ -10,6 +10,7 @@ from __future__ import annotations
 from p11tpm.algorithm import HASHES
 from p11tpm.attribute import FALSE, TRUE, to_ulong
 from p11tpm.ck import CKA, CKK
+from p11tpm.core.key_material import KeyMaterial
 from p11tpm.core.object import Object
 from p11tpm.crypto.check_value import check_value
 from p11tpm.mechanism import ECB, HMAC, HMAC_KEYS, MECHANISMS
@@ -20,7 +21,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.attribute import Template
     from p11tpm.core.token import Token
-    from p11tpm.store import Record
 
 _STAYS = {CKA.TOKEN: TRUE, CKA.EXTRACTABLE: FALSE, CKA.DERIVE: FALSE}
 
@@ -60,18 +60,18 @@ def made_by_tpm(token: Token, attributes: Template, length: int) -> bool:
     return tpm_template_for(token, attributes, length, made=True) is not None
 
 
-def place_in_tpm(token: Token, record: Record, length: int) -> None:
-    """Place the key of a new record in the TPM if it is to live there: its `secret`, or one that the TPM makes.
+def place(token: Token, attributes: Template, value: bytes | None, length: int) -> KeyMaterial:
+    """Place a secret key of `length` bytes with these attributes: in the TPM if it is to live there, or in software.
 
-    What the record has in the place of the secret then is the key's check value.
+    `value` is None for a key that the TPM makes. In the place of the secret of a key in the TPM is its check value.
     """
-    value = record.secret
-    public = tpm_template_for(token, record.attributes, length, made=value is None)
+    public = tpm_template_for(token, attributes, length, made=value is None)
     if public is None:
-        return
-    blob = token.tpm.create(public, token.new_auth(record), value or b"")
-    record.tpm_public, record.tpm_private = blob.public, blob.private
+        return KeyMaterial(value)
+    made = token.tpm.create(public, value or b"")
     if value is not None:
-        record.secret = check_value(to_ulong(record.attributes[CKA.KEY_TYPE]), value)
+        made.secret = check_value(to_ulong(attributes[CKA.KEY_TYPE]), value)
     else:
-        record.secret = token.tpm.aes(Object(record), ECB, b"", bytes(AES_BLOCK), encrypt=True)[:3]
+        key = Object(made.record(token.id, attributes))
+        made.secret = token.tpm.aes(key, ECB, b"", bytes(AES_BLOCK), encrypt=True)[:3]
+    return made

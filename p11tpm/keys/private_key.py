@@ -12,6 +12,7 @@ from p11tpm import attribute
 from p11tpm.algorithm import CURVES
 from p11tpm.attribute import FALSE, Template, row_of, to_ulong
 from p11tpm.ck import CKA, CKK, CKO, CKR, name
+from p11tpm.core.key_material import KeyMaterial
 from p11tpm.crypto import der
 from p11tpm.crypto.public import ec_curve
 from p11tpm.error import Error
@@ -22,7 +23,6 @@ from p11tpm.tpm import template as tpm_template
 
 if TYPE_CHECKING:
     from p11tpm.core.token import Token
-    from p11tpm.store.rows import Record
 
 # What a template may say of the public key, although the private one's numbers say it too; empty ones are none
 _OF_PUBLIC = (CKA.EC_POINT, CKA.PUBLIC_KEY_INFO)
@@ -117,21 +117,17 @@ class PrivateKey:
         CKR_KEY_SIZE_RANGE or CKR_CURVE_NOT_SUPPORTED for what this TPM does not have, CKR_ATTRIBUTE_VALUE_INVALID for
         what it does not take.
         """
-        with token.lock:
-            token.require_writer(self.attributes)
+        with token.objects.adding(session, self.attributes) as adding:
             if self._word not in token.capabilities:
                 raise self._too_big
-            record = token.new_record(self.attributes)
-            self.settle(token, record)
-            return token.add([record], session)[0]
+            record = adding.add(self.attributes, self.place(token, self.attributes))
+        return record.id
 
-    def settle(self, token: Token, record: Record) -> None:
-        """Place the key of a new record: into the TPM, or into the record, see `placement`."""
-        if placement.in_software(record.attributes):
-            record.secret = pkcs8(self._key)
-            return
-        blob = token.tpm.import_key(self._public, token.new_auth(record), self._number)
-        record.tpm_public, record.tpm_private, record.secret = blob.public, blob.private, None
+    def place(self, token: Token, attributes: Template) -> KeyMaterial:
+        """Place the key of an object with these attributes: in the TPM, or in software, see `placement`."""
+        if placement.in_software(attributes):
+            return KeyMaterial(pkcs8(self._key))
+        return token.tpm.import_key(self._public, self._number)
 
 
 def _rsa_key(modulus: int, exponent: int, parts: dict[int, int]) -> rsa.RSAPrivateKey:

@@ -84,8 +84,6 @@ class SecretKey:
             attributes[CKA.VALUE_LEN] = ulong(length)
         kept = was_secret if never_left is None else never_left
         attributes |= attribute.protection(attributes, was_sensitive=was_secret, never_left=kept)
-        with token.lock:
-            token.require_writer(attributes)
-            record = token.new_record(attributes, value)
-            placement.place_in_tpm(token, record, length)
-            return token.add([record], session)[0]
+        with token.objects.adding(session, attributes) as adding:
+            record = adding.add(attributes, placement.place(token, attributes, value, length))
+        return record.id

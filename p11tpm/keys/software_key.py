@@ -5,6 +5,7 @@ from __future__ import annotations
 from p11tpm import attribute
 from p11tpm.attribute import DOMAINS, FALSE, Template, to_ulong, ulong, unsigned
 from p11tpm.ck import CKA, CKK, CKO, CKR
+from p11tpm.core.key_material import KeyMaterial
 from p11tpm.crypto import der
 from p11tpm.crypto.domain import Domain
 from p11tpm.error import Error
@@ -41,4 +42,4 @@ class SoftKey:
 
     def add(self, token: Token, session: int) -> int:
         """Add the key to the token and give its identifier."""
-        return token.add_new(self.attributes, session, self._secret)
+        return token.objects.add(self.attributes, session, KeyMaterial(self._secret))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from p11tpm.attribute import DOMAINS, TRUE, Template, to_ulong, ulong, unsigned
 from p11tpm.ck import CKA, CKK, CKR
+from p11tpm.core.key_material import KeyMaterial
 from p11tpm.core.randomness import secret_bytes
 from p11tpm.crypto import der
 from p11tpm.crypto.domain import Domain
@@ -14,7 +15,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.core.token import Token
     from p11tpm.mechanism import Mechanism
-    from p11tpm.store.rows import Record
 
 _MORE = 8  # random bytes more than the number has, so that it is any number as likely: FIPS 186-5, appendix A.2.1
 _LEAST_BITS = 160  # of a private value of DH: fewer are found by trying
@@ -39,16 +39,16 @@ class SoftPair(KeyPair):
                 raise Error(CKR.ATTRIBUTE_VALUE_INVALID, f"CKA_VALUE_BITS is {_LEAST_BITS} to {most} over this prime")
             self.private[CKA.VALUE_BITS] = ulong(self._bits)
 
-    def make(self, token: Token, record: Record) -> None:
-        """Make the pair in software; the record gets the private value."""
+    def make(self, token: Token) -> tuple[Template, Template, KeyMaterial]:
+        """Make the pair in software."""
         domain = self._domain
         value = secret_bytes(token, domain.size + _MORE, kept=self.private[CKA.TOKEN] == TRUE)
         number = int.from_bytes(value, "big")
         # PKCS #3, clause 7.1, of so many bits exactly; FIPS 186-4, appendix B.1.1
         private = number % (1 << self._bits - 1) + (1 << self._bits - 1) if self.key_type == CKK.DH else 0
         private = private or number % (domain.order - 1) + 1
-        record.secret = unsigned(private)
         public = {type_: self.public[type_] for type_ in DOMAINS[self.key_type]}
         public[CKA.VALUE] = unsigned(domain.public_value(private))
         public |= der.domain_public(self.key_type, public)
-        self._describe(public, CKA.VALUE, CKA.PUBLIC_KEY_INFO, *DOMAINS[self.key_type])
+        described = self._described(public, CKA.VALUE, CKA.PUBLIC_KEY_INFO, *DOMAINS[self.key_type])
+        return *described, KeyMaterial(unsigned(private))

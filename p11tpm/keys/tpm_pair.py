@@ -12,9 +12,9 @@ from p11tpm.tpm import template
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from p11tpm.core.key_material import KeyMaterial
     from p11tpm.core.token import Token
     from p11tpm.mechanism import Mechanism
-    from p11tpm.store.rows import Record
 
 _EXPONENT = b"\x01\x00\x01"  # the one that every TPM has
 
@@ -45,20 +45,17 @@ class TpmPair(KeyPair):
             raise Error(CKR.CURVE_NOT_SUPPORTED, f"this TPM does not have the curve {curve}")
         return template.ec(curve)
 
-    def make(self, token: Token, record: Record) -> None:
-        """Generate the pair in the TPM; the record gets its blob."""
-        blob = token.tpm.create(self._template, token.new_auth(record))
-        record.tpm_public, record.tpm_private = blob.public, blob.private
+    def make(self, token: Token) -> tuple[Template, Template, KeyMaterial]:
+        """Generate the pair in the TPM."""
+        material = token.tpm.create(self._template)
         find = template.rsa_numbers if self.key_type == CKK.RSA else template.ec_point
-        self._describe_pair(*find(blob.public))
+        return *self._described_pair(*find(material.tpm_public)), material
 
-    def _describe_pair(self, *numbers: int) -> None:
-        """Add the numbers of the public key: modulus and exponent, or the coordinates of the point."""
+    def _described_pair(self, *numbers: int) -> tuple[Template, Template]:
+        """Return both templates with the public key: modulus and exponent, or the coordinates of the point."""
         if self.key_type == CKK.RSA:
             public = der.rsa_public(*numbers)
-            self._describe(public, CKA.MODULUS, CKA.MODULUS, CKA.PUBLIC_EXPONENT, CKA.PUBLIC_KEY_INFO)
-        else:
-            curve = curve_of(self.public[CKA.EC_PARAMS])
-            x, y = numbers
-            public = der.ec_public(curve, x, y)
-            self._describe(public, CKA.EC_POINT, CKA.EC_PARAMS, CKA.PUBLIC_KEY_INFO)
+            return self._described(public, CKA.MODULUS, CKA.MODULUS, CKA.PUBLIC_EXPONENT, CKA.PUBLIC_KEY_INFO)
+        x, y = numbers
+        public = der.ec_public(curve_of(self.public[CKA.EC_PARAMS]), x, y)
+        return self._described(public, CKA.EC_POINT, CKA.EC_PARAMS, CKA.PUBLIC_KEY_INFO)

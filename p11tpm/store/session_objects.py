@@ -25,14 +25,13 @@ class SessionObjects:
         self._last = 0
         self._records: dict[int, tuple[int, Record]] = {}
 
-    def add(self, records: list[Record], session: int) -> list[int]:
-        """Keep objects for as long as `session` lasts and give their identifiers."""
+    def add(self, records: list[Record], session: int) -> None:
+        """Keep objects for as long as `session` lasts, and give them identifiers."""
         with self._lock:
             for record in records:
                 self._last -= 1
                 record.id = self._last
                 self._records[record.id] = (session, record)
-        return [record.id for record in records]
 
     def find(self, attributes: Template, exclude: Template) -> list[int]:
         """Find the objects that have all of `attributes` and none of `exclude`."""
@@ -63,18 +62,15 @@ class SessionObjects:
         with self._lock:
             return sum(self._records.pop(record.id, None) is not None for record in records)
 
-    def forget(self, sessions: set[int] | None = None) -> list[int]:
-        """Forget what `sessions` made, or everything, and give the identifiers of what was forgotten."""
+    def forget(self, sessions: set[int] | None = None) -> None:
+        """Forget what `sessions` made, or everything."""
         with self._lock:
             gone = [id_ for id_, (owner, _) in self._records.items() if sessions is None or owner in sessions]
             for id_ in gone:
                 del self._records[id_]
-        return gone
 
-    def forget_private(self, private: Template) -> list[int]:
-        """Forget the objects that have all of these attributes (logout, clause 5.6.9) and give their identifiers."""
+    def forget_private(self, private: Template) -> None:
+        """Forget the objects that have all of these attributes (logout, clause 5.6.9)."""
         with self._lock:
-            gone = self.find(private, {})
-            for id_ in gone:
+            for id_ in self.find(private, {}):
                 del self._records[id_]
-        return gone

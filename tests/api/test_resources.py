@@ -94,8 +94,9 @@ print(*sorted(set(sys.modules) - before))
 
 # fmt: off
 OURS = {
-    "_native", "_native.lib", "algorithm", "attribute", "ck", "core", "core.module", "core.object", "core.pin",
-    "core.secret", "core.session", "core.token", "core.token_tpm", "crypto", "crypto.hashes", "crypto.padding", "entry",
+    "_native", "_native.lib", "algorithm", "attribute", "ck", "core", "core.module", "core.object", "core.objects",
+    "core.pin", "core.secret", "core.session", "core.token", "core.token_state", "core.token_tpm", "crypto",
+    "crypto.hashes", "crypto.padding", "entry",
     "entry.attach", "entry.c_memory", "entry.decrypt", "entry.digest", "entry.dual", "entry.encrypt", "entry.general",
     "entry.key", "entry.object", "entry.run", "entry.session", "entry.sign", "entry.slot", "entry.verify", "error",
     "host", "host.config", "host.descriptor", "host.ending", "host.files", "host.imports", "host.locked", "host.log",

@@ -226,8 +226,8 @@ class Measure:
 
 
 def _loadable(token: Token, name: str) -> Key:
-    found = token.find({CKA.ID: name.encode(), CKA.CLASS: CKO.PRIVATE_KEY.to_bytes(8, "little")})
-    record = token.record(found[0])
+    found = token.objects.find({CKA.ID: name.encode(), CKA.CLASS: CKO.PRIVATE_KEY.to_bytes(8, "little")})
+    record = token.objects.record(found[0])
     return Key(record.uuid, record.tpm_public, record.tpm_private, token.tpm.secret.auth(record.uuid))
 
 

@@ -36,6 +36,8 @@ HEAVY = {
 }
 LOADED_WHEN_NEEDED = {
     "cli",
+    "core.adding",
+    "core.key_material",
     "core.residents",
     "core.software",
     "core.uses",
@@ -50,6 +52,7 @@ LOADED_WHEN_NEEDED = {
     "keys.extractable",
     "keys.generate",
     "keys.pair",
+    "keys.placement",
     "keys.private_key",
     "keys.secret_key",
     "keys.software_key",
