@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NOT_FOR_HOSTS = "cli"
+START = "p11tpm.entry"  # what every start loads, with all that it needs
+EXTENSIONS = {name for name in sys.stdlib_module_names if name.startswith("_")}
 # What codecs are looked up by name, by what is imported.
 ENCODINGS = ("ascii", "idna", "latin_1", "utf_16_be", "utf_16_le", "utf_32_be")
 
@@ -40,40 +42,71 @@ for name in sorted(set(sys.modules) - before):
 """
 
 
-def bundled(source: Path, root: Path) -> tuple[str, int, int, bytes]:
-    """Return what the bundle says of a source, whose path begins at `root` if it is below it."""
-    before = source.stat()  # if the source changes meanwhile, what is read is not taken for the new one
-    path, code = str(source), b""
-    if source.is_relative_to(root):
-        path = str(source.relative_to(root))
-        code = compiled(source, 2)  # without docstrings, which nobody reads there; the package has no assert
-    elif source.suffix == ".py":
-        code = compiled_as_it_is(source)
-    return path, before.st_mtime_ns, before.st_size, code
+class TypesLeftOut(ast.NodeTransformer):
+    """Leaves out of a program what nothing reads when it runs: functions' annotations, and what they alone need."""
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        """Leave out the type of an argument."""
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """Leave out the type of a result."""
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        """Leave out imports for types."""
+        return ast.Pass() if is_for_types(node) else self.generic_visit(node)
 
 
-def compiled(source: Path, optimize: int) -> bytes:
-    """Return the marshalled byte code of a source."""
-    return marshal.dumps(compile(source.read_bytes(), source, "exec", dont_inherit=True, optimize=optimize))
+def is_for_types(node: ast.AST) -> bool:
+    """Return whether it is a block of imports for types only."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def compiled(source: Path) -> bytes:
+    """Return the marshalled byte code of a source of ours, without docstrings; the package has no assert."""
+    program = ast.fix_missing_locations(TypesLeftOut().visit(ast.parse(source.read_bytes(), source)))
+    return marshal.dumps(compile(program, source, "exec", dont_inherit=True, optimize=2))
 
 
 @functools.cache
 def compiled_as_it_is(source: Path) -> bytes:
     """Return the marshalled byte code of a source that is not ours."""
-    return compiled(source, 0)
+    return marshal.dumps(compile(source.read_bytes(), source, "exec", dont_inherit=True, optimize=0))
 
 
-def imports(node: ast.AST) -> Iterator[str]:
-    """Return the names of modules, and of what may be one, that a program imports, but for those of its types only."""
-    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+def imports(node: ast.AST, *, later: bool = True) -> Iterator[str]:
+    """Return the names of modules, and of what may be one, that a program imports, but for those of its types only.
+
+    `later`: also those that its functions import, and those that a table names (p11tpm/algorithm.py), which are
+    extension modules and begin with an underscore.
+    """
+    if is_for_types(node) or (isinstance(node, ast.FunctionDef) and not later):
         return
+    if later and isinstance(node, ast.Constant) and node.value in EXTENSIONS:
+        yield node.value
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     if isinstance(node, ast.ImportFrom) and node.module:
         yield node.module
         yield from (f"{node.module}.{alias.name}" for alias in node.names)
     for inner in ast.iter_child_nodes(node):
-        yield from imports(inner)
+        yield from imports(inner, later=later)
+
+
+def in_order(name: str, sources: dict[str, Path], done: dict[str, bool]) -> dict[str, bool]:
+    """Add to `done` the modules that one needs and itself, in the order in which they end loading (True)."""
+    if name not in done and name in sources:
+        done[name] = False
+        in_order(name.rpartition(".")[0], sources, done)
+        with contextlib.suppress(SyntaxError):  # the import reports it
+            for imported in imports(ast.parse(sources[name].read_bytes()), later=False):
+                in_order(imported, sources, done)
+        del done[name]
+        done[name] = True
+    return done
 
 
 @functools.cache
@@ -95,10 +128,23 @@ def write_bundle(package: Path, directory: Path) -> Path:
             with contextlib.suppress(SyntaxError):
                 wanted.update(imports(ast.parse(source.read_bytes())))
     outside = frozenset(name for name in wanted if name.partition(".")[0] not in {"p11tpm", "_p11tpm"})
-    modules = {}
-    for name, source in sorted({**sources, **brought_in(outside)}.items()):
+    return write({**sources, **brought_in(outside)}, package, directory / finder.NAME)
+
+
+def write(sources: dict[str, Path], package: Path, bundle: Path) -> Path:
+    """Write the file with the byte code of sources and extension modules, by name."""
+    telling: dict[Path, Path] = {}  # the first source of each directory that is not the package's
+    modules, states = {}, dict[str, tuple[int, int]]()
+    for name, source in sorted(sources.items()):
+        ours, code = source.is_relative_to(package), b""
+        teller = telling.setdefault(source.parent, source) if source.suffix == ".py" and not ours else source
+        path, telling_path = (str(one.relative_to(package) if ours else one) for one in (source, teller))
+        status = teller.stat()  # if the source changes meanwhile, what is read is not taken for the new one
+        states.setdefault(telling_path, (status.st_mtime_ns, status.st_size))
         with contextlib.suppress(SyntaxError):  # the import reports it
-            modules[name] = bundled(source, package)
-    bundle = directory / finder.NAME
-    bundle.write_bytes(finder.pack(modules))
+            if source.suffix == ".py":
+                code = compiled(source) if ours else compiled_as_it_is(source)
+            modules[name] = (path, telling_path, code)
+    first = in_order(START, {name: source for name, source in sources.items() if source.is_relative_to(package)}, {})
+    bundle.write_bytes(finder.pack(modules, states, [*first]))
     return bundle

@@ -18,7 +18,10 @@
 #include "complain.h"
 #include "installation.h"
 #include "root.h"
+#include "start.h"
 
+static void *bundle = MAP_FAILED;
+static size_t bundle_size;
 static struct stat first_package; /* the package's directory: an upgrade replaces it */
 
 /* Whether root or our user owns a file. A process that can become another user than the one it is trusts root only. */
@@ -125,9 +128,19 @@ PyObject *map_bundle(void)
     int file = open(real, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     if (file < 0)
         return NULL;
-    void *content = MAP_FAILED;
-    if (fstat(file, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0)
-        content = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, file, 0);
+    if (fstat(file, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0) {
+        bundle_size = (size_t)status.st_size;
+        bundle = mmap(NULL, bundle_size, PROT_READ, MAP_PRIVATE, file, 0);
+    }
     close(file);
-    return content == MAP_FAILED ? NULL : PyMemoryView_FromMemory(content, status.st_size, PyBUF_READ);
+    return bundle == MAP_FAILED ? NULL : PyMemoryView_FromMemory(bundle, status.st_size, PyBUF_READ);
+}
+
+PyObject *release_bundle(PyObject *self, PyObject *none)
+{
+    (void)self;
+    (void)none;
+    if (bundle != MAP_FAILED && state != STARTING)
+        (void)madvise(bundle, bundle_size, MADV_DONTNEED);
+    Py_RETURN_NONE;
 }

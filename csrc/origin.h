@@ -15,3 +15,7 @@ PyObject *trusted_path(PyObject *self, PyObject *argument);
 /* The file with the byte code, in memory, where neither the root directory nor an upgrade changes it; NULL without an exception
  * if there is none. */
 PyObject *map_bundle(void);
+
+/* For finder.py: gives the memory of that file back when a module was read, but for the start, which reads many; Linux would
+ * count 2 MiB of it for a module as the process's own. */
+PyObject *release_bundle(PyObject *self, PyObject *none);

@@ -135,7 +135,7 @@ static PyStatus initialize(void)
     PyStatus status = Py_PreInitialize(&before);
     if (PyStatus_Exception(status))
         return status;
-    wipe_what_is_freed();
+    prepare_wiping();
     PyConfig_InitIsolatedConfig(&config);
     config.site_import = 0;
     config.install_signal_handlers = 0;
@@ -178,19 +178,22 @@ static void complain_of_code(void)
 static bool use_bundle(void)
 {
     static PyMethodDef check = { "trusted_path", trusted_path, METH_O, NULL };
+    static PyMethodDef release = { "release_bundle", release_bundle, METH_NOARGS, NULL };
     bool fits = PyImport_GetMagicNumber() == MAGIC;
     PyObject *code = fits ? PyMarshal_ReadObjectFromString(FINDER, FINDER_SIZE) : NULL;
     PyObject *finder = code ? PyImport_ExecCodeModule("_p11tpm_finder", code) : NULL;
     PyObject *package = finder ? PyUnicode_DecodeFSDefault(PACKAGE) : NULL;
     PyObject *trusted = package ? PyCFunction_New(&check, NULL) : NULL;
-    PyObject *bundle = trusted ? map_bundle() : NULL;
-    PyObject *done = trusted && !PyErr_Occurred()
-        ? PyObject_CallMethod(finder, "install", "OOO", package, bundle ? bundle : Py_None, trusted)
+    PyObject *released = trusted ? PyCFunction_New(&release, NULL) : NULL;
+    PyObject *bundle = released ? map_bundle() : NULL;
+    PyObject *done = released && !PyErr_Occurred()
+        ? PyObject_CallMethod(finder, "install", "OOOO", package, bundle ? bundle : Py_None, trusted, released)
         : NULL;
     if (!done)
         complain_of_code();
     Py_XDECREF(done);
     Py_XDECREF(bundle);
+    Py_XDECREF(released);
     Py_XDECREF(trusted);
     Py_XDECREF(package);
     Py_XDECREF(finder);
@@ -333,8 +336,10 @@ static CK_RV start(void)
     if (!ensure_python(&ours) || !load_code()) {
         state = FAILED;
     } else {
-        if (ours)
+        if (ours) {
             resume_collection();
+            wipe_what_is_freed();
+        }
         Py_AtExit(python_ends);
         state = STARTED;
     }

@@ -9,6 +9,8 @@
 #include "wiping.h"
 
 #include <Python.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -17,6 +19,7 @@ enum {
     DEPTH = 32 << 10, /* the first calls, which load code, go 23 KiB deep, others 3 to 8 */
 };
 
+static atomic_bool wiping; /* not while Python starts, for there are no secrets yet */
 static PyMemAllocatorEx beneath[] = { [PYMEM_DOMAIN_MEM] = { 0 }, [PYMEM_DOMAIN_OBJ] = { 0 } };
 
 static size_t *size_of(void *block)
@@ -51,7 +54,8 @@ static void wiping_free(void *context, void *block)
     PyMemAllocatorEx *under = context;
     if (!block)
         return;
-    explicit_bzero(block, *size_of(block));
+    if (wiping)
+        explicit_bzero(block, *size_of(block));
     under->free(under->ctx, size_of(block));
 }
 
@@ -73,13 +77,18 @@ static void *wiping_realloc(void *context, void *block, size_t size)
     return moved;
 }
 
-void wipe_what_is_freed(void)
+void prepare_wiping(void)
 {
     for (PyMemAllocatorDomain domain = PYMEM_DOMAIN_MEM; domain <= PYMEM_DOMAIN_OBJ; domain++) {
         PyMemAllocatorEx over = { &beneath[domain], wiping_malloc, wiping_calloc, wiping_realloc, wiping_free };
         PyMem_GetAllocator(domain, &beneath[domain]);
         PyMem_SetAllocator(domain, &over);
     }
+}
+
+void wipe_what_is_freed(void)
+{
+    wiping = true;
 }
 
 #if __has_attribute(zero_call_used_regs)

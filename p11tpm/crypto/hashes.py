@@ -6,6 +6,7 @@ child: its functions let go of the GIL while they hold them. hashlib has what a 
 
 from __future__ import annotations
 
+import sys
 from _operator import _compare_digest as compare_digest
 
 from p11tpm.algorithm import HASHES
@@ -27,6 +28,8 @@ _found: dict[str, Callable[..., Any]] = {}
 def _find(name: str) -> Callable[..., Any]:
     with import_lock:
         for module in HASHES[name].modules:
+            if module not in sys.stdlib_module_names:  # the search for it would go through all paths
+                continue
             try:
                 return getattr(__import__(module), name)  # type: ignore[no-any-return]
             except ImportError:

@@ -17,7 +17,7 @@ from p11tpm.host.ending import SECONDS
 import_lock = _thread.RLock()
 
 # The extension modules of logins and signatures. Those of all else are loaded when they are first needed.
-_EXTENSIONS = ("fcntl", "_sha1", *(("_sha2",) if sys.version_info >= (3, 12) else ("_sha256", "_sha512")))
+_EXTENSIONS = ("fcntl", "_sha1", "_sha256", "_sha512", "_sha2")
 _taken: list[bool] = []  # whether the thread that forks holds `import_lock`
 
 
@@ -52,7 +52,9 @@ def load_extensions() -> None:
     """
     with import_lock:
         for name in _EXTENSIONS:
+            if name not in sys.stdlib_module_names:
+                continue
             try:
                 __import__(name)
-            except ImportError:  # a Python without it: p11tpm/crypto/hashes.py
+            except ImportError:  # a Python that was built without it: p11tpm/crypto/hashes.py
                 continue

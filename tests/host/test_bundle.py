@@ -25,13 +25,18 @@ def tell(name, module):
     spec, path = module.__spec__, module.__file__
     codes = [value.__code__ for value in vars(module).values() if getattr(value, "__module__", "") == name
              and hasattr(value, "__code__")]
-    good = spec.origin == path == module.__loader__.path and spec.cached == module.__cached__
+    good = spec.origin == path and spec.loader is module.__loader__ and spec.parent == module.__package__
     return type(module.__loader__).__name__, good and {code.co_filename for code in codes} <= {path}
 wanted = {name for name, module in sys.modules.items()
           if name.startswith("p11tpm") and "_native" not in name} | STANDARD
 told = {name: tell(name, sys.modules[name]) for name in sorted(wanted)}
 with open(ANSWER, "w") as file:
-    print({"modules": told, "path": __path__, "more": CKR.FUNCTION_CANCELED}, file=file)
+    print({"modules": told, "path": __path__, "more": CKR.FUNCTION_CANCELED, "first": FIRST}, file=file)
+"""
+# What of the package is there when the last of the first modules begins to run, with its package.
+BEGIN = """
+import sys
+FIRST = [name for name in sys.modules if name.startswith("p11tpm") and "_native" not in name]
 """
 
 
@@ -46,10 +51,10 @@ class Copy:
         core.write(None)
         first = directory / "p11tpm"
         shutil.copytree(PACKAGE, first, ignore=shutil.ignore_patterns("__pycache__", "bundle.bin"))
-        with (first / "entry" / "__init__.py").open("a") as file:
-            file.write(
-                "from p11tpm.ck import CKR\n" + f"ANSWER, STANDARD = {str(self._answer)!r}, {STANDARD}\n" + PROBE
-            )
+        entry = first / "entry" / "__init__.py"
+        named = f"ANSWER, STANDARD = {str(self._answer)!r}, {STANDARD}\n"
+        text = entry.read_text().replace("from p11tpm.entry import (", f"{BEGIN}from p11tpm.entry import (", 1)
+        entry.write_text(f"{text}from p11tpm.ck import CKR\n{named}{PROBE}")
         write_bundle(first, first)
         shutil.copytree(first, self.package)  # the file knows nothing of its place
         self.bundle = self.package / "bundle.bin"
@@ -90,9 +95,19 @@ def test_the_modules_own_python_takes_everything_from_the_file(copy, user, is_go
     said, told = copy.sign(user.env)
     assert is_good(said)
     found = loaders(told)
-    assert set(found.values()) == {"Loader"}
+    assert set(found.values()) == {"Finder"}
     assert {"p11tpm", "p11tpm.entry", "p11tpm.entry.sign", "p11tpm.core.token", *STANDARD} <= set(found)
     assert told["path"] == [str(copy.package / "entry")]
+
+
+def test_the_start_loads_what_its_list_has(copy, user, is_good):
+    """The build takes the list from the sources: a module too few is slow, one too many costs each start."""
+    said, told = copy.sign(user.env)
+    assert is_good(said)
+    assert set(told["first"]) == set(told["modules"]) - STANDARD
+    data = copy.bundle.read_bytes()
+    *_, first = marshal.loads(data[12 : 12 + int.from_bytes(data[8:12], "little")])
+    assert set(first) == set(told["first"])
 
 
 def test_an_edited_source_is_stronger(copy, user, is_good):
@@ -101,7 +116,7 @@ def test_an_edited_source_is_stronger(copy, user, is_good):
     assert is_good(said)
     assert told["more"] == 0x777
     found = loaders(told)
-    assert {name for name, loader in found.items() if loader != "Loader"} == {"p11tpm.ck"}
+    assert {name for name, loader in found.items() if loader != "Finder"} == {"p11tpm.ck"}
 
 
 def test_a_source_that_is_gone_is_gone(copy):
@@ -165,7 +180,7 @@ def test_code_that_is_not_good_is_taken_from_the_source(copy, user, is_good):
     copy.bundle.write_bytes(data[: len(data) // 2])
     said, told = copy.sign(user.env)
     assert is_good(said)
-    assert set(loaders(told).values()) == {"Loader"}, "its loader goes to the source"
+    assert set(loaders(told).values()) == {"Finder"}, "it goes to the source"
     code = 12 + int.from_bytes(data[8:12], "little")
     copy.bundle.write_bytes(data[:code] + bytes(byte ^ 1 for byte in data[code:]))
     assert is_good(copy.sign(user.env)[0])
@@ -176,13 +191,52 @@ def test_the_build_leaves_a_file_that_fits():
     bundle = PACKAGE / "bundle.bin"
     assert bundle.stat().st_mode & 0o777 == 0o644
     data = bundle.read_bytes()
-    index = marshal.loads(data[12 : 12 + int.from_bytes(data[8:12], "little")])
-    sources = {name: PACKAGE / source for name, (source, *_) in index.items()}
-    assert {"p11tpm", "p11tpm.entry", "p11tpm.tpm.wire", *STANDARD} <= set(sources)
-    for name, source in sources.items():
-        status = source.stat()
+    modules, states, first = marshal.loads(data[12 : 12 + int.from_bytes(data[8:12], "little")])
+    assert {"p11tpm", "p11tpm.entry", "p11tpm.tpm.wire", *STANDARD} <= set(modules)
+    assert first[-1] == "p11tpm.entry"
+    for source, telling, *_ in modules.values():
+        assert telling == source or (source.endswith(".py") and Path(source).parent == Path(telling).parent)
+    for path, (time, size) in states.items():
+        status = (PACKAGE / path).stat()
         if status.st_mtime < bundle.stat().st_mtime:
-            assert index[name][1:3] == (status.st_mtime_ns, status.st_size)
+            assert (time, size) == (status.st_mtime_ns, status.st_size)
+
+
+def test_an_upgrade_of_another_package_is_noticed(write_bundle, tmp_path):  # noqa: ARG001 - it brings csrc
+    """One file tells for its directory, since an upgrade replaces all."""
+    from bundle import write
+    from finder import Finder
+
+    package, other = tmp_path / "p11tpm", tmp_path / "other"
+    sources = {"p11tpm.one": package / "one.py", "other": other / "__init__.py", "other.inner": other / "inner.py"}
+    for source in sources.values():
+        source.parent.mkdir(exist_ok=True)
+        source.write_text("")
+    bundle = write(sources, package, tmp_path / "bundle.bin").read_bytes()
+
+    def found(name):
+        spec = Finder(str(package), memoryview(bundle), str, int).find_spec(name)
+        return spec is not None and type(spec.loader) is Finder
+
+    assert all(found(name) for name in sources)
+    (other / "__init__.py").write_text("# another version")
+    assert [found(name) for name in sources] == [True, False, False]
+
+
+def test_types_are_left_out_of_the_file(write_bundle, tmp_path):  # noqa: ARG001 - it brings csrc
+    from bundle import compiled
+
+    source = tmp_path / "one.py"
+    source.write_text(
+        "TYPE_CHECKING = False\nif TYPE_CHECKING:\n    from there import Thing\n"
+        "def f(a: Thing, *b: Thing, c: Thing = 1) -> Thing:\n    'Text.'\n    return a, b, c\n"
+    )
+    names = {}
+    exec(marshal.loads(compiled(source)), names)
+    assert names["f"](1, 2) == (1, (2,), 1)
+    assert names["f"].__annotations__ == {}
+    assert b"there" not in compiled(source)
+    assert b"Text" not in compiled(source)
 
 
 def test_a_source_with_an_error_is_left_out(write_bundle, tmp_path):

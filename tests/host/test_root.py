@@ -153,8 +153,8 @@ def test_an_extension_module_that_was_replaced_is_not_loaded(write_bundle, tmp_p
     place = tmp_path / "extension.so"
     place.touch()
     status = place.stat()
-    bundle = pack({"extension": (str(place), status.st_mtime_ns, status.st_size, b"")})
-    finder = Finder(str(tmp_path), memoryview(bundle), str)
+    states = {str(place): (status.st_mtime_ns, status.st_size)}
+    finder = Finder(str(tmp_path), memoryview(pack({"extension": (str(place), str(place), b"")}, states)), str, int)
     assert finder.find_spec("extension").loader.path == str(place)
     place.write_bytes(b"another version")
     with pytest.raises(ImportError, match="was replaced since C_Initialize: start the program again"):
