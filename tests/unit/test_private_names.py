@@ -28,6 +28,7 @@ C_SOURCES = [*(ROOT / "csrc").glob("*.[ch]")]
 NOT_PRIVATE = {"__future__", "_thread", "_p11tpm"}  # documented, and our own
 DOCUMENTED = {"os._exit"}
 NAMES = {
+    "_frozen_importlib.ModuleSpec",
     "_frozen_importlib_external.ExtensionFileLoader",
     "_frozen_importlib_external.MAGIC_NUMBER",
     "_frozen_importlib_external.PathFinder",
