@@ -27,12 +27,21 @@ pthread_mutex_t start_lock = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
 atomic_int state = NEW;
 atomic_bool ready;
 
+/* Copies the beginning of Python's version. Python 3.11 writes it anew at each call, beginning with an empty text, which another
+ * thread may do just now. */
+static void copy_version(char *copy, size_t size)
+{
+    do
+        snprintf(copy, size, "%s", Py_GetVersion());
+    while (!*copy);
+}
+
 /* Whether the Python that the linker bound us to is of the version that this module was built for. In a Python program it is
  * the program's; one of another version would hang, so nothing else of it may be called. */
 static bool is_our_python(void)
 {
-    char wanted[16], what[200];
-    const char *version = Py_GetVersion();
+    char wanted[16], version[32], what[200];
+    copy_version(version, sizeof version);
     int length = snprintf(wanted, sizeof wanted, "%d.%d.", PY_MAJOR_VERSION, PY_MINOR_VERSION);
     if (strncmp(version, wanted, (size_t)length) == 0)
         return true;
@@ -105,7 +114,8 @@ static PyStatus set_paths(PyConfig *config)
 static bool lend_first_modules(void)
 {
     static const struct _frozen none[] = { { 0 } };
-    const char *version = Py_GetVersion();
+    char version[32];
+    copy_version(version, sizeof version);
     size_t length = strlen(PY_VERSION);
     bool fits = strncmp(version, PY_VERSION, length) == 0 && version[length] == ' '; /* no other release has quite this code */
     return take_turn(fits ? FIRST_MODULES : none);

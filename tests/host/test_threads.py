@@ -29,3 +29,8 @@ def test_logouts_while_others_sign(hosts, owner, swtpm):
 def test_sessions_are_closed_while_another_thread_logs_out(hosts, owner):
     """A login that has ended meanwhile does not make closing fail."""
     assert hosts("threads", owner.module, "logged_out", env=owner.env) == ["done"]
+
+
+def test_initialize_while_another_thread_asks_python_for_its_version(hosts, owner):
+    """Python's text of its version is empty for a moment then, and the module's is not the wrong one."""
+    assert hosts("version", owner.module, env=owner.env) == ["told 100000"]
