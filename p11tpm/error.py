@@ -46,7 +46,10 @@ class TpmError(Error):
     """A response code of the TPM that ended a command (TPM 2.0 Part 2, clause 6.6)."""
 
     def __init__(self, code: int, command: str) -> None:
-        super().__init__(rv_of_tpm(code), f"TPM2_{command} answered {code:#05x}{_REMEDIES.get(code, '')}")
+        super().__init__(
+            rv_of_tpm(code),
+            f"TPM2_{command} answered {code:#05x}{_FULL + FLUSHED_BY[code] if code in FLUSHED_BY else ''}",
+        )
         self.code = code
         self.command = command
 
@@ -82,14 +85,14 @@ class TPM:
     NV_UNAVAILABLE = 0x923
 
 
-_FULL = ": the TPM is full. End the programs that use it, or flush what killed ones have left: tpm2_flushcontext "
-_REMEDIES = {
-    TPM.CONTEXT_GAP: _FULL + "-s",
-    TPM.OBJECT_MEMORY: _FULL + "-t",
-    TPM.SESSION_MEMORY: _FULL + "-l",
-    TPM.MEMORY: _FULL + "-t and -l",
-    TPM.SESSION_HANDLES: _FULL + "-l and -s",
+FLUSHED_BY = {  # options of tpm2_flushcontext for a TPM that is full
+    TPM.CONTEXT_GAP: "-s",
+    TPM.OBJECT_MEMORY: "-t",
+    TPM.SESSION_MEMORY: "-l",
+    TPM.MEMORY: "-t and -l",
+    TPM.SESSION_HANDLES: "-l and -s",
 }
+_FULL = ": the TPM is full. End the programs that use it, or flush what killed ones have left: tpm2_flushcontext "
 
 _TPM = {
     # 0x98E is CKR_PIN_INCORRECT and 0x921 CKR_PIN_LOCKED only where a PIN was tried; the token says so, not this table.

@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 import stat
+import time
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,22 +17,25 @@ from p11tpm.ck import CKA, CKR, CKU
 from p11tpm.cli import module
 from p11tpm.cli.machine import Machine
 from p11tpm.cli.output import as_text, example, json_option, print_json, printable
-from p11tpm.core.pin import reserve
+from p11tpm.core.pin import ROLES, reserve
 from p11tpm.core.pin_file import PinFile
 from p11tpm.error import Error
 from p11tpm.host import files
 from p11tpm.host.config import Config
 from p11tpm.store.rows import counts_guesses
 from p11tpm.tpm import Srk, Tpm
+from p11tpm.tpm.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from p11tpm.core.token import Token
+    from p11tpm.tpm import Lockout
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 _COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red"}
 _MAKERS_OF_CHIPS = frozenset({"ATML", "IFX", "NTC", "NTZ", "STM"})  # TCG Vendor ID Registry
+_SLOW_SWAP = 0.01  # seconds
 _AGENT_ALLOWS = ("/usr/lib*/*", "/usr/local/lib*/*")  # ssh-agent(1), option -P
 
 
@@ -93,7 +97,8 @@ def _findings() -> Iterator[Finding]:
             return
         yield from _bus(machine)
         try:
-            yield from _tpm(machine.config)
+            yield from _tpm(machine)
+            yield from _room(machine)
             usable: list[Token] = []
             for token in machine.tokens:
                 yield (found := _token(machine, token))
@@ -230,16 +235,20 @@ def _bus(machine: Machine) -> Iterator[Finding]:
         yield Finding("TPM bus", NOTE, text, "take 'bus = trusted' out of p11tpm.conf")
 
 
-def _tpm(config: Config) -> Iterator[Finding]:
-    tpm = Tpm(config.tcti)
+def _tpm(machine: Machine) -> Iterator[Finding]:
+    tpm = Tpm(machine.config.tcti)
     try:
         lockout = tpm.lockout()
     finally:
         tpm.release()
     tries = f"{lockout.counter} of {lockout.max_tries} wrong PINs counted, one forgiven every {lockout.interval} s"
-    if lockout.locked:
-        yield Finding("TPM lockout", WRONG, f"locked: {tries}", "wait, or: tpm2_dictionarylockout --clear-lockout")
-    elif lockout.counter + reserve(lockout.max_tries) >= lockout.max_tries:
+    excess = lockout.counter + reserve(lockout.max_tries) - lockout.max_tries
+    if lockout.locked or (excess >= 0 and machine.store.any_failure()):
+        end = _forgiven(machine, lockout, max(excess, 0) + 1)
+        why = "locked" if lockout.locked else "the rest is left to other programs"
+        text = f"logins with a PIN are refused now, {end}: {tries}, {why}"
+        yield Finding("TPM lockout", WRONG, text, "wait, or: tpm2_dictionarylockout --clear-lockout")
+    elif excess >= 0:
         text = f"{tries}; the rest is left to others: after a wrong PIN, logins are refused until one is forgiven"
         yield Finding("TPM lockout", NOTE, text, "wait, or: tpm2_dictionarylockout --clear-lockout")
     else:
@@ -253,6 +262,43 @@ def _tpm(config: Config) -> Iterator[Finding]:
             "empty: anyone who can open the TPM can reset the count of wrong PINs, and so guess on",
             "tpm2_changeauth --object-context=lockout file:NEW, and keep that file: without it nobody clears a lockout",
         )
+
+
+def _forgiven(machine: Machine, lockout: Lockout, tries: int) -> str:
+    """Return until when the TPM forgives so many wrong PINs, the first of them an interval after the last one."""
+    if not lockout.interval:
+        return "until they are cleared"
+    now, wait = time.time(), tries * lockout.interval
+    last = max(
+        (machine.store.failures(token.id, role)[1] for token in machine.tokens for role in ROLES.values()), default=0
+    )
+    end = time.localtime((last if last + wait > now else now) + wait)  # else another program's came later
+    return f"until about {time.strftime('%Y-%m-%d %H:%M:%S', end)}"
+
+
+def _room(machine: Machine) -> Iterator[Finding]:
+    """Check whether a session and a key find room in the TPM, as a login and a signature need it."""
+    room = Room(machine.tokens[0].tpm.tpm if machine.tokens else Tpm(machine.config.tcti))
+    there = f"{room.loaded} loaded and {room.saved} saved sessions are in it"
+    there = there if room.managed else f"{room.objects} keys, {there}"
+    if room.flush:
+        tcti = machine.config.tcti.replace("/dev/tpmrm", "/dev/tpm")  # the manager shows its own keys only
+        remedy = "end the programs that use it ('fuser -v /dev/tpm*' lists them), or flush what others have in it"
+        text = f"it has no room for a session and a key: {there}"
+        yield Finding("TPM room", WRONG, text, f"{remedy}: tpm2_flushcontext -T {tcti} {room.flush}")
+        return
+    yield Finding("TPM room", OK, f"a session and a key find room; {there}")
+    if room.managed:
+        yield _swap(room.swap)
+
+
+def _swap(seconds: float) -> Finding:
+    """Report what it costs that the resource manager swaps a key in and out around each command."""
+    text = f"{seconds * 1000:.1f} ms for each use of a key to swap it in and out"
+    if seconds < _SLOW_SWAP:
+        return Finding("TPM resource manager", OK, f"{text}, which 'p11tpm key resident' spares a busy one")
+    remedy = "for keys that are used often: p11tpm key resident KEY"
+    return Finding("TPM resource manager", NOTE, text, remedy)
 
 
 def _token(machine: Machine, token: Token) -> Finding:

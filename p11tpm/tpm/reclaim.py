@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from p11tpm.tpm.wire import Wire
 
 _CAP_HANDLES = 1  # TPM_CAP: Part 2, clause 6.12
-_TRANSIENT, _LOADED_SESSION = 0x80000000, 0x02000000  # first handles: Part 2, clauses 7.2 and 7.5
+TRANSIENT, LOADED_SESSION = 0x80000000, 0x02000000  # first handles: Part 2, clauses 7.2 and 7.5
 _MOST_HANDLES = 64  # a TPM has three to ten slots
 _ABOUT_SESSIONS = frozenset({TPM.SESSION_MEMORY, TPM.MEMORY, TPM.SESSION_HANDLES})
 
@@ -29,15 +29,15 @@ def reclaim(wire: Wire, is_ours: Callable[[bytes], bool], code: int) -> bool:
     `is_ours` tells whether a TPMT_PUBLIC is that of a key of the store. This process must have nothing in the TPM.
     Sessions look all alike: they are flushed only where no other program can be using them.
     """
-    handles = [handle for handle in _handles(wire, _TRANSIENT) if is_ours(_public(wire, handle))]
+    left = [handle for handle in handles(wire, TRANSIENT) if is_ours(_public(wire, handle))]
     if wire.connection.is_exclusive and code in _ABOUT_SESSIONS:
-        handles += _handles(wire, _LOADED_SESSION)
-    for handle in handles:
+        left += handles(wire, LOADED_SESSION)
+    for handle in left:
         wire.plain(command.FLUSH_CONTEXT, parameters=u32(handle))
-    return bool(handles)
+    return bool(left)
 
 
-def _handles(wire: Wire, first: int) -> list[int]:
+def handles(wire: Wire, first: int) -> list[int]:
     """List the handles of one kind that are in the TPM (Part 3, clause 30.2)."""
     parameters = u32(_CAP_HANDLES) + u32(first) + u32(_MOST_HANDLES)
     reader = Reader(wire.plain(command.GET_CAPABILITY, parameters=parameters)[1])

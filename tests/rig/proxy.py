@@ -47,6 +47,7 @@ NAMES = {
     0x177: "VerifySignature",
     0x17A: "GetCapability",
     0x17B: "GetRandom",
+    0x186: "HashSequenceStart",
     0x189: "PolicyGetDigest",
     0x18A: "TestParms",
     0x18C: "PolicyPassword",

@@ -1,19 +1,37 @@
+import contextlib
 import grp
 import json
 import os
+import re
 import sqlite3
+import time
 
 import pytest
 
 import rig
 from command import good
 from p11tpm.cli.doctor import how_to_open
+from p11tpm.tpm.command import START_AUTH_SESSION
+from p11tpm.tpm.hmac_session import Opening
+from rig.device import Device, response_of
+from rig.proxy import NAMES
 
 
 @pytest.fixture
 def cli(p11tpm_cli, pin_file):
     good(p11tpm_cli("init", "--pin-file", pin_file))
     return p11tpm_cli
+
+
+def sealed(swtpm):
+    """Return a file with the context of an object, whose wrong authorisation values the TPM counts."""
+    context, parent = (str(swtpm.directory / name) for name in ("sealed.context", "parent.context"))
+    (swtpm.directory / "secret").write_text("secret")
+    swtpm.tool("createprimary", "-c", parent)
+    swtpm.flush()
+    swtpm.tool("create", "-C", parent, "-i", str(swtpm.directory / "secret"), "-p", "right", "-c", context)
+    swtpm.flush()
+    return context
 
 
 def findings(done):
@@ -49,10 +67,60 @@ def test_logins_that_are_refused_for_the_sake_of_others_are_told(cli, swtpm, pin
     for wrong in ("wrong 1", "wrong 2"):
         pin_file.write_text(wrong + "\n")
         assert cli("key", "generate", "--algorithm", "p256", "--label", "x", "--pin-file", pin_file).returncode
-    found = findings(cli("doctor", "--json"))["TPM lockout"]
-    assert (swtpm.lockout_counter(), found["state"]) == (2, "note")
-    assert "refused" in found["text"]
+    done = cli("doctor", "--json")
+    found = the_only_wrong(done, "TPM lockout")
+    assert swtpm.lockout_counter() == 2
+    assert "refused now" in found["text"]
+    end = time.strptime(re.search(r"until about (\S+ \S+):", found["text"])[1], "%Y-%m-%d %H:%M:%S")
+    assert time.time() + 900 < time.mktime(end) <= time.time() + 1000
     assert "clear-lockout" in found["remedy"]
+
+
+def test_tries_that_others_have_used_up_refuse_nothing_yet(cli, swtpm):
+    context = sealed(swtpm)
+    for wrong in range(2):
+        with pytest.raises(ChildProcessError, match="0x98E"):
+            swtpm.tool("unseal", "-c", context, "-p", f"wrong {wrong}")
+        swtpm.flush()
+    assert swtpm.lockout_counter() == 2
+    found = findings(cli("doctor", "--json"))["TPM lockout"]
+    assert (found["state"], "after a wrong PIN, logins are refused" in found["text"]) == ("note", True)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "flushed"),
+    [("StartAuthSession", 0x903, "-l"), ("StartAuthSession", 0x901, "-s"), ("HashSequenceStart", 0x902, "-t")],
+)
+def test_a_tpm_that_others_have_filled_is_told(cli, host_env, proxy, command, code, flushed):
+    def answer(request):
+        sent = NAMES.get(int.from_bytes(request[6:10], "big"))
+        return b"\x80\x01\0\0\0\x0a" + code.to_bytes(4, "big") if sent == command else None
+
+    proxy.answer = answer
+    found = the_only_wrong(cli("doctor", "--json", env=host_env(proxy)), "TPM room")
+    assert f"tpm2_flushcontext -T {proxy.tcti} {flushed}" in found["remedy"]
+    proxy.answer = None
+    assert findings(cli("doctor", "--json", env=host_env(proxy)))["TPM room"]["state"] == "ok"
+
+
+def test_sessions_that_others_have_left_are_counted(cli, swtpm):
+    opening = Opening()
+    request = START_AUTH_SESSION.request(opening.handles(), b"", opening.parameters())
+    for _ in range(3):
+        assert response_of(swtpm, request)[6:10] == bytes(4)
+    found = the_only_wrong(cli("doctor", "--json"), "TPM room")
+    assert "3 loaded and 0 saved sessions" in found["text"]
+    swtpm.flush()
+    assert findings(cli("doctor", "--json"))["TPM room"]["state"] == "ok"
+    assert swtpm.loaded() == []
+
+
+def test_on_a_resource_manager_the_cost_of_a_key_that_is_not_resident_is_told(cli, host_env, swtpm, tmp_path):
+    with contextlib.closing(Device(swtpm)) as device:
+        (tmp_path / "tpmrm0").symlink_to(device.path)
+        found = findings(cli("doctor", "--json", env={**host_env(), "P11TPM_TCTI": f"device:{tmp_path}/tpmrm0"}))
+    assert "p11tpm key resident" in "".join(found["TPM resource manager"].values())
+    assert "TPM resource manager" not in findings(cli("doctor", "--json"))
 
 
 def test_a_cleared_tpm_is_another_one(cli, swtpm):

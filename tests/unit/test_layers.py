@@ -65,6 +65,7 @@ LOADED_WHEN_NEEDED = {
     "tpm.provision",
     "tpm.reclaim",
     "tpm.resident",
+    "tpm.room",
     "tpm.symmetric",
 }
 
