@@ -30,6 +30,22 @@ class GoneError(Error):
             super().__init__(CKR.DEVICE_REMOVED, why)
 
 
+class answering:  # noqa: N801 - reads like a function: with answering({...})
+    """A context in which an error that a function of PKCS#11 does not have gets the code that it has instead."""
+
+    __slots__ = ("_codes",)
+
+    def __init__(self, codes: dict[int, int]) -> None:
+        self._codes = codes
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, type_: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Error) and error.rv in self._codes:
+            raise Error(self._codes[error.rv], error.why) from None
+
+
 class LengthOnly(Exception):  # noqa: N818 - no error: the call did what it was asked for
     """The host asked how long a result will be and was told: nothing was done, and the operation goes on.
 

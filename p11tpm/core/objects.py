@@ -70,7 +70,16 @@ class Objects:
         value = wanted.pop(CKA.VALUE)
         if not template.items() <= {**wanted, CKA.VALUE: value}.items():
             return []  # the template wants another class, or public objects
-        return [id_ for id_ in self._find(wanted, {}) if self.get(id_).get(CKA.VALUE) == value]
+        return [id_ for id_ in self._find(wanted, {}) if self._has_value(id_, value)]
+
+    def _has_value(self, id_: int, value: bytes) -> bool:
+        """Return whether an object has this value; False if it was destroyed or hidden meanwhile."""
+        try:
+            return self.get(id_).get(CKA.VALUE) == value
+        except Error as error:
+            if error.rv in {CKR.OBJECT_HANDLE_INVALID, CKR.USER_NOT_LOGGED_IN}:
+                return False
+            raise
 
     def private_among(self, ids: set[int]) -> set[int]:
         """Return those of these objects that are private, visible or not."""

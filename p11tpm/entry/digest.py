@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from p11tpm.ck import CKR
 from p11tpm.core.session import DIGEST
 from p11tpm.entry.attach import entry
 from p11tpm.entry.c_memory import read_bytes, read_mechanism, write_bytes
 from p11tpm.entry.run import module, to_begin
+from p11tpm.error import answering
 from p11tpm.host.imports import import_lock
 
 TYPE_CHECKING = False
@@ -43,10 +45,10 @@ def C_DigestUpdate(session: int, part: Ptr, part_length: int) -> None:
 
 @entry
 def C_DigestKey(session: int, key: int) -> None:
-    """Digest the value of a secret key."""
+    """Digest the value of a secret key, which a logout hides, also during the call."""
     run = module()
     current = run.session(session)
-    with current.keeping(DIGEST) as digesting:
+    with answering({CKR.USER_NOT_LOGGED_IN: CKR.KEY_HANDLE_INVALID}), current.keeping(DIGEST) as digesting:
         digesting.add_key(run.key(current, key))
 
 

@@ -7,7 +7,7 @@ from p11tpm.core.session import FIND
 from p11tpm.entry.attach import entry
 from p11tpm.entry.c_memory import read_template, required, write_handles, write_template
 from p11tpm.entry.run import module
-from p11tpm.error import Error
+from p11tpm.error import answering
 from p11tpm.host.imports import import_lock
 from p11tpm.operation.find import Find
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Ptr = Any
 
 _SEARCHING = {CKR.TEMPLATE_INCONSISTENT: CKR.ATTRIBUTE_VALUE_INVALID}  # codes of a template: those of a search
+_READING = {CKR.USER_NOT_LOGGED_IN: CKR.OBJECT_HANDLE_INVALID}  # a logout hides private objects, also during a call
 
 
 @entry
@@ -54,7 +55,8 @@ def C_GetObjectSize(session: int, handle: int, size: Ptr) -> None:
     """Return the number of bytes that an object takes."""
     run = module()
     required(size)
-    size[0] = run.object(run.session(session), handle).size
+    with answering(_READING):
+        size[0] = run.object(run.session(session), handle).size
 
 
 @entry
@@ -71,7 +73,8 @@ def C_DestroyObject(session: int, handle: int) -> None:
 def C_GetAttributeValue(session: int, handle: int, template: Ptr, count: int) -> None:
     """Read attributes of an object."""
     run = module()
-    write_template(template, count, run.object(run.session(session), handle))
+    with answering(_READING):
+        write_template(template, count, run.object(run.session(session), handle))
 
 
 @entry
@@ -89,10 +92,8 @@ def C_FindObjectsInit(session: int, template: Ptr, count: int) -> None:
     """Begin a search; two values for one attribute are CKR_ATTRIBUTE_VALUE_INVALID here (clause 5.7.8)."""
     current = module().session(session)
     current.require_none(FIND)
-    try:
+    with answering(_SEARCHING):
         wanted = read_template(template, count)
-    except Error as error:
-        raise Error(_SEARCHING.get(error.rv, error.rv), error.why) from None
     current.begin(FIND, Find(current.token.objects.find(wanted)))
 
 

@@ -13,6 +13,7 @@ from test_objects import certificate, certificate_template
 
 from p11tpm.attribute import FALSE, TRUE, ulong
 from p11tpm.ck import CKA, CKK, CKM, CKO, CKR, CKS
+from p11tpm.core.secret import Secret
 from p11tpm.core.token import Token
 from p11tpm.crypto import domain
 from p11tpm.error import Error, GoneError
@@ -236,3 +237,54 @@ def test_a_login_that_ends_meanwhile(token, session, known, monkeypatch, make, o
     assert refused(make, token, session, known["base"], kept) == CKR.USER_NOT_LOGGED_IN
     store = Store(os.environ["P11TPM_STORE"])
     assert store.find(1, {}, {}) == [1]
+
+
+def read_value(run, session, note, _):
+    run.get(session, note, CKA.VALUE)
+
+
+def ask_size(run, session, note, _):
+    run.C_GetObjectSize(session, note, run.ulong())
+
+
+def find_by_value(run, session, *_):
+    assert run.find(session, {CKA.VALUE: NOTE[CKA.VALUE]}) == []
+
+
+def read_key(run, session, _, key):
+    run.get(session, key, CKA.VALUE)
+
+
+def digest_key(run, session, _, key):
+    run.C_DigestInit(session, run.mechanism(CKM.SHA256))
+    run.C_DigestKey(session, key)
+
+
+READS = {
+    read_value: CKR.OBJECT_HANDLE_INVALID,
+    ask_size: CKR.OBJECT_HANDLE_INVALID,
+    find_by_value: CKR.OK,
+    read_key: CKR.OBJECT_HANDLE_INVALID,
+    digest_key: CKR.KEY_HANDLE_INVALID,
+}
+
+
+@pytest.mark.parametrize("read", READS, ids=lambda read: read.__name__)
+def test_a_logout_hides_what_another_thread_reads(token, session, monkeypatch, read):
+    """These functions do not have CKR_USER_NOT_LOGGED_IN (clauses 5.7 and 5.12)."""
+    note = token.create(session, {**NOTE, CKA.PRIVATE: TRUE})
+    template = {**GENERIC, CKA.VALUE: bytes(32), CKA.EXTRACTABLE: TRUE, CKA.SENSITIVE: FALSE}
+    key = token.create(session, template)
+    decrypt = Secret.decrypt
+
+    def meanwhile(*args):
+        if token.state(session) == CKS.RW_USER_FUNCTIONS:
+            token.logout(session)
+        return decrypt(*args)
+
+    monkeypatch.setattr(Secret, "decrypt", meanwhile)
+    if READS[read] == CKR.OK:
+        read(token, session, note, key)
+    else:
+        assert refused(read, token, session, note, key) == READS[read]
+    assert token.state(session) == CKS.RW_PUBLIC_SESSION
