@@ -55,9 +55,10 @@ class TypesLeftOut(ast.NodeTransformer):
         node.returns = None
         return self.generic_visit(node)
 
-    def visit_If(self, node: ast.If) -> ast.AST:
-        """Leave out imports for types."""
-        return ast.Pass() if is_for_types(node) else self.generic_visit(node)
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        """Leave out imports for types, but not what there is instead of them when the program runs."""
+        self.generic_visit(node)
+        return (node.orelse or ast.Pass()) if is_for_types(node) else node
 
 
 def is_for_types(node: ast.AST) -> bool:
@@ -80,15 +81,21 @@ def compiled_as_it_is(source: Path) -> bytes:
 def imports(node: ast.AST, *, later: bool = True) -> Iterator[str]:
     """Return the names of modules, and of what may be one, that a program imports, but for those of its types only.
 
-    `later`: also those that its functions import, and those that a table names (p11tpm/algorithm.py), which are
-    extension modules and begin with an underscore.
+    `later`: also those that its functions import, those that are a `Late` (p11tpm/host/imports.py), and those that a
+    table names (p11tpm/algorithm.py), which are extension modules and begin with an underscore.
     """
-    if is_for_types(node) or (isinstance(node, ast.FunctionDef) and not later):
+    if isinstance(node, ast.If) and is_for_types(node):
+        for other in node.orelse:
+            yield from imports(other, later=later)
+        return
+    if isinstance(node, ast.FunctionDef) and not later:
         return
     if later and isinstance(node, ast.Constant) and node.value in EXTENSIONS:
         yield node.value
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
+    if later and isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Late":
+        yield from (name.value for name in node.args if isinstance(name, ast.Constant) and isinstance(name.value, str))
     if isinstance(node, ast.ImportFrom) and node.module:
         yield node.module
         yield from (f"{node.module}.{alias.name}" for alias in node.names)

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from p11tpm.ck import CKK
 from p11tpm.crypto.hashes import digest
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.mechanism import DES_SIZES, ECB
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from p11tpm.crypto import block
+
+else:
+    block = Late("p11tpm.crypto.block")
+
 
 SHORTEST = 16  # bytes: of a shorter secret, 24 bits of a hash would tell too much
 
@@ -20,8 +28,5 @@ def check_value(key_type: int, value: bytes) -> bytes:
         return b""
     if key_type not in {CKK.AES, *DES_SIZES}:
         return digest("sha1", value)[:3]
-    with import_lock:
-        from p11tpm.crypto.block import InMemory
-
-    cipher = InMemory(key_type, value)
+    cipher = block.InMemory(key_type, value)
     return cipher.context(ECB).update(bytes(cipher.block))[:3]

@@ -5,8 +5,16 @@ from __future__ import annotations
 from p11tpm.attribute import DOMAINS, Template, ulong, unsigned
 from p11tpm.ck import CKA, CKK, CKR
 from p11tpm.error import Error
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.mechanism import DH_SIZES, DSA_SIZES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import dsa
+
+else:
+    dsa = Late("cryptography.hazmat.primitives.asymmetric.dsa")
+
 
 _SUBPRIMES = (160, 224, 256)  # bits: FIPS 186-4, clause 4.2
 _BASE = 2
@@ -84,9 +92,6 @@ def generated(key_type: int, bits: int) -> Template:
 
 
 def _dsa(bits: int) -> dict[int, int]:
-    with import_lock:
-        from cryptography.hazmat.primitives.asymmetric import dsa
-
     numbers = dsa.generate_parameters(bits).parameter_numbers()
     return {CKA.PRIME: numbers.p, CKA.SUBPRIME: numbers.q, CKA.BASE: numbers.g}
 

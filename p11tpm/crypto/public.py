@@ -5,17 +5,18 @@ from __future__ import annotations
 from p11tpm.algorithm import CURVES, HASHES
 from p11tpm.ck import CKA, CKK, CKR
 from p11tpm.error import Error
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.mechanism import curve_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa, utils
     from cryptography.hazmat.primitives.asymmetric.dsa import DSAPublicKey
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurve, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-    from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
     from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
     class Key(Protocol):
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
         def get(self, type_: int, /) -> bytes:
             """Return the value of an attribute."""
+else:
+    dsa = Late("cryptography.hazmat.primitives.asymmetric.dsa")
+    ec = Late("cryptography.hazmat.primitives.asymmetric.ec")
+    rsa = Late("cryptography.hazmat.primitives.asymmetric.rsa")
+    utils = Late("cryptography.hazmat.primitives.asymmetric.utils")
+    hashes = Late("cryptography.hazmat.primitives.hashes")
 
 
 _SIZES = range(512, 16384 + 1)  # bits of an RSA modulus that came from anywhere: more would take minutes
@@ -41,21 +48,15 @@ def public_key(key: Key) -> RSAPublicKey | EllipticCurvePublicKey:
 
 def rsa_key(key: Key) -> RSAPublicKey:
     """Return an RSA public key; CKR_KEY_SIZE_RANGE if its numbers make none."""
-    with import_lock:
-        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
-
     modulus, exponent = rsa_numbers(key)
     try:
-        return RSAPublicNumbers(exponent, modulus).public_key()
+        return rsa.RSAPublicNumbers(exponent, modulus).public_key()
     except ValueError:
         raise Error(CKR.KEY_SIZE_RANGE, "these numbers make no RSA key") from None
 
 
 def ec_key(key: Key) -> EllipticCurvePublicKey:
     """Return an EC public key; CKR_KEY_TYPE_INCONSISTENT if its point is not on its curve."""
-    with import_lock:
-        from cryptography.hazmat.primitives.asymmetric import ec
-
     name = curve_of(key.get(CKA.EC_PARAMS))
     size = CURVES[name].size
     point = key.get(CKA.EC_POINT)[-(1 + 2 * size) :]  # without the head of the OCTET STRING
@@ -67,41 +68,29 @@ def ec_key(key: Key) -> EllipticCurvePublicKey:
 
 def dsa_key(key: Key) -> DSAPublicKey:
     """Return a DSA public key; CKR_KEY_SIZE_RANGE if its numbers make none."""
-    with import_lock:
-        from cryptography.hazmat.primitives.asymmetric.dsa import DSAParameterNumbers, DSAPublicNumbers
-
     types = (CKA.PRIME, CKA.SUBPRIME, CKA.BASE, CKA.VALUE)
     prime, subprime, base, value = (int.from_bytes(key.get(type_), "big") for type_ in types)
     try:
-        return DSAPublicNumbers(value, DSAParameterNumbers(prime, subprime, base)).public_key()
+        return dsa.DSAPublicNumbers(value, dsa.DSAParameterNumbers(prime, subprime, base)).public_key()
     except ValueError:
         raise Error(CKR.KEY_SIZE_RANGE, "these numbers make no DSA key") from None
 
 
 def ec_curve(name: str) -> EllipticCurve:
     """Return a curve of `algorithm.CURVES` as the package cryptography has it."""
-    with import_lock:
-        from cryptography.hazmat.primitives.asymmetric import ec
-
     curve: EllipticCurve = getattr(ec, f"SECP{CURVES[name].bits}R1")()
     return curve
 
 
 def hash_algorithm(name: str) -> HashAlgorithm:
     """Return a hash of `algorithm.HASHES` as the package cryptography has it."""
-    with import_lock:
-        from cryptography.hazmat.primitives import hashes
-
     algorithm: HashAlgorithm = getattr(hashes, name.upper())()
     return algorithm
 
 
-def prehashed(size: int) -> Prehashed:
+def prehashed(size: int) -> utils.Prehashed:
     """Return a hash of `size` bytes, one that TPMs or DSA have, that stands for this length alone."""
-    with import_lock:
-        from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-
-    return Prehashed(hash_algorithm(next(name for name, hash_ in HASHES.items() if hash_.size == size)))
+    return utils.Prehashed(hash_algorithm(next(name for name, hash_ in HASHES.items() if hash_.size == size)))
 
 
 def rsa_numbers(key: Key) -> tuple[int, int]:

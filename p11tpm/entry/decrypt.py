@@ -6,13 +6,17 @@ from p11tpm.core.session import DECRYPT
 from p11tpm.entry.attach import entry
 from p11tpm.entry.c_memory import plausible, read_bytes, read_mechanism, write_bytes, write_kept
 from p11tpm.entry.run import module, to_begin
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from p11tpm.operation import crypt
+
     Ptr = Any
+else:
+    crypt = Late("p11tpm.operation.crypt")
 
 
 @entry
@@ -21,10 +25,7 @@ def C_DecryptInit(session: int, mechanism: Ptr, key: int) -> None:
     current = to_begin(session, DECRYPT, mechanism)
     if current is None:
         return
-    with import_lock:
-        from p11tpm.operation.crypt import decrypting
-
-    current.begin(DECRYPT, decrypting(current.token, module().key(current, key), read_mechanism(mechanism)))
+    current.begin(DECRYPT, crypt.decrypting(current.token, module().key(current, key), read_mechanism(mechanism)))
 
 
 @entry

@@ -8,13 +8,17 @@ from p11tpm.entry.attach import entry
 from p11tpm.entry.c_memory import read_bytes, read_mechanism, write_bytes
 from p11tpm.entry.run import module, to_begin
 from p11tpm.error import answering
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from p11tpm.operation import digest
+
     Ptr = Any
+else:
+    digest = Late("p11tpm.operation.digest")
 
 
 @entry
@@ -23,10 +27,7 @@ def C_DigestInit(session: int, mechanism: Ptr) -> None:
     current = to_begin(session, DIGEST, mechanism)
     if current is None:
         return
-    with import_lock:
-        from p11tpm.operation.digest import Digest
-
-    current.begin(DIGEST, Digest(current.token, read_mechanism(mechanism)))
+    current.begin(DIGEST, digest.Digest(current.token, read_mechanism(mechanism)))
 
 
 @entry

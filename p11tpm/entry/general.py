@@ -10,15 +10,18 @@ from p11tpm.entry.attach import entry, watch
 from p11tpm.entry.c_memory import NULL, write_text, zeroed
 from p11tpm.entry.run import begin, end, module
 from p11tpm.error import Error
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from p11tpm.entry import uses
     from p11tpm.host.config import Config
 
     Ptr = Any
+else:
+    uses = Late("p11tpm.entry.uses")
 
 MANUFACTURER = "p11tpm"
 DESCRIPTION = "PKCS#11 on a TPM 2.0"
@@ -42,10 +45,7 @@ def _watch_uses(config: Config) -> None:
     if not config.log_uses:
         watch({})
         return
-    with import_lock:
-        from p11tpm.entry.uses import watchers
-
-    watch(watchers())
+    watch(uses.watchers())
 
 
 @entry

@@ -9,13 +9,19 @@ from p11tpm.ck import CKA, CKR
 from p11tpm.entry.attach import entry
 from p11tpm.entry.c_memory import plausible, read_bytes, read_mechanism, read_template, required, write_bytes
 from p11tpm.entry.run import module
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from p11tpm.keys import derive, generate, wrap
+
     Ptr = Any
+else:
+    derive = Late("p11tpm.keys.derive")
+    generate = Late("p11tpm.keys.generate")
+    wrap = Late("p11tpm.keys.wrap")
 
 RANDOM_PIECE = 1 << 12  # bytes: a TPM gives some 30 a command, and others wait for it meanwhile
 LONGEST_SEED = 1 << 16  # bytes in one call; a TPM takes 128 a command
@@ -31,10 +37,7 @@ def C_GenerateKey(session: int, mechanism: Ptr, template: Ptr, count: int, handl
     given = read_mechanism(mechanism)
     wanted = read_template(template, count)
     current.require_write(wanted)
-    with import_lock:
-        from p11tpm.keys.generate import generate_key
-
-    handle[0] = run.handle_of(current.token, generate_key(current.token, given, wanted, session))
+    handle[0] = run.handle_of(current.token, generate.generate_key(current.token, given, wanted, session))
 
 
 @entry
@@ -56,10 +59,7 @@ def C_GenerateKeyPair(
     templates = read_template(public, public_count), read_template(private, private_count)
     for template in templates:
         current.require_write(template)
-    with import_lock:
-        from p11tpm.keys.generate import generate_pair
-
-    ids = generate_pair(current.token, given, *templates, session)
+    ids = generate.generate_pair(current.token, given, *templates, session)
     public_handle[0], private_handle[0] = (run.handle_of(current.token, id_) for id_ in ids)
 
 
@@ -73,10 +73,7 @@ def C_DeriveKey(session: int, mechanism: Ptr, base: int, template: Ptr, count: i
     key = run.key(current, base)
     wanted = with_template(read_template(template, count), key.attributes, CKA.DERIVE_TEMPLATE)
     current.require_write(wanted)
-    with import_lock:
-        from p11tpm.keys.derive import derive_key
-
-    id_ = derive_key(current.token, lambda other: run.key(current, other), key, given, wanted, session)
+    id_ = derive.derive_key(current.token, lambda other: run.key(current, other), key, given, wanted, session)
     handle[0] = run.handle_of(current.token, id_)
 
 
@@ -86,11 +83,8 @@ def C_WrapKey(session: int, mechanism: Ptr, wrapping: int, key: int, out: Ptr, o
     run = module()
     current = run.session(session)
     given = read_mechanism(mechanism)
-    with import_lock:
-        from p11tpm.keys.wrap import Wrapping
-
     by = run.key(current, wrapping, CKR.WRAPPING_KEY_HANDLE_INVALID)
-    work = Wrapping(current.token, by, run.key(current, key), given)
+    work = wrap.Wrapping(current.token, by, run.key(current, key), given)
     write_bytes(out, out_length, work.size, work.wrap)
 
 
@@ -114,10 +108,7 @@ def C_UnwrapKey(
     by = run.key(current, unwrapping, CKR.UNWRAPPING_KEY_HANDLE_INVALID)
     wanted = with_template(read_template(template, count), by.attributes, CKA.UNWRAP_TEMPLATE)
     current.require_write(wanted)
-    with import_lock:
-        from p11tpm.keys.wrap import unwrap_key
-
-    handle[0] = run.handle_of(current.token, unwrap_key(current.token, by, given, data, wanted, session))
+    handle[0] = run.handle_of(current.token, wrap.unwrap_key(current.token, by, given, data, wanted, session))
 
 
 @entry

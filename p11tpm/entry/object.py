@@ -8,14 +8,19 @@ from p11tpm.entry.attach import entry
 from p11tpm.entry.c_memory import read_template, required, write_handles, write_template
 from p11tpm.entry.run import module
 from p11tpm.error import answering
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.operation.find import Find
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from p11tpm.keys import copy, create
+
     Ptr = Any
+else:
+    copy = Late("p11tpm.keys.copy")
+    create = Late("p11tpm.keys.create")
 
 _SEARCHING = {CKR.TEMPLATE_INCONSISTENT: CKR.ATTRIBUTE_VALUE_INVALID}  # codes of a template: those of a search
 _READING = {CKR.USER_NOT_LOGGED_IN: CKR.OBJECT_HANDLE_INVALID}  # a logout hides private objects, also during a call
@@ -29,10 +34,7 @@ def C_CreateObject(session: int, template: Ptr, count: int, handle: Ptr) -> None
     required(handle)
     wanted = read_template(template, count)
     current.require_write(wanted)
-    with import_lock:
-        from p11tpm.keys.create import create_object
-
-    handle[0] = run.handle_of(current.token, create_object(current.token, wanted, session))
+    handle[0] = run.handle_of(current.token, create.create_object(current.token, wanted, session))
 
 
 @entry
@@ -44,10 +46,7 @@ def C_CopyObject(session: int, handle: int, template: Ptr, count: int, new_handl
     changes = read_template(template, count)
     original = run.object(current, handle)
     current.require_write({**original.attributes, **changes})
-    with import_lock:
-        from p11tpm.keys.copy import copy_object
-
-    new_handle[0] = run.handle_of(current.token, copy_object(current.token, original, changes, session))
+    new_handle[0] = run.handle_of(current.token, copy.copy_object(current.token, original, changes, session))
 
 
 @entry

@@ -6,13 +6,17 @@ from p11tpm.core.session import SIGN, SIGN_RECOVER
 from p11tpm.entry.attach import entry
 from p11tpm.entry.c_memory import read_bytes, read_mechanism, write_bytes
 from p11tpm.entry.run import module, to_begin
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from p11tpm.operation import sign
+
     Ptr = Any
+else:
+    sign = Late("p11tpm.operation.sign")
 
 
 @entry
@@ -21,10 +25,7 @@ def C_SignInit(session: int, mechanism: Ptr, key: int) -> None:
     current = to_begin(session, SIGN, mechanism)
     if current is None:
         return
-    with import_lock:
-        from p11tpm.operation.sign import Sign  # with the hashes, which a host that lists keys does not need
-
-    current.begin(SIGN, Sign(current.token, module().key(current, key), read_mechanism(mechanism)))
+    current.begin(SIGN, sign.Sign(current.token, module().key(current, key), read_mechanism(mechanism)))
 
 
 @entry
@@ -54,10 +55,7 @@ def C_SignRecoverInit(session: int, mechanism: Ptr, key: int) -> None:
     current = to_begin(session, SIGN_RECOVER, mechanism)
     if current is None:
         return
-    with import_lock:
-        from p11tpm.operation.sign import SignRecover
-
-    current.begin(SIGN_RECOVER, SignRecover(current.token, module().key(current, key), read_mechanism(mechanism)))
+    current.begin(SIGN_RECOVER, sign.SignRecover(current.token, module().key(current, key), read_mechanism(mechanism)))
 
 
 @entry

@@ -6,13 +6,17 @@ from p11tpm.core.session import VERIFY, VERIFY_RECOVER
 from p11tpm.entry.attach import entry
 from p11tpm.entry.c_memory import read_bytes, read_mechanism, write_kept
 from p11tpm.entry.run import module, to_begin
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from p11tpm.operation import verify
+
     Ptr = Any
+else:
+    verify = Late("p11tpm.operation.verify")
 
 
 @entry
@@ -21,10 +25,7 @@ def C_VerifyInit(session: int, mechanism: Ptr, key: int) -> None:
     current = to_begin(session, VERIFY, mechanism)
     if current is None:
         return
-    with import_lock:
-        from p11tpm.operation.verify import Verify
-
-    current.begin(VERIFY, Verify(current.token, module().key(current, key), read_mechanism(mechanism)))
+    current.begin(VERIFY, verify.Verify(current.token, module().key(current, key), read_mechanism(mechanism)))
 
 
 @entry
@@ -54,10 +55,9 @@ def C_VerifyRecoverInit(session: int, mechanism: Ptr, key: int) -> None:
     current = to_begin(session, VERIFY_RECOVER, mechanism)
     if current is None:
         return
-    with import_lock:
-        from p11tpm.operation.verify import VerifyRecover
-
-    current.begin(VERIFY_RECOVER, VerifyRecover(current.token, module().key(current, key), read_mechanism(mechanism)))
+    current.begin(
+        VERIFY_RECOVER, verify.VerifyRecover(current.token, module().key(current, key), read_mechanism(mechanism))
+    )
 
 
 @entry

@@ -14,7 +14,30 @@ import sys
 
 from p11tpm.host.ending import SECONDS
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 import_lock = _thread.RLock()
+
+
+class Late:
+    """A module that is loaded when something of it is first needed, with `import_lock` held.
+
+    A file gives the same name to the module under TYPE_CHECKING, for its types, and else to an object of this class.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._module: object = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._module is None:
+            with import_lock:
+                __import__(self._name)
+                self._module = sys.modules[self._name]
+        return getattr(self._module, name)
+
 
 # The extension modules of logins and signatures. Those of all else are loaded when they are first needed.
 _EXTENSIONS = ("fcntl", "_sha1", "_sha256", "_sha512", "_sha2")

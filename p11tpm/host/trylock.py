@@ -13,11 +13,14 @@ from time import monotonic, sleep
 from p11tpm.ck import CKR
 from p11tpm.error import Error, rv_of
 from p11tpm.host.descriptor import Descriptor
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late, import_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import fcntl
     from typing import Self
+else:
+    fcntl = Late("fcntl")
 
 NAME = "p11tpm.lock"
 _PATIENCE_WITH_STRANGERS = 10.0  # seconds
@@ -64,8 +67,6 @@ class TryLock:
 
     def _lock(self) -> None:
         with import_lock:
-            import fcntl
-
             self._descriptor = Descriptor(_open(self._directory))
             _held.add(self._descriptor)
         anybody = posix.fstat(self._descriptor.number).st_mode & (S_IFDIR | S_IROTH) == S_IFDIR | S_IROTH
@@ -104,8 +105,6 @@ class TryLock:
                 return
 
     def __exit__(self, *_: object) -> None:
-        with import_lock:
-            import fcntl
         try:
             if self._descriptor.is_ours():
                 fcntl.flock(self._descriptor.number, fcntl.LOCK_UN)  # a child of a fork may have the descriptor, too

@@ -6,13 +6,19 @@ from p11tpm import attribute
 from p11tpm.attribute import Template, to_ulong
 from p11tpm.ck import CKA, CKO, CKR
 from p11tpm.error import Error
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.core.token import Token
-    from p11tpm.keys.private_key import PrivateKey
-    from p11tpm.keys.software_key import SoftKey
+    from p11tpm.crypto import der, domain
+    from p11tpm.keys import private_key, secret_key, software_key
+else:
+    der = Late("p11tpm.crypto.der")
+    domain = Late("p11tpm.crypto.domain")
+    private_key = Late("p11tpm.keys.private_key")
+    secret_key = Late("p11tpm.keys.secret_key")
+    software_key = Late("p11tpm.keys.software_key")
 
 
 def create_object(token: Token, template: Template, session: int = 0) -> int:
@@ -34,9 +40,6 @@ def _data(token: Token, template: Template, session: int) -> int:
 
 def _certificate(token: Token, template: Template, session: int) -> int:
     if template.get(CKA.VALUE):
-        with import_lock:
-            from p11tpm.crypto import der
-
         known = der.certificate(template[CKA.VALUE])
         sure = {type_: known.pop(type_) for type_ in (CKA.PUBLIC_KEY_INFO, CKA.CHECK_VALUE)}
         attribute.check_known(template, sure)
@@ -51,47 +54,34 @@ def _public_key(token: Token, template: Template, session: int) -> int:
     if key_type not in {*attribute.PAIR_TYPES, *attribute.DOMAINS}:
         raise Error(CKR.TEMPLATE_INCOMPLETE, "a public key needs CKA_KEY_TYPE: CKK_RSA, CKK_EC, CKK_DSA or CKK_DH")
     attributes = attribute.complete(template, CKO.PUBLIC_KEY, key_type, attribute.CREATE)
-    with import_lock:
-        from p11tpm.crypto import der
-
     known = der.created_public(attributes)
     attribute.check_known(attributes, {CKA.PUBLIC_KEY_INFO: known[CKA.PUBLIC_KEY_INFO]})
     return token.objects.add({**attributes, **known, **attribute.of_created_key()}, session)
 
 
 def _private_key(token: Token, template: Template, session: int) -> int:
-    return private_key(template).add(token, session)
+    return described_key(template).add(token, session)
 
 
-def private_key(template: Template) -> PrivateKey | SoftKey:
+def described_key(template: Template) -> private_key.PrivateKey | software_key.SoftKey:
     """Return a private key from outside, of which the template has the numbers; see the two classes for the errors."""
-    with import_lock:
-        from p11tpm.keys.private_key import PrivateKey
-        from p11tpm.keys.software_key import SoftKey
-
     of_domain = to_ulong(template.get(CKA.KEY_TYPE, b"\xff")) in attribute.DOMAINS
-    return (SoftKey if of_domain else PrivateKey)(template, attribute.CREATE)
+    return (software_key.SoftKey if of_domain else private_key.PrivateKey)(template, attribute.CREATE)
 
 
 def _domain(token: Token, template: Template, session: int) -> int:
-    with import_lock:
-        from p11tpm.crypto.domain import Domain
-
     key_type = to_ulong(template.get(CKA.KEY_TYPE, b"\xff"))
     if key_type not in attribute.DOMAINS:
         raise Error(CKR.TEMPLATE_INCOMPLETE, "domain parameters need CKA_KEY_TYPE: CKK_DSA or CKK_DH")
     attributes = attribute.complete(template, CKO.DOMAIN_PARAMETERS, key_type, attribute.CREATE)
-    domain = Domain(key_type, attributes)
-    domain.check()
-    known = {CKA.PRIME_BITS: attribute.ulong(domain.prime.bit_length()), CKA.LOCAL: attribute.FALSE}
+    parameters = domain.Domain(key_type, attributes)
+    parameters.check()
+    known = {CKA.PRIME_BITS: attribute.ulong(parameters.prime.bit_length()), CKA.LOCAL: attribute.FALSE}
     return token.objects.add(attributes | known, session)
 
 
 def _secret_key(token: Token, template: Template, session: int) -> int:
-    with import_lock:
-        from p11tpm.keys.secret_key import SecretKey
-
-    key = SecretKey(template, attribute.CREATE)
+    key = secret_key.SecretKey(template, attribute.CREATE)
     return key.add(token, template.get(CKA.VALUE, b""), attribute.of_created_key(), session, was_secret=False)
 
 

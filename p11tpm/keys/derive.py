@@ -9,7 +9,7 @@ from p11tpm.attribute import FALSE, TRUE, to_ulong, ulong
 from p11tpm.ck import CKA, CKF, CKK, CKM, CKO, CKR, name
 from p11tpm.crypto import hashes, point
 from p11tpm.error import Error
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.keys.secret_key import SecretKey
 from p11tpm.mechanism import (
     APPEND,
@@ -38,7 +38,12 @@ if TYPE_CHECKING:
     from p11tpm.attribute import Template
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
+    from p11tpm.crypto import domain
+    from p11tpm.operation import block
     from p11tpm.parameter import Given, HkdfParams
+else:
+    domain = Late("p11tpm.crypto.domain")
+    block = Late("p11tpm.operation.block")
 
 # Forms whose result holds the base key as it is, and so has to be as protected (clauses 2.43.3 to 2.43.6)
 _JOINED = {JOIN_KEY, APPEND, PREPEND, XOR}
@@ -159,13 +164,10 @@ class Derivation:
         return x963(shared, params.shared_data, params.digest, length)
 
     def _dh(self, length: int | None) -> bytes:
-        with import_lock:
-            from p11tpm.crypto.domain import Domain
-
         self._token.tpm.spend(self._base)
         private, noise = (int.from_bytes(value, "big") for value in (self._base.secret(), urandom(_NOISE)))
         try:
-            shared = Domain(CKK.DH, self._base.attributes).shared(private, self._params.number, noise)
+            shared = domain.Domain(CKK.DH, self._base.attributes).shared(private, self._params.number, noise)
         except ValueError:
             raise refused("the other side's public value is not one over the key's prime") from None
         _require(length, len(shared))
@@ -198,10 +200,7 @@ class Derivation:
 
     def _encrypt(self, length: int | None) -> bytes:
         """Encrypt the parameter's data; too few for the key are a bad parameter (clause 2.15)."""
-        with import_lock:
-            from p11tpm.operation.block import block_cipher
-
-        cipher, data = block_cipher(self._token, self._base), self._params.data
+        cipher, data = block.block_cipher(self._token, self._base), self._params.data
         if not data or len(data) % cipher.block or len(data) < (length or 0):
             raise refused("the data are not whole blocks, or too few for the key")
         mode, iv = (ECB, b"") if self._row.form == ENCRYPT_ECB else (CBC, self._params.iv)

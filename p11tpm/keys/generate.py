@@ -7,7 +7,7 @@ from p11tpm.attribute import DOMAINS, TRUE, to_ulong
 from p11tpm.ck import CKA, CKF, CKO, CKR
 from p11tpm.core.randomness import secret_bytes
 from p11tpm.error import Error
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.keys import placement
 from p11tpm.keys.secret_key import SecretKey
 from p11tpm.mechanism import DOMAIN
@@ -16,9 +16,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.attribute import Template
     from p11tpm.core.token import Token
+    from p11tpm.crypto import domain
+    from p11tpm.keys import extractable, software_pair, tpm_pair
     from p11tpm.keys.pair import KeyPair
     from p11tpm.mechanism import Mechanism
     from p11tpm.parameter import Given
+else:
+    domain = Late("p11tpm.crypto.domain")
+    extractable = Late("p11tpm.keys.extractable")
+    software_pair = Late("p11tpm.keys.software_pair")
+    tpm_pair = Late("p11tpm.keys.tpm_pair")
 
 
 def generate_key(token: Token, given: Given, template: Template, session: int = 0) -> int:
@@ -40,12 +47,9 @@ def generate_key(token: Token, given: Given, template: Template, session: int = 
 
 
 def _domain(token: Token, key_type: int, template: Template, session: int) -> int:
-    with import_lock:
-        from p11tpm.crypto.domain import generated
-
     attributes = attribute.complete(template, CKO.DOMAIN_PARAMETERS, key_type, attribute.GENERATE)
     token.require_writer(attributes)
-    attributes |= generated(key_type, to_ulong(attributes[CKA.PRIME_BITS])) | {CKA.LOCAL: TRUE}
+    attributes |= domain.generated(key_type, to_ulong(attributes[CKA.PRIME_BITS])) | {CKA.LOCAL: TRUE}
     return token.objects.add(attributes, session)
 
 
@@ -64,15 +68,8 @@ def generate_pair(token: Token, given: Given, public: Template, private: Templat
 
 
 def _pair(row: Mechanism, public: Template, private: Template, token: Token) -> KeyPair:
-    with import_lock:
-        if row.keys[0] in DOMAINS:
-            from p11tpm.keys.software_pair import SoftPair
-
-            return SoftPair(row, public, private)
-        if placement.in_software(private):
-            from p11tpm.keys.extractable import ExtractablePair
-
-            return ExtractablePair(row, public, private, token.capabilities)
-        from p11tpm.keys.tpm_pair import TpmPair
-
-    return TpmPair(row, public, private, token.capabilities)
+    if row.keys[0] in DOMAINS:
+        return software_pair.SoftPair(row, public, private)
+    if placement.in_software(private):
+        return extractable.ExtractablePair(row, public, private, token.capabilities)
+    return tpm_pair.TpmPair(row, public, private, token.capabilities)

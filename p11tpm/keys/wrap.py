@@ -6,7 +6,7 @@ from p11tpm import attribute
 from p11tpm.attribute import to_ulong
 from p11tpm.ck import CKA, CKF, CKK, CKO, CKR
 from p11tpm.error import Error
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.keys.secret_key import SecretKey
 from p11tpm.mechanism import CBC, ECB, RAW
 from p11tpm.operation.crypt import cipher
@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     from p11tpm.attribute import Template
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
+    from p11tpm.crypto import der
+    from p11tpm.keys import create
     from p11tpm.mechanism import Mechanism
     from p11tpm.parameter import Given
+else:
+    der = Late("p11tpm.crypto.der")
+    create = Late("p11tpm.keys.create")
 
 # What ciphers and checks of keys say, as it is said of keys that are wrapped
 _WRAPPING = {
@@ -121,9 +126,6 @@ def _value_of(key: Object, row: Mechanism) -> bytes:
         raise Error(CKR.KEY_NOT_WRAPPABLE, f"{row.name} wraps secret keys only: use one with padding")
     if key.key_type in attribute.PAIR_TYPES:
         return key.secret()
-    with import_lock:
-        from p11tpm.crypto import der
-
     return der.domain_private(key.attributes, key.secret())
 
 
@@ -163,10 +165,6 @@ def _secret(token: Token, row: Mechanism, template: Template, value: Callable[[]
 
 def _private(token: Token, _row: Mechanism, template: Template, value: Callable[[], bytes], session: int) -> int:
     """Make a private key of PKCS #8 DER (Current Mechanisms 3.0, clauses 2.1.4, 2.2.4, 2.3.5 and 2.4.5)."""
-    with import_lock:
-        from p11tpm.crypto import der
-        from p11tpm.keys.create import private_key
-
     # Only then is it the wrapped key that a later refusal is about
     attributes = attribute.complete(template, CKO.PRIVATE_KEY, to_ulong(template[CKA.KEY_TYPE]), attribute.GENERATE)
     token.require_writer(attributes)
@@ -174,7 +172,7 @@ def _private(token: Token, _row: Mechanism, template: Template, value: Callable[
     with _Saying(_NUMBERS):
         if numbers[CKA.KEY_TYPE] != template[CKA.KEY_TYPE]:
             raise Error(CKR.WRAPPED_KEY_INVALID, "the wrapped key is of another type")
-        return private_key({**template, **numbers}).add(token, session)
+        return create.described_key({**template, **numbers}).add(token, session)
 
 
 def _check_length(row: Mechanism, key: SecretKey) -> None:

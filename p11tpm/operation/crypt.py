@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p11tpm.ck import CKA, CKF, CKK, CKO, CKR
 from p11tpm.error import Error
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.operation.use import check_use
 
 TYPE_CHECKING = False
@@ -14,9 +14,16 @@ if TYPE_CHECKING:
 
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
+    from p11tpm.crypto import composed, modes
     from p11tpm.crypto.cipher import Cipher
     from p11tpm.mechanism import Mechanism
+    from p11tpm.operation import block, rsa
     from p11tpm.parameter import Given
+else:
+    block = Late("p11tpm.operation.block")
+    composed = Late("p11tpm.crypto.composed")
+    modes = Late("p11tpm.crypto.modes")
+    rsa = Late("p11tpm.operation.rsa")
 
 
 def encrypting(token: Token, key: Object, given: Given) -> Crypt:
@@ -45,20 +52,9 @@ def cipher(token: Token, key: Object, row: Mechanism, params: Any, *, encrypt: b
     The key was checked: it is of one of the mechanism's types, and its usage is allowed.
     """
     if key.key_type != CKK.RSA:
-        with import_lock:
-            from p11tpm.crypto.modes import FORMS
-            from p11tpm.operation.block import block_cipher
-
-            forms = FORMS
-            if key.in_tpm:
-                from p11tpm.crypto import composed
-
-                forms = {**FORMS, **composed.FORMS}
-        return forms[row.form](block_cipher(token, key), params, encrypt)
-    with import_lock:
-        from p11tpm.operation.rsa import RsaDecrypt, RsaEncrypt
-
-    return RsaEncrypt(key, row.form, params) if encrypt else RsaDecrypt(token, key, row.form, params)
+        forms = {**modes.FORMS, **composed.FORMS} if key.in_tpm else modes.FORMS
+        return forms[row.form](block.block_cipher(token, key), params, encrypt)
+    return rsa.RsaEncrypt(key, row.form, params) if encrypt else rsa.RsaDecrypt(token, key, row.form, params)
 
 
 class Crypt:

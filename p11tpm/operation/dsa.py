@@ -6,18 +6,26 @@ from p11tpm.algorithm import HASHES, constants
 from p11tpm.ck import CKA, CKM, CKR
 from p11tpm.crypto.public import dsa_key, prehashed
 from p11tpm.error import Error
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.operation.message import Message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from cryptography import exceptions
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import dsa, utils
     from cryptography.hazmat.primitives.asymmetric.dsa import DSAPrivateKey
 
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
     from p11tpm.mechanism import Mechanism
+else:
+    exceptions = Late("cryptography.exceptions")
+    dsa = Late("cryptography.hazmat.primitives.asymmetric.dsa")
+    utils = Late("cryptography.hazmat.primitives.asymmetric.utils")
+    serialization = Late("cryptography.hazmat.primitives.serialization")
 
 
 _SIZES = {HASHES[name].size for name in constants(CKM, "DSA_*")}  # bytes of what CKM_DSA takes
@@ -56,24 +64,17 @@ class Signer(_Dsa):
 
     def sign(self, data: bytes) -> bytes:
         """Sign a hash."""
-        with import_lock:
-            from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-
         fitting = self._fit(data)
         self._token.tpm.spend(self._key)
-        pair = decode_dss_signature(self._private().sign(fitting, prehashed(self._half)))
+        pair = utils.decode_dss_signature(self._private().sign(fitting, prehashed(self._half)))
         return b"".join(number.to_bytes(self._half, "big") for number in pair)
 
     def _private(self) -> DSAPrivateKey:
-        with import_lock:
-            from cryptography.hazmat.primitives.asymmetric.dsa import DSAPrivateNumbers, DSAPublicKey
-            from cryptography.hazmat.primitives.serialization import load_der_public_key
-
-        public = load_der_public_key(self._key.get(CKA.PUBLIC_KEY_INFO))
-        if not isinstance(public, DSAPublicKey):
+        public = serialization.load_der_public_key(self._key.get(CKA.PUBLIC_KEY_INFO))
+        if not isinstance(public, dsa.DSAPublicKey):
             raise Error(CKR.DEVICE_ERROR, "the public half of a DSA key is none")
         private = int.from_bytes(self._key.secret(), "big")
-        return DSAPrivateNumbers(private, public.public_numbers()).private_key()
+        return dsa.DSAPrivateNumbers(private, public.public_numbers()).private_key()
 
 
 class Verifier(_Dsa):
@@ -87,13 +88,9 @@ class Verifier(_Dsa):
 
     def check(self, data: bytes, signature: bytes) -> bool:
         """Return whether the signature is that of a hash."""
-        with import_lock:
-            from cryptography.exceptions import InvalidSignature
-            from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-
         r, s = (int.from_bytes(number, "big") for number in (signature[: self._half], signature[self._half :]))
         try:
-            self._public.verify(encode_dss_signature(r, s), self._fit(data), prehashed(self._half))
-        except InvalidSignature:
+            self._public.verify(utils.encode_dss_signature(r, s), self._fit(data), prehashed(self._half))
+        except exceptions.InvalidSignature:
             return False
         return True

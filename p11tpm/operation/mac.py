@@ -8,7 +8,7 @@ from functools import partial
 
 from p11tpm.ck import CKR
 from p11tpm.error import Error
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.mechanism import CBC, CBC_MAC, CMAC, ECB, HMAC
 from p11tpm.operation.message import Message
 from p11tpm.parameter import refused
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from p11tpm.core.token_tpm import TokenTpm
     from p11tpm.crypto.block import BlockCipher
     from p11tpm.mechanism import Mechanism
+    from p11tpm.operation import block
     from p11tpm.operation.message import Context
+else:
+    block = Late("p11tpm.operation.block")
 
 _MOST_COLLECTED = 1 << 30  # bytes of a message for the TPM, which is kept until all of it is there
 
@@ -130,10 +133,7 @@ class Mac:
             most = hashlib.new(row.digest or "", usedforsecurity=False).digest_size
             start = _hmac(token, key, row.digest or "")
         else:
-            with import_lock:
-                from p11tpm.operation.block import block_cipher
-
-            cipher = block_cipher(token, key)
+            cipher = block.block_cipher(token, key)
             most, start = cipher.block, partial(_OF_BLOCKS[row.form], cipher)
         self.size = getattr(params, "length", most // 2 if row.form == CBC_MAC else most)
         if not 0 < self.size <= most:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from p11tpm.algorithm import CURVES
 from p11tpm.ck import CKA, CKF, CKO
 from p11tpm.crypto import padding
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.mechanism import DSA, ECDSA, PKCS1, PSS, RAW, curve_of
 from p11tpm.operation.message import Message
 from p11tpm.operation.use import check_use
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
     from p11tpm.mechanism import Mechanism
+    from p11tpm.operation import dsa, mac
     from p11tpm.parameter import Given
 
     class Signer(Protocol):
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
         def sign(self, data: bytes, /) -> bytes:
             """Sign what came of the message."""
+else:
+    dsa = Late("p11tpm.operation.dsa")
+    mac = Late("p11tpm.operation.mac")
 
 
 class Sign:
@@ -118,9 +122,5 @@ _SIGNERS: dict[str, Any] = {PKCS1: Rsa, RAW: Rsa, PSS: Rsa, ECDSA: Ecdsa}
 def _signer_of(row: Mechanism) -> Any:
     signer = _SIGNERS.get(row.form)
     if signer is None:
-        with import_lock:
-            from p11tpm.operation.dsa import Signer
-            from p11tpm.operation.mac import Mac
-
-        signer = Signer if row.form == DSA else Mac
+        signer = dsa.Signer if row.form == DSA else mac.Mac
     return signer

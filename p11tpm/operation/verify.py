@@ -7,7 +7,7 @@ from p11tpm.ck import CKA, CKF, CKO, CKR
 from p11tpm.crypto import padding
 from p11tpm.crypto.public import ec_key, hash_algorithm, prehashed, rsa_key, rsa_raw
 from p11tpm.error import Error
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.mechanism import CBC_MAC, CMAC, DSA, ECDSA, HMAC, PKCS1, PSS, RAW, curve_of
 from p11tpm.operation.dsa import Verifier as Dsa
 from p11tpm.operation.mac import Mac
@@ -18,10 +18,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from cryptography import exceptions
+    from cryptography.hazmat.primitives.asymmetric import ec, utils
+    from cryptography.hazmat.primitives.asymmetric import padding as schemes
+
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
     from p11tpm.mechanism import Mechanism
     from p11tpm.parameter import Given
+else:
+    exceptions = Late("cryptography.exceptions")
+    ec = Late("cryptography.hazmat.primitives.asymmetric.ec")
+    schemes = Late("cryptography.hazmat.primitives.asymmetric.padding")
+    utils = Late("cryptography.hazmat.primitives.asymmetric.utils")
 
 
 class Verify:
@@ -114,17 +123,12 @@ class Pss:
 
     def check(self, hashed: bytes, signature: bytes) -> bool:
         """Return whether the signature is that of a hash; raises what `padding.check_pss_digest` does."""
-        with import_lock:
-            from cryptography.exceptions import InvalidSignature
-            from cryptography.hazmat.primitives.asymmetric import padding as schemes
-            from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-
         params = self._params
         padding.check_pss_digest(hashed, params.digest)
         scheme = schemes.PSS(schemes.MGF1(hash_algorithm(params.mask)), params.salt_length)
         try:
-            self._key.verify(signature, hashed, scheme, Prehashed(hash_algorithm(params.digest)))
-        except InvalidSignature:
+            self._key.verify(signature, hashed, scheme, utils.Prehashed(hash_algorithm(params.digest)))
+        except exceptions.InvalidSignature:
             return False
         return True
 
@@ -143,16 +147,11 @@ class Ecdsa:
 
     def check(self, data: bytes, signature: bytes) -> bool:
         """Return whether the signature, r and s side by side, is that of a hash."""
-        with import_lock:
-            from cryptography.exceptions import InvalidSignature
-            from cryptography.hazmat.primitives.asymmetric.ec import ECDSA as SCHEME
-            from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-
         hashed, half = padding.ecdsa(data, self._bits), self.size // 2
         r, s = (int.from_bytes(number, "big") for number in (signature[:half], signature[half:]))
         try:
-            self._key.verify(encode_dss_signature(r, s), hashed, SCHEME(prehashed(len(hashed))))
-        except InvalidSignature:
+            self._key.verify(utils.encode_dss_signature(r, s), hashed, ec.ECDSA(prehashed(len(hashed))))
+        except exceptions.InvalidSignature:
             return False
         return True
 

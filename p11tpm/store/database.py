@@ -11,12 +11,13 @@ from time import monotonic, sleep, time_ns
 from p11tpm.ck import CKR
 from p11tpm.error import Error, rv_of
 from p11tpm.host import descriptor, files, system
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late, import_lock
 from p11tpm.store import schema
 from p11tpm.store.rows import DamagedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import gc
     from collections.abc import Callable
     from sqlite3 import Connection
     from typing import Any, TypeVar
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from p11tpm.host.descriptor import Descriptor
 
     Result = TypeVar("Result")
+else:
+    gc = Late("gc")
 
 NAME = "p11tpm.db"
 PATIENCE = 30.0  # seconds for which a transaction waits for its turn
@@ -401,8 +404,6 @@ def _keep_for_ever(connection: Connection) -> None:
     closed its file, it would close one of the host's. An object in a cycle that is out of the garbage collector's reach
     lives as long as the process.
     """
-    with import_lock:
-        import gc
     cycle: list[object] = [connection]
     cycle.append(cycle)
     gc.freeze()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from rig.deadline import exit_code, fork, join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -65,3 +67,18 @@ def test_the_thread_that_forks_keeps_what_it_holds(held):
         assert imports.import_lock.acquire(timeout=20)
     assert exit_code(fork(lambda: let_go(held))) == 0
     let_go(held)
+
+
+def test_a_late_module_is_loaded_at_its_first_use_and_with_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    source = "from p11tpm.host.imports import import_lock\nheld = import_lock._is_owned()\ndef answer(): return 42\n"
+    (tmp_path / "loaded_late.py").write_text(source)
+    late = imports.Late("loaded_late")
+    assert "loaded_late" not in sys.modules
+    assert (late.held, late.answer()) == (True, 42)
+    del sys.modules["loaded_late"]
+    assert late.answer() == 42, "it is loaded once"
+    with pytest.raises(ImportError):
+        _ = imports.Late("loaded_never").answer
