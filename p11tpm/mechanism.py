@@ -32,7 +32,7 @@ from p11tpm.parameter import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterator
     from typing import Any
 
     from p11tpm.parameter import Given
@@ -43,10 +43,7 @@ RAW = "raw"
 PSS = "pss"
 OAEP = "oaep"
 ECDSA = "ecdsa"
-ECDH = "ecdh"
 DSA = "dsa"
-DH = "dh"
-DOMAIN = "domain-parameters"
 HMAC = "hmac"
 CMAC = "cmac"
 CBC_MAC = "cbc-mac"
@@ -89,11 +86,12 @@ _DSA, _DH, _DES = (CKK.DSA,), (CKK.DH,), tuple(DES_SIZES)
 class Mechanism:
     """One mechanism: the types of its `keys` (none for a digest), what it `does` (CKF_ flags), in what `form`.
 
-    `digest` is the hash of the data; `parameter` the class that decodes its parameter; `sizes` the least and the
-    greatest key size of what is done in software, in the standard's unit.
+    `family` is the file in p11tpm/family/ that does it; `digest` is the hash of the data; `parameter` the class that
+    decodes its parameter; `sizes` the least and the greatest key size of what is done in software, in the standard's
+    unit.
     """
 
-    __slots__ = ("_sizes", "digest", "does", "form", "keys", "parameter", "type")
+    __slots__ = ("_sizes", "digest", "does", "family", "form", "keys", "parameter", "type")
 
     def __init__(
         self,
@@ -106,6 +104,7 @@ class Mechanism:
         parameter: Any = NoParameter,
         sizes: tuple[int, int] = (0, 0),
     ) -> None:
+        self.family = ""  # digests have none: `_rows`
         self.type = type_
         self.keys = keys
         self.does = does
@@ -179,8 +178,8 @@ def _ec() -> list[Mechanism]:
         Mechanism(CKM.EC_KEY_PAIR_GEN, _EC, CKF.GENERATE_KEY_PAIR),
         Mechanism(CKM.ECDSA, _EC, _SIGN, ECDSA),
         *(Mechanism(type_, _EC, _SIGN, ECDSA, digest=digest) for digest, type_ in types.items()),
-        Mechanism(CKM.ECDH1_DERIVE, _EC, CKF.DERIVE, ECDH, parameter=EcdhParams),
-        Mechanism(CKM.ECDH1_COFACTOR_DERIVE, _EC, CKF.DERIVE, ECDH, parameter=EcdhParams),
+        Mechanism(CKM.ECDH1_DERIVE, _EC, CKF.DERIVE, parameter=EcdhParams),
+        Mechanism(CKM.ECDH1_COFACTOR_DERIVE, _EC, CKF.DERIVE, parameter=EcdhParams),
     ]
 
 
@@ -229,30 +228,41 @@ def _des() -> list[Mechanism]:
     ]
 
 
-def _domains() -> list[Mechanism]:
-    """Return what works with pairs of keys over a prime, in software."""
-    dsa, dh, hashed = (min(DSA_SIZES), max(DSA_SIZES)), DH_SIZES, constants(CKM, "DSA_*")
+def _dsa() -> list[Mechanism]:
+    dsa, hashed = (min(DSA_SIZES), max(DSA_SIZES)), constants(CKM, "DSA_*")
     return [
-        Mechanism(CKM.DSA_PARAMETER_GEN, _DSA, CKF.GENERATE, DOMAIN, sizes=dsa),
+        Mechanism(CKM.DSA_PARAMETER_GEN, _DSA, CKF.GENERATE, sizes=dsa),
         Mechanism(CKM.DSA_KEY_PAIR_GEN, _DSA, CKF.GENERATE_KEY_PAIR, sizes=dsa),
         Mechanism(CKM.DSA, _DSA, _SIGN, DSA, sizes=dsa),
         *(Mechanism(type_, _DSA, _SIGN, DSA, digest=digest, sizes=dsa) for digest, type_ in hashed.items()),
-        Mechanism(CKM.DH_PKCS_PARAMETER_GEN, _DH, CKF.GENERATE, DOMAIN, sizes=dh),
-        Mechanism(CKM.DH_PKCS_KEY_PAIR_GEN, _DH, CKF.GENERATE_KEY_PAIR, sizes=dh),
-        Mechanism(CKM.DH_PKCS_DERIVE, _DH, CKF.DERIVE, DH, parameter=PublicValue, sizes=dh),
+    ]
+
+
+def _dh() -> list[Mechanism]:
+    return [
+        Mechanism(CKM.DH_PKCS_PARAMETER_GEN, _DH, CKF.GENERATE, sizes=DH_SIZES),
+        Mechanism(CKM.DH_PKCS_KEY_PAIR_GEN, _DH, CKF.GENERATE_KEY_PAIR, sizes=DH_SIZES),
+        Mechanism(CKM.DH_PKCS_DERIVE, _DH, CKF.DERIVE, parameter=PublicValue, sizes=DH_SIZES),
+    ]
+
+
+def _hmac() -> list[Mechanism]:
+    def row(type_: int, digest: str, parameter: Any = NoParameter) -> Mechanism:
+        keys, sizes = (CKK.GENERIC_SECRET, HMAC_KEYS[digest]), (1, LONGEST_SECRET)
+        return Mechanism(type_, keys, _SIGN, HMAC, digest=digest, parameter=parameter, sizes=sizes)
+
+    macs, general = constants(CKM, "*_HMAC"), constants(CKM, "*_HMAC_GENERAL")
+    return [
+        *(row(type_, digest) for digest, type_ in macs.items()),
+        *(row(type_, digest, MacLength) for digest, type_ in general.items()),
     ]
 
 
 def _secrets() -> list[Mechanism]:
     in_bits, in_bytes = (8, 8 * LONGEST_SECRET), (1, LONGEST_SECRET)
-    macs, general = constants(CKM, "*_HMAC"), constants(CKM, "*_HMAC_GENERAL")
     hashed = constants(CKM, "*_KEY_DERIVATION")
     joined = {CKM.CONCATENATE_BASE_AND_KEY: (JOIN_KEY, OtherKey), CKM.CONCATENATE_BASE_AND_DATA: (APPEND, StringData)}
     joined |= {CKM.CONCATENATE_DATA_AND_BASE: (PREPEND, StringData), CKM.XOR_BASE_AND_DATA: (XOR, StringData)}
-
-    def hmac(type_: int, digest: str, parameter: Any = NoParameter) -> Mechanism:
-        keys = (CKK.GENERIC_SECRET, HMAC_KEYS[digest])
-        return Mechanism(type_, keys, _SIGN, HMAC, digest=digest, parameter=parameter, sizes=in_bytes)
 
     def derivation(type_: int, form: str, parameter: Any = NoParameter, digest: str | None = None) -> Mechanism:
         return Mechanism(type_, SECRETS, CKF.DERIVE, form, digest=digest, parameter=parameter, sizes=in_bytes)
@@ -260,8 +270,6 @@ def _secrets() -> list[Mechanism]:
     return [
         Mechanism(CKM.GENERIC_SECRET_KEY_GEN, (CKK.GENERIC_SECRET,), CKF.GENERATE, sizes=in_bits),
         Mechanism(CKM.HKDF_KEY_GEN, (CKK.HKDF,), CKF.GENERATE, sizes=in_bytes),
-        *(hmac(type_, digest) for digest, type_ in macs.items()),
-        *(hmac(type_, digest, MacLength) for digest, type_ in general.items()),
         *(derivation(type_, HASH, digest=digest) for digest, type_ in hashed.items()),
         *(derivation(type_, form, parameter) for type_, (form, parameter) in joined.items()),
         derivation(CKM.HKDF_DERIVE, HKDF, HkdfParams),
@@ -269,7 +277,17 @@ def _secrets() -> list[Mechanism]:
     ]
 
 
-MECHANISMS = {row.type: row for row in (*_rsa(), *_ec(), *_domains(), *_aes(), *_des(), *_secrets(), *_digests())}
+def _rows() -> Iterator[Mechanism]:
+    """Return all rows, those of each family by the name of its file in p11tpm/family/."""
+    families = (("rsa", _rsa()), ("ec", _ec()), ("dsa", _dsa()), ("dh", _dh()), ("block", _aes()), ("block", _des()))
+    for family, rows in (*families, ("hmac", _hmac()), ("secret", _secrets())):
+        for row in rows:
+            row.family = family
+            yield row
+    yield from _digests()
+
+
+MECHANISMS = {row.type: row for row in _rows()}
 
 _offered: dict[tuple[str, Container[int] | None], dict[int, tuple[Mechanism, tuple[int, ...]]]] = {}
 

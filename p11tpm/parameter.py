@@ -223,12 +223,12 @@ class MacLength:
 
 
 class OtherKey:
-    """The handle of the key that a key is joined with (clause 2.43.3)."""
+    """The handle of the `key` that a key is joined with (clause 2.43.3)."""
 
-    __slots__ = ("handle",)
+    __slots__ = ("key",)
 
     def __init__(self, given: Given, _digest: str | None = None) -> None:
-        (self.handle,) = given.numbers(1, "CK_OBJECT_HANDLE")
+        (self.key,) = given.numbers(1, "CK_OBJECT_HANDLE")
 
 
 class StringData:
@@ -264,10 +264,10 @@ class DesCbcData(CbcData):
 class HkdfParams:
     """CK_HKDF_PARAMS: which steps, hash, salt of the first step and info of the second (clause 2.58.2).
 
-    `salt` is None for none; `salt_key` is the handle of a key whose value is the salt, 0 for none.
+    `salt` is None for none; `key` is the handle of a key whose value is the salt, 0 for none.
     """
 
-    __slots__ = ("digest", "expand", "extract", "info", "salt", "salt_key")
+    __slots__ = ("digest", "expand", "extract", "info", "key", "salt")
 
     def __init__(self, given: Given, _digest: str | None = None) -> None:
         steps, hash_, kind, salt, salt_length, salt_key, info, info_length = given.numbers(8, "CK_HKDF_PARAMS")
@@ -280,7 +280,7 @@ class HkdfParams:
         if kind not in {_NO_SALT, _SALT_DATA, _SALT_KEY} or (kind == _SALT_KEY and not salt_key):
             raise refused("HKDF with an unknown kind of salt, or with the salt of a key that is not named")
         self.salt = given.pointed(salt, salt_length) if kind == _SALT_DATA else None
-        self.salt_key = salt_key if kind == _SALT_KEY else 0
+        self.key = salt_key if kind == _SALT_KEY else 0
         self.info = given.pointed(info, info_length) if self.expand else b""
 
 

@@ -61,23 +61,31 @@ class Object:
         return self.is_set(CKA.EXTRACTABLE) and not self.is_set(CKA.SENSITIVE)
 
     def secret(self) -> bytes:
-        """Return the secret part of a key in software for use by the token.
+        """Return the value of a secret key in software for use by the token; CKR_KEY_TYPE_INCONSISTENT for other keys.
 
-        A secret key: its value; RSA and EC: PKCS #8 DER; DSA and DH: the private number. CKR_KEY_TYPE_INCONSISTENT for
-        anything else.
+        Private keys are used by `TokenTpm.secret_of`, which counts the use.
         """
-        if self.record.secret is None or self.in_tpm:
-            raise Error(CKR.KEY_TYPE_INCONSISTENT, "the key has no secret part, or one that the TPM alone can use")
+        if self.object_class != CKO.SECRET_KEY or self.record.secret is None or self.in_tpm:
+            raise Error(CKR.KEY_TYPE_INCONSISTENT, "this is not a secret key, or it is one that the TPM alone can use")
+        return self.hidden()
+
+    def leaving(self) -> bytes:
+        """Return the secret part of a key in software that leaves the token; CKR_KEY_UNEXTRACTABLE if it may not.
+
+        A secret key: its value; RSA and EC: PKCS #8 DER; other private keys: the private number.
+        """
+        if not self.is_set(CKA.EXTRACTABLE) or self.record.secret is None or self.in_tpm:
+            raise Error(CKR.KEY_UNEXTRACTABLE, "the key stays in the token")
         return self.hidden()
 
     def _part(self, type_: int) -> bytes:
         """Return the value of an attribute that is the secret part of a key in software, or a number of it."""
         if self.object_class != CKO.PRIVATE_KEY or self.key_type not in PAIR_TYPES:
-            return self.secret()
+            return self.leaving()
         with import_lock:
             from p11tpm.crypto import der
 
-        return der.private_numbers(self.secret())[type_]
+        return der.private_numbers(self.leaving())[type_]
 
     def _point(self) -> bytes:
         """Return the public point of an EC private key in a DER OCTET STRING, as its public key has it.

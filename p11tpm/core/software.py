@@ -24,15 +24,14 @@ _NOISE = 8  # bytes by which an exponent is made longer, so that the time it tak
 
 
 class InSoftware:
-    """The private operations of `TokenTpm`, with keys that are not in the TPM. `spend` takes one use of a key."""
+    """The private operations of `TokenTpm`, with keys that are not in the TPM. `secret_of`: that of `TokenTpm`."""
 
-    def __init__(self, spend: Callable[[Object], None]) -> None:
-        self._spend = spend
+    def __init__(self, secret_of: Callable[[Object], bytes]) -> None:
+        self._secret_of = secret_of
 
     def rsa(self, key: Object, block: bytes) -> bytes:
         """Perform the RSA private operation on a block as long as the modulus, in a time independent of the key."""
-        self._spend(key)
-        numbers = der.private_numbers(key.secret())
+        numbers = der.private_numbers(self._secret_of(key))
         types = (CKA.MODULUS, CKA.PUBLIC_EXPONENT, CKA.PRIME_1, CKA.PRIME_2, CKA.EXPONENT_1, CKA.EXPONENT_2)
         modulus, public, prime, other, exponent, exponent_2 = (int.from_bytes(numbers[type_], "big") for type_ in types)
         number, blind = int.from_bytes(block, "big"), _coprime(modulus)
@@ -46,13 +45,11 @@ class InSoftware:
 
     def ecdsa(self, key: Object, digest: bytes) -> tuple[int, int]:
         """Sign a digest of 32, 48 or 64 bytes and return r and s."""
-        self._spend(key)
-        return decode_dss_signature(_ec_key(key).sign(digest, ec.ECDSA(prehashed(len(digest)))))
+        return decode_dss_signature(_ec_key(self._secret_of(key)).sign(digest, ec.ECDSA(prehashed(len(digest)))))
 
     def ecdh(self, key: Object, point: tuple[int, int]) -> bytes:
         """Multiply a key and a point of its curve and return the x coordinate, as long as the field."""
-        self._spend(key)
-        private = _ec_key(key)
+        private = _ec_key(self._secret_of(key))
         return private.exchange(ec.ECDH(), ec.EllipticCurvePublicNumbers(*point, private.curve).public_key())
 
 
@@ -69,6 +66,6 @@ def _power(base: int, exponent: int, prime: int) -> int:
     return pow(base, exponent + int.from_bytes(urandom(_NOISE), "big") * (prime - 1), prime)
 
 
-def _ec_key(key: Object) -> ec.EllipticCurvePrivateKey:
-    numbers = der.private_numbers(key.secret())
+def _ec_key(pkcs8: bytes) -> ec.EllipticCurvePrivateKey:
+    numbers = der.private_numbers(pkcs8)
     return ec.derive_private_key(int.from_bytes(numbers[CKA.VALUE], "big"), ec_curve(curve_of(numbers[CKA.EC_PARAMS])))

@@ -224,7 +224,7 @@ class Token(TokenState):
         with import_lock:
             from p11tpm.core.software import InSoftware
 
-        return InSoftware(self.tpm.spend)
+        return InSoftware(self.tpm.secret_of)
 
     # -- keys that stay in the TPM
 

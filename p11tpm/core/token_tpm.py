@@ -225,16 +225,26 @@ class TokenTpm:
         auth = record.auth or self.secret.auth(record.uuid)
         return Key(record.uuid, record.tpm_public, record.tpm_private, auth, record.resident)
 
-    def spend(self, key: Object) -> None:
+    def _use_once(self, key: Object) -> None:
         """Use a key once; CKR_USER_NOT_LOGGED_IN if it waits for the PIN (CKA_ALWAYS_AUTHENTICATE)."""
         if key.waits and not self.row.no_pin:
             raise Error(CKR.USER_NOT_LOGGED_IN, "the key wants the PIN before each use (CKA_ALWAYS_AUTHENTICATE)")
         key.waits = key.is_set(CKA.ALWAYS_AUTHENTICATE)
 
+    def secret_of(self, key: Object) -> bytes:
+        """Return the secret part of a private key in software for one use; CKR_USER_NOT_LOGGED_IN as `_use_once`.
+
+        RSA and EC: PKCS #8 DER; other keys: the private number. CKR_KEY_TYPE_INCONSISTENT for a key in the TPM.
+        """
+        if key.record.secret is None or key.in_tpm:
+            raise Error(CKR.KEY_TYPE_INCONSISTENT, "the key has no secret part, or one that the TPM alone can use")
+        self._use_once(key)
+        return key.hidden()
+
     def _use(self, what: Callable[[Srk, Key, D], T], key: Object, data: D) -> T:
         record = key.record
         usable = self._usable(record)
-        self.spend(key)
+        self._use_once(key)
         result = what(self.srk, usable, data)
         if record.resident != usable.resident:
             self.residents.lost(record)

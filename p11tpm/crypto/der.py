@@ -95,21 +95,8 @@ def domain_private(template: Template, number: bytes) -> bytes:
     return bytes(_PrivateKeyInfo({"version": 0, "algorithm": algorithm, "private_key": private}).dump())
 
 
-def created_public(template: Template) -> Template:
-    """Describe a public key that a host gives by its numbers; CKR_ATTRIBUTE_VALUE_INVALID if they make no key."""
-    key_type = to_ulong(template[CKA.KEY_TYPE])
-    if key_type in DOMAINS:
-        return domain_public(key_type, template)
-    if key_type == CKK.RSA:
-        modulus = int.from_bytes(template[CKA.MODULUS], "big")
-        exponent = int.from_bytes(template[CKA.PUBLIC_EXPONENT], "big")
-        if modulus < 3 or exponent < 3:
-            raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "this is not an RSA public key")
-        return rsa_public(modulus, exponent)
-    return _created_ec(template[CKA.EC_PARAMS], template[CKA.EC_POINT])
-
-
-def _created_ec(params: bytes, octets: bytes) -> Template:
+def created_ec(params: bytes, octets: bytes) -> Template:
+    """Describe an EC public key that a host gives; CKR_ATTRIBUTE_VALUE_INVALID, CKR_CURVE_NOT_SUPPORTED."""
     name = next((name for name, curve in CURVES.items() if curve.params == params), "")
     size = 1 + 2 * CURVES[name].size if name else 1
     point = octets if name and len(octets) == size else _point(octets)
@@ -241,12 +228,10 @@ def certificate(value: bytes) -> Template:
 def private_numbers(pkcs8: bytes) -> Template:
     """Return the attributes that make a private key of a PrivateKeyInfo (RFC 5208, RFC 5915; clause 4.9).
 
-    RSA: modulus, exponents and primes; EC: parameters, private number, and the public point if it is there; DSA and DH:
-    domain parameters and private number. Raises CKR_WRAPPED_KEY_INVALID for anything else.
+    RSA: modulus, exponents and primes; EC: parameters, private number, and the public point if it is there. Raises
+    CKR_WRAPPED_KEY_INVALID for anything else.
     """
     try:
-        if (found := _domain_numbers(pkcs8)) is not None:
-            return found
         info = keys.PrivateKeyInfo.load(pkcs8, strict=True)
         kind, key = info.algorithm, info["private_key"].parsed
         numbers = _RSA_NUMBERS if kind == "rsa" else ()
@@ -259,22 +244,22 @@ def private_numbers(pkcs8: bytes) -> Template:
     except (ValueError, TypeError, KeyError, OverflowError):
         found = {}
     if not found:
-        raise Error(CKR.WRAPPED_KEY_INVALID, "this is not a private key of RSA, EC, DSA or DH in PKCS #8 DER")
+        raise Error(CKR.WRAPPED_KEY_INVALID, "this is not a private key of RSA or EC in PKCS #8 DER")
     return {CKA.CLASS: ulong(CKO.PRIVATE_KEY), CKA.KEY_TYPE: ulong(CKK.RSA if kind == "rsa" else CKK.EC), **found}
 
 
-def _domain_numbers(pkcs8: bytes) -> Template | None:
-    """Return what `private_numbers` does for DSA and DH; None for keys of other algorithms."""
-    info = core.Sequence.load(pkcs8, strict=True)
-    oid = info[1][0].native
-    key_type = next((key_type for key_type, name in _DOMAIN_OIDS.items() if name == oid), None)
-    if key_type is None:
-        return None
-    info = _PrivateKeyInfo.load(pkcs8, strict=True)
-    numbers = list(info["algorithm"]["parameters"].native)[: len(DOMAINS[key_type])]  # PKCS #3 may add a length
-    private = info["private_key"].parsed.native
-    found = dict(zip(DOMAINS[key_type], map(unsigned, numbers), strict=True))
-    return {CKA.CLASS: ulong(CKO.PRIVATE_KEY), CKA.KEY_TYPE: ulong(key_type), **found, CKA.VALUE: unsigned(private)}
+def domain_numbers(pkcs8: bytes) -> Template:
+    """Return the same for DSA and DH: domain parameters and private number."""
+    try:
+        oid = core.Sequence.load(pkcs8, strict=True)[1][0].native
+        key_type = next(key_type for key_type, name in _DOMAIN_OIDS.items() if name == oid)
+        info = _PrivateKeyInfo.load(pkcs8, strict=True)
+        numbers = list(info["algorithm"]["parameters"].native)[: len(DOMAINS[key_type])]  # PKCS #3 may add a length
+        found = dict(zip(DOMAINS[key_type], map(unsigned, numbers), strict=True))
+        found[CKA.VALUE] = unsigned(info["private_key"].parsed.native)
+    except (ValueError, TypeError, KeyError, OverflowError, StopIteration):
+        raise Error(CKR.WRAPPED_KEY_INVALID, "this is not a private key of DSA or DH in PKCS #8 DER") from None
+    return {CKA.CLASS: ulong(CKO.PRIVATE_KEY), CKA.KEY_TYPE: ulong(key_type), **found}
 
 
 _RSA_NUMBERS = (

@@ -5,19 +5,14 @@ from __future__ import annotations
 from p11tpm import attribute
 from p11tpm.ck import CKA, CKO, CKU
 from p11tpm.core.key_material import KeyMaterial
-from p11tpm.host.imports import Late
+from p11tpm.family import placement
+from p11tpm.family.family import of_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.attribute import Template
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
-    from p11tpm.crypto import der
-    from p11tpm.keys import placement, private_key
-else:
-    der = Late("p11tpm.crypto.der")
-    placement = Late("p11tpm.keys.placement")
-    private_key = Late("p11tpm.keys.private_key")
 
 
 def copy_object(token: Token, original: Object, changes: Template, session: int) -> int:
@@ -49,6 +44,5 @@ def _copied(token: Token, original: Object, attributes: Template) -> KeyMaterial
     object_class, key_type = attribute.kind(attributes)
     if object_class == CKO.SECRET_KEY:
         return placement.place(token, attributes, secret, len(secret))
-    if key_type in attribute.PAIR_TYPES:
-        return private_key.PrivateKey(der.private_numbers(secret), attribute.CREATE).place(token, attributes)
-    return KeyMaterial(secret)
+    found = of_keys(key_type)
+    return KeyMaterial(secret) if found is None else found.place(token, attributes, secret)

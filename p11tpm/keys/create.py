@@ -6,19 +6,19 @@ from p11tpm import attribute
 from p11tpm.attribute import Template, to_ulong
 from p11tpm.ck import CKA, CKO, CKR
 from p11tpm.error import Error
+from p11tpm.family.family import of_keys
 from p11tpm.host.imports import Late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.core.token import Token
     from p11tpm.crypto import der, domain
-    from p11tpm.keys import private_key, secret_key, software_key
+    from p11tpm.family import secret_key
+    from p11tpm.family.abilities import DescribedKey
 else:
     der = Late("p11tpm.crypto.der")
     domain = Late("p11tpm.crypto.domain")
-    private_key = Late("p11tpm.keys.private_key")
-    secret_key = Late("p11tpm.keys.secret_key")
-    software_key = Late("p11tpm.keys.software_key")
+    secret_key = Late("p11tpm.family.secret_key")
 
 
 def create_object(token: Token, template: Template, session: int = 0) -> int:
@@ -51,10 +51,11 @@ def _certificate(token: Token, template: Template, session: int) -> int:
 
 def _public_key(token: Token, template: Template, session: int) -> int:
     key_type = to_ulong(template.get(CKA.KEY_TYPE, b"\xff"))
-    if key_type not in {*attribute.PAIR_TYPES, *attribute.DOMAINS}:
-        raise Error(CKR.TEMPLATE_INCOMPLETE, "a public key needs CKA_KEY_TYPE: CKK_RSA, CKK_EC, CKK_DSA or CKK_DH")
+    found = of_keys(key_type)
+    if found is None:
+        raise Error(CKR.TEMPLATE_INCOMPLETE, "a public key needs a CKA_KEY_TYPE that the token has pairs of")
     attributes = attribute.complete(template, CKO.PUBLIC_KEY, key_type, attribute.CREATE)
-    known = der.created_public(attributes)
+    known = found.public_attributes(attributes)
     attribute.check_known(attributes, {CKA.PUBLIC_KEY_INFO: known[CKA.PUBLIC_KEY_INFO]})
     return token.objects.add({**attributes, **known, **attribute.of_created_key()}, session)
 
@@ -63,10 +64,18 @@ def _private_key(token: Token, template: Template, session: int) -> int:
     return described_key(template).add(token, session)
 
 
-def described_key(template: Template) -> private_key.PrivateKey | software_key.SoftKey:
-    """Return a private key from outside, of which the template has the numbers; see the two classes for the errors."""
-    of_domain = to_ulong(template.get(CKA.KEY_TYPE, b"\xff")) in attribute.DOMAINS
-    return (software_key.SoftKey if of_domain else private_key.PrivateKey)(template, attribute.CREATE)
+def described_key(template: Template) -> DescribedKey:
+    """Return a private key from outside, of which the template has the numbers.
+
+    Raises CKR_TEMPLATE_INCOMPLETE without a CKA_KEY_TYPE, CKR_ATTRIBUTE_VALUE_INVALID for one that the token has no
+    pairs of, and what the family of the key does.
+    """
+    if CKA.KEY_TYPE not in template:
+        raise Error(CKR.TEMPLATE_INCOMPLETE, "the template lacks CKA_KEY_TYPE")
+    found = of_keys(to_ulong(template[CKA.KEY_TYPE]))
+    if found is None:
+        raise Error(CKR.ATTRIBUTE_VALUE_INVALID, "the token has no private keys of this type")
+    return found.private_key(template, attribute.CREATE)
 
 
 def _domain(token: Token, template: Template, session: int) -> int:

@@ -6,10 +6,10 @@ from p11tpm import attribute
 from p11tpm.attribute import to_ulong
 from p11tpm.ck import CKA, CKF, CKK, CKO, CKR
 from p11tpm.error import Error
+from p11tpm.family.family import family, of_keys
+from p11tpm.family.secret_key import SecretKey
 from p11tpm.host.imports import Late
-from p11tpm.keys.secret_key import SecretKey
 from p11tpm.mechanism import CBC, ECB, RAW
-from p11tpm.operation.crypt import cipher
 from p11tpm.operation.use import check_use
 from p11tpm.parameter import AES_BLOCK, DES_BLOCK
 
@@ -20,12 +20,10 @@ if TYPE_CHECKING:
     from p11tpm.attribute import Template
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
-    from p11tpm.crypto import der
     from p11tpm.keys import create
     from p11tpm.mechanism import Mechanism
     from p11tpm.parameter import Given
 else:
-    der = Late("p11tpm.crypto.der")
     create = Late("p11tpm.keys.create")
 
 # What ciphers and checks of keys say, as it is said of keys that are wrapped
@@ -89,7 +87,7 @@ class Wrapping:
         if row.form in {ECB, CBC}:
             self._value += bytes(-len(self._value) % _block(row))  # clauses 2.9.4 and 2.9.5
         with _Saying(_WRAPPING):
-            self._cipher = cipher(token, by, row, params, encrypt=True)
+            self._cipher = family(row.family).cipher(token, by, row, params, encrypt=True)
             self.size = self._cipher.bound(len(self._value))
 
     def wrap(self) -> bytes:
@@ -124,9 +122,10 @@ def _value_of(key: Object, row: Mechanism) -> bytes:
         return key.secret()
     if row.form in {ECB, CBC}:
         raise Error(CKR.KEY_NOT_WRAPPABLE, f"{row.name} wraps secret keys only: use one with padding")
-    if key.key_type in attribute.PAIR_TYPES:
-        return key.secret()
-    return der.domain_private(key.attributes, key.secret())
+    found = of_keys(key.key_type)
+    if found is None:
+        raise Error(CKR.KEY_NOT_WRAPPABLE, "the token has no private keys of this type")
+    return found.pkcs8(key)
 
 
 def unwrap_key(token: Token, by: Object, given: Given, wrapped: bytes, template: Template, session: int = 0) -> int:
@@ -150,7 +149,7 @@ def unwrap_key(token: Token, by: Object, given: Given, wrapped: bytes, template:
 
     def value() -> bytes:
         with _Saying(_UNWRAPPING):
-            return cipher(token, by, row, params, encrypt=False).whole(wrapped)
+            return family(row.family).cipher(token, by, row, params, encrypt=False).whole(wrapped)
 
     return unwrap(token, row, template, value, session)
 
@@ -168,9 +167,10 @@ def _private(token: Token, _row: Mechanism, template: Template, value: Callable[
     # Only then is it the wrapped key that a later refusal is about
     attributes = attribute.complete(template, CKO.PRIVATE_KEY, to_ulong(template[CKA.KEY_TYPE]), attribute.GENERATE)
     token.require_writer(attributes)
-    numbers = der.private_numbers(value())
+    pkcs8, found = value(), of_keys(to_ulong(template[CKA.KEY_TYPE]))
+    numbers = found.private_numbers(pkcs8) if found is not None else {}
     with _Saying(_NUMBERS):
-        if numbers[CKA.KEY_TYPE] != template[CKA.KEY_TYPE]:
+        if numbers.get(CKA.KEY_TYPE) != template[CKA.KEY_TYPE]:
             raise Error(CKR.WRAPPED_KEY_INVALID, "the wrapped key is of another type")
         return create.described_key({**template, **numbers}).add(token, session)
 

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from p11tpm.ck import CKA, CKF, CKK, CKO, CKR
+from p11tpm.ck import CKA, CKF, CKO, CKR
 from p11tpm.error import Error
-from p11tpm.host.imports import Late
+from p11tpm.family.family import family
 from p11tpm.operation.use import check_use
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
-    from p11tpm.crypto import composed, modes
     from p11tpm.crypto.cipher import Cipher
-    from p11tpm.mechanism import Mechanism
-    from p11tpm.operation import block, rsa
     from p11tpm.parameter import Given
-else:
-    block = Late("p11tpm.operation.block")
-    composed = Late("p11tpm.crypto.composed")
-    modes = Late("p11tpm.crypto.modes")
-    rsa = Late("p11tpm.operation.rsa")
 
 
 def encrypting(token: Token, key: Object, given: Given) -> Crypt:
@@ -35,7 +26,7 @@ def encrypting(token: Token, key: Object, given: Given) -> Crypt:
     row = token.mechanism(given.type, CKF.ENCRYPT)
     params = row.params(given)
     check_use(key, row, CKA.ENCRYPT, CKO.SECRET_KEY, CKO.PUBLIC_KEY)
-    return Crypt(lambda: cipher(token, key, row, params, encrypt=True))
+    return Crypt(lambda: family(row.family).cipher(token, key, row, params, encrypt=True))
 
 
 def decrypting(token: Token, key: Object, given: Given) -> Crypt:
@@ -43,18 +34,7 @@ def decrypting(token: Token, key: Object, given: Given) -> Crypt:
     row = token.mechanism(given.type, CKF.DECRYPT)
     params = row.params(given)
     check_use(key, row, CKA.DECRYPT, CKO.SECRET_KEY, CKO.PRIVATE_KEY)
-    return Crypt(lambda: cipher(token, key, row, params, encrypt=False))
-
-
-def cipher(token: Token, key: Object, row: Mechanism, params: Any, *, encrypt: bool) -> Cipher:
-    """Make what encrypts or decrypts with a key, by a mechanism with these decoded parameters.
-
-    The key was checked: it is of one of the mechanism's types, and its usage is allowed.
-    """
-    if key.key_type != CKK.RSA:
-        forms = {**modes.FORMS, **composed.FORMS} if key.in_tpm else modes.FORMS
-        return forms[row.form](block.block_cipher(token, key), params, encrypt)
-    return rsa.RsaEncrypt(key, row.form, params) if encrypt else rsa.RsaDecrypt(token, key, row.form, params)
+    return Crypt(lambda: family(row.family).cipher(token, key, row, params, encrypt=False))
 
 
 class Crypt:

@@ -6,8 +6,8 @@ import hashlib
 from functools import partial
 
 from p11tpm.ck import CKF, CKO, CKR
+from p11tpm.crypto.message import Message
 from p11tpm.error import Error
-from p11tpm.operation.message import Message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -113,7 +113,7 @@ def test_ecdh_with_a_key_derivation_function(token, session, kdf, digest):
 
 def test_x963_vectors():
     """NIST CAVS, ANSI X9.63 key derivation, SHA-256: counts 0 of both lengths of the shared information."""
-    from p11tpm.keys.derive import x963
+    from p11tpm.family.ec_later import x963
 
     shared = bytes.fromhex("96c05619d56c328ab95fe84b18264b08725b85e33fd34f08")
     assert x963(shared, b"", "sha256", 16).hex() == "443024c3dae66b95e6f5670601558f71"

@@ -17,9 +17,9 @@ from p11tpm.core.secret import Secret
 from p11tpm.core.token import Token
 from p11tpm.crypto import domain
 from p11tpm.error import Error, GoneError
+from p11tpm.family.tpm_pair import TpmPair
 from p11tpm.host.config import Config
 from p11tpm.keys.derive import Derivation
-from p11tpm.keys.tpm_pair import TpmPair
 from p11tpm.store import Store
 from rig.deadline import join
 

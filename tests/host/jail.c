@@ -69,8 +69,8 @@ int main(int argc, char **argv)
     sign_with("RSA", CKK_RSA, CKM_SHA256_RSA_PKCS);
     tell("C_GenerateRandom", list->C_GenerateRandom(who.session, digest, sizeof digest));
     /* what is needed here is an extension module that nothing has loaded */
-    CK_OBJECT_HANDLE key = find(CKO_PUBLIC_KEY, CKK_RSA);
-    CK_RV rv = list->C_VerifyInit(who.session, &(CK_MECHANISM){ CKM_SHA256_RSA_PKCS, NULL, 0 }, key);
+    CK_OBJECT_HANDLE key = find(CKO_PUBLIC_KEY, CKK_EC);
+    CK_RV rv = list->C_VerifyInit(who.session, &(CK_MECHANISM){ CKM_ECDSA, NULL, 0 }, key);
     tell("verify", rv ? rv : list->C_Verify(who.session, digest, sizeof digest, signature, length));
     tell("C_Finalize", list->C_Finalize(NULL));
     tell("again", list->C_Initialize(NULL));

@@ -21,6 +21,7 @@ ROOMS = (
     {"entry", "cli"},
     {"keys"},
     {"operation"},
+    {"family"},
     {"core"},
     {"tpm"},
     {"crypto"},
@@ -47,24 +48,38 @@ LOADED_WHEN_NEEDED = {
     "core.software",
     "core.uses",
     "crypto.block",
+    "crypto.block_mac",
     "crypto.composed",
     "crypto.der",
     "crypto.modes",
     "entry.uses",
+    "family.block",
+    "family.block_cipher",
+    "family.dh",
+    "family.domain",
+    "family.dsa",
+    "family.abilities",
+    "family.ec_keys",
+    "family.ec_later",
+    "family.ec_private",
+    "family.hmac",
+    "family.length",
+    "family.mac",
+    "family.pair",
+    "family.placement",
+    "family.private_key",
+    "family.rsa_cipher",
+    "family.rsa_keys",
+    "family.rsa_later",
+    "family.rsa_private",
+    "family.secret",
+    "family.secret_key",
+    "family.tpm_pair",
     "keys.copy",
     "keys.create",
     "keys.derive",
-    "keys.extractable",
     "keys.generate",
-    "keys.pair",
-    "keys.placement",
-    "keys.private_key",
-    "keys.secret_key",
-    "keys.software_key",
-    "keys.software_pair",
-    "keys.tpm_pair",
     "keys.wrap",
-    "operation.block",
     "tpm.importing",
     "tpm.password",
     "tpm.provision",
@@ -137,11 +152,11 @@ class Imports(ast.NodeVisitor):
         self._into = before
 
     def visit_Assign(self, node: ast.Assign) -> None:
+        self.generic_visit(node)
         call = node.value
-        if isinstance(call, ast.Call) and ast.unparse(call.func) == "Late":
-            (module,), (name,) = call.args, node.targets
-            self.late[ast.literal_eval(module)] = ast.unparse(name)
-            self.later.add(ast.literal_eval(module))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "Late" and isinstance(call.args[0], ast.Constant):
+            self.late[call.args[0].value] = ast.unparse(node.targets[0])
+            self.later.add(call.args[0].value)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         locks, self._locks = self._locks, 0  # it may be called when they are free again

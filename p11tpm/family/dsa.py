@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from p11tpm.algorithm import HASHES, constants
-from p11tpm.ck import CKA, CKM, CKR
+from p11tpm.ck import CKA, CKK, CKM, CKR
+from p11tpm.crypto.message import Message
 from p11tpm.crypto.public import dsa_key, prehashed
 from p11tpm.error import Error
+from p11tpm.family.domain import OverPrime
 from p11tpm.host.imports import Late
-from p11tpm.operation.message import Message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ else:
 _SIZES = {HASHES[name].size for name in constants(CKM, "DSA_*")}  # bytes of what CKM_DSA takes
 
 
-class _Dsa:
+class _DsaSignature:
     """What signing and verifying have in common. `size`: bytes of a signature, r and s side by side."""
 
     __slots__ = ("_half", "_key", "_row", "message", "size")
@@ -53,7 +54,7 @@ class _Dsa:
         return data[: self._half].rjust(self._half, b"\x00")
 
 
-class Signer(_Dsa):
+class DsaSigner(_DsaSignature):
     """Signs with a private key of the token."""
 
     __slots__ = ("_token",)
@@ -65,7 +66,6 @@ class Signer(_Dsa):
     def sign(self, data: bytes) -> bytes:
         """Sign a hash."""
         fitting = self._fit(data)
-        self._token.tpm.spend(self._key)
         pair = utils.decode_dss_signature(self._private().sign(fitting, prehashed(self._half)))
         return b"".join(number.to_bytes(self._half, "big") for number in pair)
 
@@ -73,11 +73,11 @@ class Signer(_Dsa):
         public = serialization.load_der_public_key(self._key.get(CKA.PUBLIC_KEY_INFO))
         if not isinstance(public, dsa.DSAPublicKey):
             raise Error(CKR.DEVICE_ERROR, "the public half of a DSA key is none")
-        private = int.from_bytes(self._key.secret(), "big")
+        private = int.from_bytes(self._token.tpm.secret_of(self._key), "big")
         return dsa.DSAPrivateNumbers(private, public.public_numbers()).private_key()
 
 
-class Verifier(_Dsa):
+class DsaVerifier(_DsaSignature):
     """Verifies with a public key."""
 
     __slots__ = ("_public",)
@@ -94,3 +94,13 @@ class Verifier(_Dsa):
         except exceptions.InvalidSignature:
             return False
         return True
+
+
+class Dsa(OverPrime):
+    """DSA."""
+
+    signer = DsaSigner
+    verifier = DsaVerifier
+
+
+FAMILY = Dsa(CKK.DSA)

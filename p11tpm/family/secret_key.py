@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from p11tpm import attribute
-from p11tpm.attribute import Template, to_ulong, ulong
+from p11tpm.attribute import TRUE, Template, to_ulong, ulong
 from p11tpm.ck import CKA, CKK, CKO, CKR
+from p11tpm.core.randomness import secret_bytes
 from p11tpm.crypto.check_value import check_value
 from p11tpm.error import Error
-from p11tpm.keys import placement
+from p11tpm.family import placement
 from p11tpm.mechanism import AES_SIZES, DES_SIZES, LONGEST_SECRET, SECRETS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.core.token import Token
+    from p11tpm.mechanism import Mechanism
 
 # Every byte of a DES key, with as many bits set that their number is odd: the last one makes it so
 _ODD = bytes(byte & 0xFE | (byte >> 1).bit_count() & 1 ^ 1 for byte in range(256))
@@ -87,3 +89,17 @@ class SecretKey:
         with token.objects.adding(session, attributes) as adding:
             record = adding.add(attributes, placement.place(token, attributes, value, length))
         return record.id
+
+
+def generate(token: Token, row: Mechanism, template: Template, session: int) -> int:
+    """Make a secret key of random bytes and give its identifier."""
+    (key_type,) = row.keys
+    key = SecretKey(template, attribute.GENERATE, key_type)
+    if key.length is None:
+        raise Error(CKR.TEMPLATE_INCOMPLETE, "the template lacks CKA_VALUE_LEN")
+    key.check_length(key.length)
+    token.require_writer(key.attributes)
+    value = None
+    if not placement.made_by_tpm(token, key.attributes, key.length):
+        value = key.shaped(secret_bytes(token, key.length, kept=key.attributes[CKA.TOKEN] == TRUE))
+    return key.add(token, value, attribute.of_generated_key(row.type), session, was_secret=True)
