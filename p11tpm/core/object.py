@@ -6,14 +6,18 @@ from p11tpm.algorithm import CURVES
 from p11tpm.attribute import PAIR_TYPES, TEMPLATES, TRUE, Template, kind, row_of, to_ulong
 from p11tpm.ck import CKA, CKK, CKO, CKR, name
 from p11tpm.error import Error
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.mechanism import curve_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from p11tpm.crypto import check_value, der
     from p11tpm.store import Record
+else:
+    check_value = Late("p11tpm.crypto.check_value")
+    der = Late("p11tpm.crypto.der")
 
 
 class Object:
@@ -82,9 +86,6 @@ class Object:
         """Return the value of an attribute that is the secret part of a key in software, or a number of it."""
         if self.object_class != CKO.PRIVATE_KEY or self.key_type not in PAIR_TYPES:
             return self.leaving()
-        with import_lock:
-            from p11tpm.crypto import der
-
         return der.private_numbers(self.leaving())[type_]
 
     def _point(self) -> bytes:
@@ -117,10 +118,7 @@ class Object:
         if type_ == CKA.CHECK_VALUE and self.object_class == CKO.SECRET_KEY and self.key_type is not None:
             if self.in_tpm:
                 return self.hidden()
-            with import_lock:
-                from p11tpm.crypto.check_value import check_value
-
-            return check_value(self.key_type, self.secret())
+            return check_value.check_value(self.key_type, self.secret())
         if type_ in TEMPLATES and row is not None:
             return b""
         if type_ == CKA.EC_POINT and self.object_class == CKO.PRIVATE_KEY and self.key_type == CKK.EC:

@@ -7,17 +7,19 @@ from p11tpm.attribute import FALSE, TRUE, Template
 from p11tpm.ck import CKA, CKO, CKR, CKU
 from p11tpm.core.object import Object, is_encrypted
 from p11tpm.error import Error
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.store.rows import Record
 from p11tpm.store.session_objects import LAST, SessionObjects
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from p11tpm.core.adding import Adding
+    from p11tpm.core import adding, profile
     from p11tpm.core.key_material import KeyMaterial
-    from p11tpm.core.profile import Profiles
     from p11tpm.core.token_state import TokenState
     from p11tpm.store import Store
+else:
+    adding = Late("p11tpm.core.adding")
+    profile = Late("p11tpm.core.profile")
 
 _MOST_READ = 64  # objects that are kept after they were read
 _PROFILE = attribute.ulong(CKO.PROFILE)
@@ -30,7 +32,7 @@ class Objects:
         self._token = token
         self._store = token.store
         self._in_session = SessionObjects()
-        self._profiles: Profiles | None = None
+        self._profiles: profile.Profiles | None = None
         self._read_before: dict[int, Object] = {}
         self._read_at: object = None
 
@@ -40,14 +42,11 @@ class Objects:
     # -- searches
 
     @property
-    def profiles(self) -> Profiles:
+    def profiles(self) -> profile.Profiles:
         """The profile objects."""
         with self._token.lock:
             if self._profiles is None:
-                with import_lock:
-                    from p11tpm.core.profile import Profiles
-
-                self._profiles = Profiles(self._token.id)
+                self._profiles = profile.Profiles(self._token.id)
             return self._profiles
 
     def find(self, template: Template) -> list[int]:
@@ -132,16 +131,13 @@ class Objects:
 
     # -- adding
 
-    def adding(self, session: int, *templates: Template) -> Adding:
+    def adding(self, session: int, *templates: Template) -> adding.Adding:
         """Return a context in which objects are made, to be written at its end; see `Adding`.
 
         `session`: the one with which session objects end. `templates`: the attributes of what will be made, which are
         checked before anything is.
         """
-        with import_lock:
-            from p11tpm.core.adding import Adding
-
-        return Adding(self._token, self._in_session, session, templates)
+        return adding.Adding(self._token, self._in_session, session, templates)
 
     def add(self, attributes: Template, session: int, material: KeyMaterial | None = None) -> int:
         """Add one object and return its identifier."""

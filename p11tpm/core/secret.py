@@ -7,12 +7,18 @@ from posix import urandom
 from p11tpm.ck import CKR
 from p11tpm.crypto import hashes
 from p11tpm.error import Error
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.host.locked import Locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cryptography import exceptions
+    from cryptography.hazmat.primitives.ciphers import aead
+
     from p11tpm.store import Record
+else:
+    exceptions = Late("cryptography.exceptions")
+    aead = Late("cryptography.hazmat.primitives.ciphers.aead")
 
 SIZE = 32
 
@@ -55,19 +61,12 @@ class Secret:
 
     def encrypt(self, uuid: bytes, value: bytes) -> bytes:
         """Encrypt the value of a private data object or a secret key: AES-256-GCM, nonce first."""
-        with import_lock:
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
         nonce = urandom(12)
-        return nonce + AESGCM(self._derive(b"data")).encrypt(nonce, value, uuid)
+        return nonce + aead.AESGCM(self._derive(b"data")).encrypt(nonce, value, uuid)
 
     def decrypt(self, uuid: bytes, value: bytes) -> bytes:
         """Decrypt what `encrypt` made for the same object; CKR_DEVICE_ERROR if it is not that."""
-        with import_lock:
-            from cryptography.exceptions import InvalidTag
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
         try:
-            return AESGCM(self._derive(b"data")).decrypt(value[:12], value[12:], uuid)
-        except (InvalidTag, ValueError):
+            return aead.AESGCM(self._derive(b"data")).decrypt(value[:12], value[12:], uuid)
+        except (exceptions.InvalidTag, ValueError):
             raise Error(CKR.DEVICE_ERROR, "a value was changed outside of p11tpm: restore the store") from None

@@ -91,9 +91,6 @@ LOADED_WHEN_NEEDED = {
 # The files that hold `import_lock` themselves, and at how many places: those that load a module of a computed name, or
 # change what an import sees, or keep a fork waiting for something else.
 HOLDS_THE_LOCK = {
-    "core.object": 2,
-    "core.objects": 2,
-    "core.secret": 2,
     "core.token": 4,
     "core.token_state": 1,
     "core.token_tpm": 10,
