@@ -1,6 +1,8 @@
 # Everything here installs what it needs first; all paths are relative, so that the checkout may lie anywhere.
 #   make demo        a login with ssh and ssh-agent by keys in a software TPM
 #   make newcomer    all of that on a Debian that is made for it, as somebody does who has just read the README (root)
+#   make vm          a virtual machine: a real kernel with its resource manager, and systemd as process 1 (root); PART=ssh one part,
+#                    make vm-all all of them, make vm-shell a shell there
 #   make unit        the quick tests; no packages but the build's, swtpm and tpm2-tools
 #   make test        lint and all tests
 #   make fuzz        a million calls of all functions, with sense and nonsense: CALLS=... or SECONDS=..., SEED=...
@@ -47,6 +49,7 @@ DEBIAN_TEST := $(DEBIAN_DEMO) tpm2-tools tpm2-abrmd libtss2-tcti-tabrmd0 dbus-da
 	golang-go golang-github-smallstep-certificates-dev dehydrated pdns-server pdns-backend-sqlite3 sqlite3 bind9-dnsutils \
 	golang-github-miekg-pkcs11-dev golang-github-thalesignite-crypto11-dev g++ $(NODE)
 DEBIAN_NEWCOMER := mmdebstrap git
+DEBIAN_VM := mmdebstrap git python3 qemu-system-x86 swtpm e2fsprogs
 DEBIAN_BENCH := swtpm tpm2-tools libtpm2-pkcs11-1 libsofthsm2
 
 # package:unit
@@ -83,8 +86,8 @@ $(shell "$(1)" -c 'import sys; v = "python%d.%d-" % sys.version_info[:2]; \
 	print(v + "dev", v + "venv") if sys.base_prefix == "/usr" else None' 2>/dev/null || echo python3-dev python3-venv)
 endef
 
-.PHONY: build demo newcomer unit test fuzz asan clients bench lint install uninstall clean
-.PHONY: packages-build packages-demo packages-newcomer packages-unit packages-test packages-bench
+.PHONY: build demo newcomer vm vm-all vm-shell unit test fuzz asan clients bench lint install uninstall clean
+.PHONY: packages-build packages-demo packages-newcomer packages-vm packages-unit packages-test packages-bench
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -95,6 +98,12 @@ demo: packages-demo $(BUILT)
 
 newcomer: packages-newcomer
 	@$(SUDO) tests/newcomer/machine.sh
+
+vm: packages-vm
+	@$(SUDO) python3 -B tests/vm/vm.py $(PART)
+
+vm-all vm-shell: packages-vm
+	@$(SUDO) python3 -B tests/vm/vm.py $(@:vm-%=%)
 
 # A test waits for its TPM most of the time: so there is one process more than there are processors.
 PYTEST := .venv/bin/python -m pytest --numprocesses $$(($$(nproc) + 1)) --dist loadfile
@@ -131,6 +140,9 @@ packages-demo:
 
 packages-newcomer:
 	$(call debian,$(DEBIAN_NEWCOMER))
+
+packages-vm:
+	$(call debian,$(DEBIAN_VM))
 
 packages-unit:
 	$(call debian,$(DEBIAN_UNIT))
@@ -190,5 +202,6 @@ uninstall:
 	@echo "Removed from $(PREFIX); tokens, keys and settings are still where they were"
 
 clean:
+	@[ ! -e .vm ] || $(SUDO) rm -rf .vm
 	@rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage p11tpm/*.so p11tpm/bundle.bin
 	@find p11tpm csrc tests -name __pycache__ -prune -exec rm -rf {} +

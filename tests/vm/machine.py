@@ -1,0 +1,123 @@
+"""A virtual machine under software emulation: no KVM is needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from chip import Chip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+HERE = Path(__file__).parent
+MEMORY = 1024  # MiB
+SCRATCH = 64 << 20  # bytes of an empty disk
+BOOT_SECONDS = 300  # until the first part begins, for a start in between, and from the last part until it is off
+KILL_SECONDS = 10  # inside/run: until a part that is late is gone
+TAIL = 40  # lines of the console that are shown when a machine does not do what it should
+KERNEL = "root=/dev/nvme0n1 rw console=ttyS0 loglevel=4 panic=-1 systemd.show_status=no"
+
+
+class Machine:
+    """A machine with a TPM, a disk that is as new each time, and an empty second one; with the parts on a third.
+
+    It is what `image.sh` made in `place`.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._directory = Path(tempfile.mkdtemp(prefix="vm-"))
+        self._chip = Chip()
+        self._console = self._directory / "console"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._chip.__exit__(None, None, None)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def run(self, parts: list[str], seconds: int) -> Iterator[str]:
+        """Have the machine run parts, each within so many seconds, and switch itself off; give what they say by lines.
+
+        TimeoutError if it does not; the machine is gone then.
+        """
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            popen.kill()
+
+        serial = [
+            "-serial",
+            f"file:{self._console}",
+            "-chardev",
+            "stdio,id=result,signal=off",
+            "-serial",
+            "chardev:result",
+        ]
+        command = self._command(f"{KERNEL} inside.parts={','.join(parts)} inside.limit={seconds}", *serial)
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as popen:
+            timer = threading.Timer(BOOT_SECONDS + (seconds + KILL_SECONDS) * len(parts), end)
+            timer.daemon = True
+            timer.start()
+            try:
+                for line in popen.stdout or ():
+                    yield line.decode(errors="replace").rstrip()
+            finally:
+                timer.cancel()
+                popen.kill()
+        if late.is_set():
+            raise TimeoutError
+
+    def shell(self) -> None:
+        """Have somebody use the machine at this terminal; Ctrl-a x ends it."""
+        command = self._command(KERNEL, "-serial", "mon:stdio", "-serial", "null")
+        os.execvp(command[0], command)
+
+    @property
+    def console(self) -> list[str]:
+        """The last lines of the console."""
+        return self._console.read_text(errors="replace").splitlines()[-TAIL:] if self._console.exists() else []
+
+    def _command(self, kernel: str, *serial: str) -> list[str]:
+        return [
+            *("nice", "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,tb-size=512", "-cpu", "max"),
+            *("-smp", "1", "-m", str(MEMORY), "-nodefaults", "-display", "none"),
+            *("-kernel", str(self._place / "vmlinuz"), "-append", kernel),
+            *_disk("root", self._place / "image"),
+            *_disk("scratch", self._scratch()),
+            *_disk("inside", self._inside()),
+            *self._chip.start(),
+            *serial,
+        ]
+
+    def _scratch(self) -> Path:
+        path = self._directory / "scratch"
+        with path.open("wb") as file:
+            file.truncate(SCRATCH)
+        return path
+
+    def _inside(self) -> Path:
+        """Make a disk of the parts, and of what they share."""
+        path, tree = self._directory / "inside", self._directory / "tree"
+        for name in ("inside", "parts"):
+            shutil.copytree(HERE / name, tree / name)
+        options = ["-q", "-t", "ext4", "-O", "^has_journal", "-L", "inside", "-d", str(tree)]
+        subprocess.run(["mke2fs", *options, str(path), "8M"], timeout=60, check=True, capture_output=True)
+        return path
+
+
+def _disk(name: str, path: Path) -> list[str]:
+    """Give qemu a disk to which nothing is written, though the machine may."""
+    drive = f"file={path},if=none,id={name},format=raw,snapshot=on"
+    return ["-drive", drive, "-device", f"nvme,drive={name},serial={name}"]
