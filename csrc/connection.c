@@ -23,7 +23,7 @@ static int transact_socket(connection *c, const uint8_t *command, size_t size, u
         error = write_all(c, command, size);
     if (!error)
         error = read_response(c, response, response_size);
-    if (c->kind == SWTPM)
+    if (c->kind == SWTPM && (error || !c->acting))
         linger(c, error);
     return error;
 }
@@ -189,10 +189,21 @@ int connection_open(connection *c, int given, uint64_t *epoch)
     }
     if (given >= 0)
         close(given); /* it came too late */
+    c->acting = !error;
     clock_gettime(CLOCK_MONOTONIC, &c->last_use);
     *epoch = c->epoch;
     pthread_mutex_unlock(&c->lock);
     return error;
+}
+
+void connection_rest(connection *c)
+{
+    if (pthread_mutex_lock(&c->lock))
+        return;
+    c->acting = false;
+    if (c->kind == SWTPM)
+        linger(c, 0);
+    pthread_mutex_unlock(&c->lock);
 }
 
 int connection_transact(connection *c, uint64_t epoch, int ms, const uint8_t *command, size_t size,

@@ -24,8 +24,8 @@
 #define CONNECTION_NOT_KEPT (-5)
 #define RESPONSE_SIZE 4096
 #define HEADER_SIZE 10 /* tag, size, command or response code: TPM 2.0 Part 1, clause 16 */
-#define LINGER_MS 4 /* after a command, swtpm's socket is kept for the next one ... */
-#define TURN_MS 50 /* ... but no longer than this in all, since nobody else is served meanwhile */
+#define LINGER_MS 4 /* after an action, swtpm's socket is kept for the next one ... */
+#define TURN_MS 50 /* ... but after this in all only until connection_rest(), since nobody else is served meanwhile */
 #define OPEN_MS 30000 /* for so long swtpm's socket may be served to others before us */
 #define REST_MS 1000 /* a TPM may take minutes for an RSA key, but sends a response at once */
 #define FLUSH_MS 2000 /* for so long a connection's end waits for the TPM */
@@ -52,6 +52,7 @@ typedef struct connection {
     struct timespec deadline; /* of the command that is under way */
     struct timespec last_use;
     struct timespec connected; /* swtpm */
+    bool acting; /* swtpm: between connection_open() and connection_rest(), when nobody else is to be served */
     enum kind kind;
     char *tcti;
     descriptor own; /* device, tabrmd: while open; swtpm: during commands in a row, see linger() */
@@ -85,6 +86,10 @@ connection *connection_new(const char *tcti, int idle_ms);
  * CONNECTION_REFUSED_IN_SETUID, or CONNECTION_REFUSED_IN_NEW_ROOT. CONNECTION_WANTS_SOCKET: to be called again with the
  * descriptor of a socket from tpm2-abrmd as `given` (else -1), which then belongs to the connection. */
 int connection_open(connection *c, int given, uint64_t *epoch);
+
+/* Says that the commands since connection_open() were all that belong together. Without a resource manager another program may
+ * flush what is ours after that, and have something else at its handle. */
+void connection_rest(connection *c);
 
 /* Sends one command and gives the response (at most RESPONSE_SIZE bytes), which has to come within `ms`. 0, an errno, or
  * CONNECTION_STALE when the connection is not the one of `epoch` any more, or the host has closed it: then nothing was sent;

@@ -14,15 +14,16 @@
 static void *watch(void *argument)
 {
     connection *c = argument;
-    struct timespec now, end;
+    struct timespec now, soon, end;
     pthread_mutex_lock(&c->lock);
     while (c->is_open) {
         bool lingers = c->kind == SWTPM && c->own.fd >= 0;
-        end = later(c->last_use, lingers ? LINGER_MS : c->idle_ms);
+        end = later(c->last_use, lingers && !c->acting ? LINGER_MS : c->idle_ms);
         clock_gettime(CLOCK_MONOTONIC, &now);
+        soon = later(now, LINGER_MS); /* nobody says when an action ends */
         if (!process_ends && is_before(now, end))
-            pthread_cond_timedwait(&c->wake, &c->lock, &end);
-        else if (lingers && !process_ends)
+            pthread_cond_timedwait(&c->wake, &c->lock, lingers && is_before(soon, end) ? &soon : &end);
+        else if (lingers && !c->acting && !process_ends)
             hang_up(c);
         else
             shut(c, FLUSH_MS);

@@ -35,6 +35,7 @@ void connection_ended(connection *c, uint32_t handle);
 int connection_close(connection *c, int ms);
 void connection_give_up(connection *c);
 void connection_end(connection *c);
+void connection_rest(connection *c);
 int connection_has_manager(const connection *c);
 int connection_is_exclusive(const connection *c);
 void connection_free(connection *c);

@@ -13,5 +13,5 @@ bool is_alive(connection *c);
 /* Connects before a command, unless the last one's socket is still there. 0, or an errno. */
 int begin_swtpm(connection *c);
 
-/* Connecting costs as much as half a signature, so swtpm's socket is kept for a command that follows at once. */
+/* Connecting costs as much as half a signature, so swtpm's socket is kept after an action for one that follows at once. */
 void linger(connection *c, int error);

@@ -68,10 +68,11 @@ class TokenTpm:
     @property
     def srk(self) -> Srk:
         """The storage root key that was trusted when the token was made."""
-        if self._srk is None:
+        srk = self._srk  # another thread may forget it at any time
+        if srk is None:
             row = self.row
-            self._srk = Srk(row.srk_handle, row.srk_public)
-        return self._srk
+            srk = self._srk = Srk(row.srk_handle, row.srk_public)
+        return srk
 
     # -- PINs
 

@@ -149,6 +149,10 @@ class Connection:
         self.epoch = epoch[0]
         return same
 
+    def rest(self) -> None:
+        """End what began with `open`: from here on swtpm may serve other programs."""
+        lib.connection_rest(self._native)
+
     def _open_by_broker(self, epoch: Any) -> int:
         """Open what tpm2-abrmd has to give; the error is as connection_open gives it."""
         for pause in _BROKER_PAUSES:

@@ -202,6 +202,7 @@ class Tpm:
         DisplacedError if what it had loaded is gone.
         """
         epoch = self.connection.epoch
+        self.connection.rest()
         self.lock.give_way()
         if not self.connection.open():
             self.loaded.forget()
@@ -262,8 +263,10 @@ class Tpm:
                     old = self.loaded.anything
                     return action()
                 except (Error, StaleError, ValueError) as error:
+                    self.connection.rest()
                     self._recover(retry, error, srk, old=old)
                 finally:
+                    self.connection.rest()
                     if not self._keep:
                         self.release()
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from p11tpm.tpm import DisplacedError, Key, command, symmetric, template
+from p11tpm.tpm import DisplacedError, Key, Tpm, command, symmetric, template
 from p11tpm.tpm.codec import sized, u16
 from p11tpm.tpm.turns import Turns
 from rig.deadline import join
@@ -110,6 +110,32 @@ def test_a_sequence_does_not_outlive_its_connection(ground, swtpm, long):
     assert len([handle for handle in swtpm.loaded() if handle.startswith("0x8")]) == 2, "the key and the sequence"
     ground.tpm.release()
     assert swtpm.loaded() == []
+
+
+def test_other_programs_wait_while_a_pin_is_tried(ground, swtpm):
+    """Where no resource manager keeps programs apart, they could take the sealed object for a key of theirs."""
+    key, served = ground.key(template.ec("p256")), []
+    ground.start_again()
+    first, second = Tpm(swtpm.tcti), Tpm(swtpm.tcti)
+
+    def sign() -> None:
+        second.sign(ground.srk, key, bytes(32))
+        served.append("second")
+
+    thread = threading.Thread(target=sign, daemon=True)
+
+    def try_pin() -> None:
+        handle, _ = first.loaded.load(ground.srk, ground.user, salted=True)
+        thread.start()
+        thread.join(0.5)  # in vain
+        first.let_go(handle)
+        served.append("first")
+
+    first.run(try_pin, ground.srk)
+    join(thread)
+    assert served == ["first", "second"]
+    for tpm in (first, second):
+        tpm.release()
 
 
 def test_a_thread_may_take_its_own_turn_again():
