@@ -115,6 +115,7 @@ DOMAINS = {  # key type: the attributes that are its domain parameters, in the o
     CKK.DSA: (CKA.PRIME, CKA.SUBPRIME, CKA.BASE),
     CKK.DH: (CKA.PRIME, CKA.BASE),
 }
+_SIGNING = (CKK.EC, CKK.EC_EDWARDS, *DOMAINS)  # key types that neither encrypt nor recover
 _OF_SOME_LENGTH = (  # the other secret keys have one length only
     *(CKK.GENERIC_SECRET, CKK.AES, CKK.HKDF),
     *constants(CKK, "*_HMAC").values(),
@@ -213,7 +214,7 @@ ATTRIBUTES = (
     *(
         Attribute(usage, BOOL, PUBLIC, key=key, default=FALSE, change=FREELY)
         for usage in (CKA.ENCRYPT, CKA.VERIFY_RECOVER, CKA.WRAP)
-        for key in (CKK.EC, *DOMAINS)
+        for key in _SIGNING
     ),
     # Private keys (clause 4.9): what their attributes allow, a key in the TPM refuses all the same
     Attribute(CKA.SENSITIVE, BOOL, PRIVATE, default=TRUE, change=TO_TRUE),
@@ -227,7 +228,7 @@ ATTRIBUTES = (
     *(
         Attribute(usage, BOOL, PRIVATE, key=key, default=FALSE, change=FREELY)
         for usage in (CKA.DECRYPT, CKA.SIGN_RECOVER, CKA.UNWRAP)
-        for key in (CKK.EC, *DOMAINS)
+        for key in _SIGNING
     ),
     Attribute(CKA.WRAP_WITH_TRUSTED, BOOL, (PRIVATE, SECRET), default=FALSE, change=TO_TRUE),
     Attribute(CKA.ALWAYS_AUTHENTICATE, BOOL, PRIVATE, default=FALSE),
@@ -259,10 +260,16 @@ ATTRIBUTES = (
         )
     ),
     # EC keys (Current Mechanisms 3.0, clause 2.3)
-    Attribute(CKA.EC_PARAMS, BYTES, PUBLIC, key=CKK.EC, create=REQUIRED, generate=REQUIRED),
-    Attribute(CKA.EC_PARAMS, BYTES, PRIVATE, key=CKK.EC, generate=NEVER),
-    Attribute(CKA.EC_POINT, BYTES, PUBLIC, key=CKK.EC, create=REQUIRED, generate=NEVER),
-    Attribute(CKA.VALUE, BYTES, PRIVATE, key=CKK.EC, generate=NEVER, sensitive=True),
+    *(
+        row
+        for key in (CKK.EC, CKK.EC_EDWARDS)
+        for row in (
+            Attribute(CKA.EC_PARAMS, BYTES, PUBLIC, key=key, create=REQUIRED, generate=REQUIRED),
+            Attribute(CKA.EC_PARAMS, BYTES, PRIVATE, key=key, generate=NEVER),
+            Attribute(CKA.EC_POINT, BYTES, PUBLIC, key=key, create=REQUIRED, generate=NEVER),
+            Attribute(CKA.VALUE, BYTES, PRIVATE, key=key, generate=NEVER, sensitive=True),
+        )
+    ),
     # Keys over a prime and their domain parameters (Current Mechanisms 3.0, clauses 2.2 and 2.4)
     *(
         row

@@ -17,6 +17,7 @@ from p11tpm.parameter import (
     DesCbcData,
     DesIv,
     EcdhParams,
+    EddsaParams,
     GcmParams,
     HkdfParams,
     Iv,
@@ -66,6 +67,7 @@ XOR = "base^data"
 HKDF = "hkdf"
 
 RSA_SIZES = (1024, 2048, 3072, 4096)
+EDWARDS_SIZES = (255, 448)  # bits of the field
 DSA_SIZES = (1024, 2048, 3072)  # bits of the prime
 DH_SIZES = (1024, 8192)  # bits of the prime, least and most
 AES_SIZES = (16, 24, 32)  # bytes
@@ -81,6 +83,11 @@ _CIPHER = CKF.ENCRYPT | CKF.DECRYPT
 _WRAP = CKF.WRAP | CKF.UNWRAP
 _RSA, _EC, _AES = (CKK.RSA,), (CKK.EC,), (CKK.AES,)
 _DSA, _DH, _DES = (CKK.DSA,), (CKK.DH,), tuple(DES_SIZES)
+_EDWARDS = (CKK.EC_EDWARDS,)
+_CURVE_FLAGS: dict[tuple[int, ...], int] = {  # of the keys of a mechanism (clause 2.3.1)
+    _EC: CKF.EC_F_P | CKF.EC_NAMEDCURVE | CKF.EC_UNCOMPRESS,
+    _EDWARDS: CKF.EC_F_P | CKF.EC_NAMEDCURVE | CKF.EC_CURVENAME,
+}
 
 
 class Mechanism:
@@ -126,7 +133,7 @@ class Mechanism:
     @property
     def of_pairs(self) -> bool:
         """Whether its keys come in pairs, one private and one public."""
-        return self.in_tpm or self.keys in {_DSA, _DH}
+        return self.in_tpm or self.keys in {_DSA, _DH, _EDWARDS}
 
     def in_hardware(self, capabilities: Container[str]) -> bool:
         """Whether a TPM with these capabilities does what needs the secret part of a key in it: `placement`."""
@@ -138,8 +145,8 @@ class Mechanism:
 
     def flags(self, capabilities: Container[str]) -> int:
         """CK_MECHANISM_INFO.flags (Base Specification 3.0, clause 5.5.6) of a token with these capabilities."""
-        curves = CKF.EC_F_P | CKF.EC_NAMEDCURVE | CKF.EC_UNCOMPRESS if self.keys == _EC else 0
-        return self.does | (CKF.HW if self.in_hardware(capabilities) else 0) | curves
+        hardware = CKF.HW if self.in_hardware(capabilities) else 0
+        return self.does | hardware | _CURVE_FLAGS.get(self.keys, 0)
 
     def params(self, given: Given) -> Any:
         """Decode the mechanism's parameter; CKR_MECHANISM_PARAM_INVALID if it is not what the mechanism takes."""
@@ -180,6 +187,13 @@ def _ec() -> list[Mechanism]:
         *(Mechanism(type_, _EC, _SIGN, ECDSA, digest=digest) for digest, type_ in types.items()),
         Mechanism(CKM.ECDH1_DERIVE, _EC, CKF.DERIVE, parameter=EcdhParams),
         Mechanism(CKM.ECDH1_COFACTOR_DERIVE, _EC, CKF.DERIVE, parameter=EcdhParams),
+    ]
+
+
+def _edwards() -> list[Mechanism]:
+    return [
+        Mechanism(CKM.EC_EDWARDS_KEY_PAIR_GEN, _EDWARDS, CKF.GENERATE_KEY_PAIR, sizes=EDWARDS_SIZES),
+        Mechanism(CKM.EDDSA, _EDWARDS, _SIGN, parameter=EddsaParams, sizes=EDWARDS_SIZES),
     ]
 
 
@@ -279,8 +293,9 @@ def _secrets() -> list[Mechanism]:
 
 def _rows() -> Iterator[Mechanism]:
     """Return all rows, those of each family by the name of its file in p11tpm/family/."""
-    families = (("rsa", _rsa()), ("ec", _ec()), ("dsa", _dsa()), ("dh", _dh()), ("block", _aes()), ("block", _des()))
-    for family, rows in (*families, ("hmac", _hmac()), ("secret", _secrets())):
+    pairs = (("rsa", _rsa()), ("ec", _ec()), ("edwards", _edwards()), ("dsa", _dsa()), ("dh", _dh()))
+    secrets = (("block", _aes()), ("block", _des()), ("hmac", _hmac()), ("secret", _secrets()))
+    for family, rows in pairs + secrets:
         for row in rows:
             row.family = family
             yield row

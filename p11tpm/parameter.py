@@ -114,6 +114,21 @@ class OaepParams:
         self.label = given.pointed(address, length)
 
 
+class EddsaParams:
+    """CK_EDDSA_PARAMS: whether the message is hashed first, context (clause 2.3.14); `given` is false for NULL."""
+
+    __slots__ = ("context", "given", "prehashed")
+
+    def __init__(self, given: Given, _digest: str | None = None) -> None:
+        parameter = given.up_to(24)
+        self.given = bool(parameter)
+        flag, length, address = split(parameter) if len(parameter) == 24 else (0, 0, 0)
+        if self.given and len(parameter) != 24:
+            raise refused("the mechanism needs a CK_EDDSA_PARAMS of 24 bytes")
+        self.prehashed = bool(flag & 0xFF)  # a CK_BBOOL, then padding
+        self.context = given.pointed(address, length)
+
+
 class EcdhParams:
     """CK_ECDH1_DERIVE_PARAMS: key derivation function, shared data, the other side's public point (clause 2.3.17).
 

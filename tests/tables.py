@@ -129,6 +129,7 @@ def several(numbers):
 KEYS = {  # type of a mechanism's keys: what the README says of them
     CKK.RSA: f"RSA {several(RSA_SIZES)}",
     CKK.EC: several(f"P-{curve.bits}" for curve in CURVES.values()),
+    CKK.EC_EDWARDS: "Ed25519, Ed448",
     CKK.DSA: f"DSA {several(DSA_SIZES)}",
     CKK.DH: f"DH {min(DH_SIZES)} to {max(DH_SIZES)}",
     CKK.AES: f"AES {several(8 * size for size in AES_SIZES)}",
@@ -189,7 +190,7 @@ KINDS = (
     (CKO.CERTIFICATE, "X.509 certificate", 0, *OPEN),
     (CKO.PUBLIC_KEY, "public key", CKF.GENERATE_KEY_PAIR, *OPEN),
     (CKO.PRIVATE_KEY, "private key: RSA, EC", CKF.GENERATE_KEY_PAIR | CKF.UNWRAP, *OF_PAIRS),
-    (CKO.PRIVATE_KEY, "private key: DSA, DH", CKF.GENERATE_KEY_PAIR | CKF.UNWRAP, *IN_SOFTWARE),
+    (CKO.PRIVATE_KEY, "private key: EdDSA, DSA, DH", CKF.GENERATE_KEY_PAIR | CKF.UNWRAP, *IN_SOFTWARE),
     (CKO.SECRET_KEY, "secret key in the TPM: AES, HMAC", _SECRET, IN_TPM[0], f"{IN_TPM[1]}, if it is a copy"),
     (CKO.SECRET_KEY, "any other secret key", _SECRET, *IN_SOFTWARE),
     (CKO.DOMAIN_PARAMETERS, "domain parameters", CKF.GENERATE, *OPEN),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asn1crypto import core, pem
@@ -16,6 +17,7 @@ from p11tpm.cli.machine import objects, private_keys
 from p11tpm.cli.output import as_text
 from p11tpm.cli.uri import PRIVATE, PUBLIC, object_uri, token_uri
 from p11tpm.error import Error
+from p11tpm.family import edwards
 from p11tpm.mechanism import curve_of
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from p11tpm.core.token import Token
 
 _CURVES_OF_OPENSSH = {name for name, curve in CURVES.items() if curve.bits >= 256}  # RFC 5656, clause 10.1
+_CURVES_OF_OPENSSH.add("ed25519")  # RFC 8709
 _KINDS: dict[int | None, tuple[str, int]] = {  # key type: its word, and the number that says how large it is
     CKK.RSA: ("rsa", CKA.MODULUS),
     CKK.DSA: ("dsa", CKA.PRIME),
@@ -54,7 +57,7 @@ class Pair:
     def algorithm(self) -> str:
         """The name that ``p11tpm key generate --algorithm`` takes, as ``p256`` or ``rsa2048``; of others their own."""
         key_type = self._thing.key_type
-        if key_type == CKK.EC:
+        if key_type in {CKK.EC, CKK.EC_EDWARDS}:
             return _curve(self._thing.attributes.get(CKA.EC_PARAMS, b""))
         if key_type not in _KINDS:  # another program may have written into the store
             return f"key type {key_type:#x}"
@@ -91,10 +94,9 @@ class Pair:
 
 def _curve(params: bytes) -> str:
     """Name a curve: ours by our name, others by the name or the number that their object identifier has."""
-    try:
-        return curve_of(params)
-    except Error:
-        pass
+    for name in (curve_of, lambda params: edwards.curve_of(params).word):
+        with suppress(Error):
+            return name(params)
     try:
         dotted = core.ObjectIdentifier.load(params, strict=True).dotted
     except (ValueError, TypeError):

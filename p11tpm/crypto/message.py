@@ -27,23 +27,26 @@ _MOST = 2048  # bytes
 class Gathered:
     """Parts of what a mechanism takes as it is: no longer than the largest key's modulus.
 
-    The standard has such mechanisms take one part only, but hosts are used to tokens that are less strict.
+    The standard has such mechanisms take one part only, but hosts are used to tokens that are less strict. `most` is
+    the length in bytes for mechanisms that take more.
     """
 
-    __slots__ = ("_data",)
+    __slots__ = ("_left", "_parts")
 
-    def __init__(self) -> None:
-        self._data = b""
+    def __init__(self, most: int = _MOST) -> None:
+        self._left = most
+        self._parts: list[bytes] = []
 
     def update(self, part: bytes) -> None:
         """Process the next part; CKR_DATA_LEN_RANGE if no key takes so much."""
-        if len(self._data) + len(part) > _MOST:
+        self._left -= len(part)
+        if self._left < 0:
             raise Error(CKR.DATA_LEN_RANGE, "no key signs as many bytes without a hash")
-        self._data += part
+        self._parts.append(part)
 
     def digest(self) -> bytes:
         """Return the parts as one."""
-        return self._data
+        return b"".join(self._parts)
 
 
 class Message:

@@ -16,6 +16,8 @@ from p11tpm.family import placement
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from p11tpm.core.token import Token
 
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 _OF_PUBLIC = (CKA.EC_POINT, CKA.PUBLIC_KEY_INFO)
 
 
-def pkcs8(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
+def pkcs8(
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | Ed25519PrivateKey | Ed448PrivateKey,
+) -> bytes:
     """Encode a private key as a PrivateKeyInfo (RFC 5208)."""
     form = serialization.PrivateFormat.PKCS8
     return key.private_bytes(serialization.Encoding.DER, form, serialization.NoEncryption())

@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
 from cryptography.hazmat.primitives.kdf.x963kdf import X963KDF
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 from exercise import DIGEST, MESSAGE, OPEN, SECRET, Family, hash_of
 from keys import NAMED, as_bytes, as_object, der_signature, public_key
 from parameters import ecdh, oaep, ulongs
@@ -17,6 +18,11 @@ from p11tpm.ck import CKA, CKD, CKG, CKK, CKM, CKO
 
 PRIVATE = {CKA.CLASS: ulong(CKO.PRIVATE_KEY)}
 CURVES = {curve.key_size: curve() for curve in (ec.SECP192R1, ec.SECP224R1, ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)}
+
+EDWARDS = {  # bits of the field
+    255: (bytes.fromhex("06032b6570"), ed25519.Ed25519PrivateKey),
+    448: (bytes.fromhex("06032b6571"), ed448.Ed448PrivateKey),
+}
 
 
 @lru_cache
@@ -211,6 +217,32 @@ class Ecdsa(Ec):
     def verify(self):
         pair = decode_dss_signature(self.key.sign(self.data, self.scheme))
         self.verified(self.public, self.data, b"".join(as_bytes(one, (self.size + 7) // 8) for one in pair))
+
+
+class Edwards(Family):
+    """EdDSA, in software; a size is that of the field."""
+
+    names = "EC_EDWARDS_KEY_PAIR_GEN|EDDSA"
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.params, kind = EDWARDS[self.size]
+        self.key = kind.generate()
+
+    def generate_key_pair(self):
+        public, private = self.run.generate_pair(self.session, self.type, {CKA.EC_PARAMS: self.params}, {})
+        signature = self.run.sign(self.session, private, CKM.EDDSA, MESSAGE)
+        load_der_public_key(self.run.get(self.session, public, CKA.PUBLIC_KEY_INFO)).verify(signature, MESSAGE)
+
+    def sign(self):
+        value = self.key.private_bytes_raw()
+        kind = {**PRIVATE, CKA.KEY_TYPE: ulong(CKK.EC_EDWARDS), CKA.EC_PARAMS: self.params, CKA.VALUE: value}
+        self.key.public_key().verify(self.run.sign(self.session, self.create(kind), self.type, MESSAGE), MESSAGE)
+
+    def verify(self):
+        kind = {CKA.CLASS: ulong(CKO.PUBLIC_KEY), CKA.KEY_TYPE: ulong(CKK.EC_EDWARDS), CKA.EC_PARAMS: self.params}
+        public = self.create({**kind, CKA.EC_POINT: self.key.public_key().public_bytes_raw()})
+        self.verified(public, MESSAGE, self.key.sign(MESSAGE))
 
 
 class Ecdh(Ec):

@@ -25,9 +25,10 @@ DOES = (  # what a mechanism may do (CK_MECHANISM_INFO.flags)
 )
 WITH_A_PRIVATE_KEY = {"DECRYPT", "SIGN", "SIGN_RECOVER", "UNWRAP", "DERIVE", "GENERATE_KEY_PAIR"}
 CURVES = CKF.EC_F_P | CKF.EC_NAMEDCURVE | CKF.EC_UNCOMPRESS
+EDWARDS = CKF.EC_F_P | CKF.EC_NAMEDCURVE | CKF.EC_CURVENAME
 
 # What swtpm does: blocks of AES and the HMACs of its hashes, too
-IN_HARDWARE = r"CKM_(.*RSA.*|EC.*|AES_(?!.*DATA).*|SHA(_1|256|384|512)_HMAC(_GENERAL)?)"
+IN_HARDWARE = r"CKM_(.*RSA.*|EC(?!_EDWARDS).*|AES_(?!.*DATA).*|SHA(_1|256|384|512)_HMAC(_GENERAL)?)"
 
 # Longer ones take seconds to minutes to make; for everything else keys of the greatest size are brought in
 GENERATED = {CKM.RSA_PKCS_KEY_PAIR_GEN: 2048, CKM.DSA_PARAMETER_GEN: 1024, CKM.DH_PKCS_KEY_PAIR_GEN: 2048}
@@ -129,9 +130,10 @@ def test_what_a_mechanism_says_of_itself(walk):
     for type_ in walk.list():
         flags, least, most = walk.info(type_)
         word = name(CKM, type_)
-        assert not flags & ~(CKF.HW | CURVES | sum(getattr(CKF, flag) for flag in DOES)), word
+        assert not flags & ~(CKF.HW | CURVES | EDWARDS | sum(getattr(CKF, flag) for flag in DOES)), word
         assert flags_of(flags), word
-        assert flags & CURVES == (CURVES if word.startswith("CKM_EC") else 0), word
+        wanted = EDWARDS if re.search("EDWARDS|EDDSA", word) else CURVES if word.startswith("CKM_EC") else 0
+        assert flags & (CURVES | EDWARDS) == wanted, word
         assert bool(flags & CKF.HW) == bool(re.fullmatch(IN_HARDWARE, word)), word
         assert least <= most, word
         assert bool(least) == (flags_of(flags) != ["DIGEST"]), word

@@ -14,6 +14,7 @@ from p11tpm.mechanism import MECHANISMS
 from p11tpm.store import Store
 
 NULL = 0
+CURVES = CKF.EC_F_P | CKF.EC_NAMEDCURVE | CKF.EC_UNCOMPRESS | CKF.EC_CURVENAME
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_mechanisms(token):
         info = token.ffi.new("CK_MECHANISM_INFO *")
         token.C_GetMechanismInfo(slot, type_, info)
         assert bool(info.flags & CKF.HW) == MECHANISMS[type_].in_hardware(capabilities)
-        assert info.flags & ~(CKF.HW | CKF.EC_F_P | CKF.EC_NAMEDCURVE | CKF.EC_UNCOMPRESS) == MECHANISMS[type_].does
+        assert info.flags & ~(CKF.HW | CURVES) == MECHANISMS[type_].does
         assert (0 < info.ulMinKeySize <= info.ulMaxKeySize) or info.flags & CKF.DIGEST
     assert token.raw.C_GetMechanismInfo(slot, 0x999, info) == CKR.MECHANISM_INVALID
 

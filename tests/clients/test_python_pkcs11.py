@@ -20,7 +20,6 @@ LABEL = "TEST"
 EXPLAINED = {
     "Requires 15, 23": (6, "ML-KEM: PKCS#11 3.2, in no TPM of today"),
     "Requires 28, 29": (6, "ML-DSA: PKCS#11 3.2, in no TPM of today"),
-    "Requires 4181, 4183": (2, "Ed25519 and Ed448: not in this TPM"),
 }
 # tests that want SoftHSM's own shape: they are not run, and counted as if they were skipped
 SHAPE = {

@@ -62,6 +62,7 @@ LOADED_WHEN_NEEDED = {
     "family.ec_keys",
     "family.ec_later",
     "family.ec_private",
+    "family.edwards",
     "family.hmac",
     "family.length",
     "family.mac",
