@@ -91,6 +91,11 @@ def _answering(name_: str, function: Callable[..., None]) -> Callable[..., int]:
     return call
 
 
+def functions() -> tuple[str, ...]:
+    """Return the names of the functions that are attached and do something."""
+    return tuple(_functions)
+
+
 def watch(watchers: dict[str, Callable[[Callable[..., None]], Callable[..., None]]]) -> None:
     """Call watched functions in the place of those with these names, and the others as they are.
 

@@ -10,17 +10,19 @@ from p11tpm.entry.attach import entry, watch
 from p11tpm.entry.c_memory import NULL, write_text, zeroed
 from p11tpm.entry.run import begin, end, module
 from p11tpm.error import Error
+from p11tpm.host import log
 from p11tpm.host.imports import Late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from p11tpm.entry import uses
+    from p11tpm.entry import trace, uses
     from p11tpm.host.config import Config
 
     Ptr = Any
 else:
+    trace = Late("p11tpm.entry.trace")
     uses = Late("p11tpm.entry.uses")
 
 MANUFACTURER = "p11tpm"
@@ -37,15 +39,13 @@ def C_Initialize(arguments: Ptr) -> None:
         mutex = (given.CreateMutex, given.DestroyMutex, given.LockMutex, given.UnlockMutex)
         if len({function == NULL for function in mutex}) > 1:
             raise Error(CKR.ARGUMENTS_BAD, "some of the four mutex functions are NULL and some are not")
-    begin(_watch_uses)
+    begin(_watch)
 
 
-def _watch_uses(config: Config) -> None:
-    """Have uses logged, if the configuration says so."""
-    if not config.log_uses:
-        watch({})
-        return
-    watch(uses.watchers())
+def _watch(config: Config) -> None:
+    """Have uses and calls logged, if the configuration says so."""
+    watchers = uses.watchers() if config.log_uses else {}
+    watch(trace.watchers(watchers) if log.debugging() else watchers)
 
 
 @entry

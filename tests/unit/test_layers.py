@@ -52,6 +52,7 @@ LOADED_WHEN_NEEDED = {
     "crypto.composed",
     "crypto.der",
     "crypto.modes",
+    "entry.trace",
     "entry.uses",
     "family.block",
     "family.block_cipher",
