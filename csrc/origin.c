@@ -1,7 +1,8 @@
 /*
  * Where code may come from: files that nobody but root and our user may change or replace, below the root directory of the
- * start, in the installation of the start. p11tpm/host/files.py has the same rules for the store, but for private groups: where each
- * user has a group of the same number, many work with a umask of 002.
+ * start, in the installation of the start. p11tpm/host/files.py: check_way has the same rules for the store's files, but for private
+ * groups: where each user has a group of the same number, many work with a umask of 002. Neither can call the other: Python's code
+ * is what is checked here.
  */
 
 #include "origin.h"
@@ -25,7 +26,7 @@ static size_t bundle_size;
 static struct stat first_package; /* the package's directory: an upgrade replaces it */
 
 /* Whether root or our user owns a file. A process that can become another user than the one it is trusts root only. */
-static bool is_ours(const struct stat *status)
+static bool is_of_root_or_us(const struct stat *status)
 {
     uid_t real, effective, saved;
     if (status->st_uid == 0)
@@ -52,7 +53,7 @@ static bool is_trusted(const char *path, char *why, size_t size)
             snprintf(why, size, "%s: %s", step, strerror(errno));
             return false;
         }
-        if (!is_ours(&status)) {
+        if (!is_of_root_or_us(&status)) {
             snprintf(why, size, "%s belongs to another user (uid %u): no code is taken from there", step, status.st_uid);
             return false;
         }

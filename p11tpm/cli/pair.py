@@ -72,7 +72,7 @@ class Pair:
     def openssh(self) -> str:
         """Return the line for an authorized_keys file, with the label as comment; CKR_DATA_INVALID for other keys."""
         if self._thing.key_type != CKK.RSA and self.algorithm not in _CURVES_OF_OPENSSH:
-            raise Error(CKR.DATA_INVALID, f"OpenSSH has no such key as '{self.name}' ({self.algorithm}): --format pem")
+            raise Error(CKR.DATA_INVALID, f"OpenSSH cannot use '{self.name}', a key of {self.algorithm}: --format pem")
         try:
             key = load_der_public_key(self._public())
             line = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()

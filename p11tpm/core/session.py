@@ -170,7 +170,7 @@ class _Use:
         operation = self._operations.get(self._kind)
         if operation is None:
             self._lock.release()
-            raise Error(CKR.OPERATION_NOT_INITIALIZED, "no such operation is active in the session")
+            raise Error(CKR.OPERATION_NOT_INITIALIZED, "no operation of this kind is active in the session")
         return operation
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: TracebackType | None) -> None:

@@ -222,7 +222,7 @@ class TokenTpm:
 
     def _usable(self, record: Record) -> Key:
         if record.tpm_public is None or record.tpm_private is None:
-            raise Error(CKR.DEVICE_ERROR, "the TPM holds no such key")
+            raise Error(CKR.DEVICE_ERROR, "this key is not in the TPM")
         auth = record.auth or self.secret.auth(record.uuid)
         return Key(record.uuid, record.tpm_public, record.tpm_private, auth, record.resident)
 

@@ -53,7 +53,7 @@ class Domain:
         else:
             good = min(DH_SIZES) <= bits <= max(DH_SIZES)
         if not good:
-            raise Error(CKR.KEY_SIZE_RANGE, f"there are no such keys over a prime of {bits} bits")
+            raise Error(CKR.KEY_SIZE_RANGE, f"the token has no keys of this type over a prime of {bits} bits")
 
     @property
     def size(self) -> int:

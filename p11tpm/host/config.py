@@ -129,7 +129,7 @@ class Config:
             raise Error(CKR.GENERAL_ERROR, f"{path}: {error.strerror}") from None
         if content is None:
             if required:
-                raise Error(CKR.GENERAL_ERROR, f"{path}: there is no such file")
+                raise Error(CKR.GENERAL_ERROR, f"{path} does not exist")
             return
         if content.startswith(_OF_UTF_16):
             raise Error(CKR.GENERAL_ERROR, f"{path}: it is UTF-16: write it as UTF-8")
@@ -154,7 +154,7 @@ class Config:
         key, equals, value = text.partition("=")
         key, value = key.strip(), value.partition(" #")[0].strip()
         if key not in _SETTINGS:
-            raise _Unusable(f"there is no such setting; there are {', '.join(_SETTINGS)}")
+            raise _Unusable(f"this setting is not known; the settings are {', '.join(_SETTINGS)}")
         if not equals or not value:
             raise _Unusable(f"write '{key} = value'")
         if "\t" in value and key != "mechanisms":

@@ -2,7 +2,8 @@
 
 "We" are the effective user. Only we and root may be able to change a file of ours, to replace it, or to replace a
 directory on the way to it. A directory of the kind of /tmp (sticky) may be on the way if the next
-step is ours or root's.
+step is ours or root's. csrc/origin.c has the same rules for code, before there is Python; but there the group of the
+file's owner, of the same number, may write.
 """
 
 from __future__ import annotations

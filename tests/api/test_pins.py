@@ -166,9 +166,7 @@ def test_wrong_pins_stop_before_the_tpm_is_locked(token, slot, anonymous, swtpm)
         refused(CKR.PIN_LOCKED, token.login, anonymous, USER, guess)
     assert token.token_info(slot).flags & CKF.USER_PIN_LOCKED
     token.finalize()
-    environment = {**os.environ, "TPM2TOOLS_TCTI": swtpm.tcti}
-    command = ["tpm2_getcap", "properties-variable"]
-    state = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+    state = swtpm.tool("getcap", "properties-variable")
     assert "inLockout:                 0" in state
     assert "TPM2_PT_LOCKOUT_COUNTER: 0x2" in state
 

@@ -421,4 +421,4 @@ def test_a_reader_that_has_seen_enough(host_env):
 def test_a_bad_configuration_is_said_with_file_and_line(p11tpm_cli, host_env, tmp_path):
     env = host_env()
     (tmp_path / "p11tpm.conf").write_text(f"\n{USER_PIN}\n")
-    failed(p11tpm_cli("key", "list", env=env), r"p11tpm.conf:2: there is no such setting")
+    failed(p11tpm_cli("key", "list", env=env), r"p11tpm.conf:2: this setting is not known")

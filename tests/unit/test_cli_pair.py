@@ -82,7 +82,7 @@ def test_keys_that_openssh_does_not_have(algorithm):
     attributes = {**named, **numbers, **der.domain_public(key_type, numbers)}
     shown = Pair("pkcs11:token=p11tpm", Object(Record(1, bytes(16), attributes)), None)
     assert (shown.algorithm, shown.in_tpm) == (algorithm, False)
-    with pytest.raises(Error, match="OpenSSH has no such key as 'old'"):
+    with pytest.raises(Error, match="OpenSSH cannot use 'old'"):
         shown.openssh()
     command = ["openssl", "pkey", "-pubin", "-noout", "-text"]
     assert (

@@ -99,7 +99,7 @@ def test_every_setting(tmp_path):
 def test_every_setting_is_in_the_example(tmp_path):
     example = Path(__file__).parents[2] / "conf.example"
     named = re.findall(r"^# ([a-z-]+) = ", example.read_text(), re.MULTILINE)
-    assert f"there are {', '.join(named)}" in refused("x = y", tmp_path)
+    assert f"the settings are {', '.join(named)}" in refused("x = y", tmp_path)
     config = Config()
     config.read(str(example))
     assert values(config) == {**DEFAULTS, "store": ""}
@@ -129,10 +129,10 @@ def test_the_order_of_files_and_environment(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("stroe = /x", "there is no such setting; there are store, tcti"),
+        ("stroe = /x", "this setting is not known; the settings are store, tcti"),
         ("store", "write 'store = value'"),
         ("store =", "write 'store = value'"),
-        ("= x", "there is no such setting"),
+        ("= x", "this setting is not known"),
         ("store = keys", "write an absolute path"),
         ("store = ./keys", "write an absolute path"),
         ("pin-file = pin", "write an absolute path"),
