@@ -14,7 +14,7 @@ from p11tpm.parameter import Given
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from typing import Any
 
     from p11tpm.attribute import Template
@@ -56,42 +56,53 @@ def plausible(length: int) -> int:
     return length
 
 
-def write_bytes(out: Any, length: Any, size: int, produce: Callable[[], bytes], part: int = 0) -> None:
-    """Answer a call that gives bytes back: the rule of two calls (clause 5.2).
+class Output:
+    """The buffer for the result of a call, by the rule of two calls (clause 5.2); one of the functions below makes it.
 
-    `size` is the greatest length that the result may have. Without a buffer, or with one that is too small, only
-    the length is answered; `produce` runs when there is room for its result. `part` is the length of what an operation
-    of several parts is given: for its buffer as many bytes are asked for, since many a host makes a buffer of no bytes
-    that is NULL, whose call would be a question again, and take nothing.
+    Without a buffer the length that is asked for is answered, and the call ends: LengthOnly. No result is made then.
     """
-    required(length)
-    if out == NULL:
-        length[0] = max(size, part)
-        raise LengthOnly
-    if length[0] < size:
-        length[0] = size
-        raise Error(CKR.BUFFER_TOO_SMALL, f"the result needs {size} bytes")
-    result = produce()
-    ffi.memmove(out, result, len(result))
-    length[0] = len(result)
+
+    __slots__ = ("_length", "_out")
+
+    def __init__(self, out: Any, length: Any, wanted: int) -> None:
+        required(length)
+        if out == NULL:
+            length[0] = wanted
+            raise LengthOnly
+        self._out = out
+        self._length = length
+
+    def require(self, size: int) -> None:
+        """Refuse a buffer of less than `size` bytes: CKR_BUFFER_TOO_SMALL, with the length that it needs."""
+        if self._length[0] < size:
+            self._length[0] = size
+            raise Error(CKR.BUFFER_TOO_SMALL, f"the result needs {size} bytes")
+
+    def write(self, result: bytes) -> None:
+        """Write the result and its length; nothing but the length if the buffer is too small."""
+        self.require(len(result))
+        ffi.memmove(self._out, result, len(result))
+        self._length[0] = len(result)
 
 
-def write_kept(out: Any, length: Any, bound: int, produce: Callable[[], bytes]) -> None:
-    """Answer a call whose result may be shorter than is known beforehand: the rule of two calls (clause 5.2).
+def output(out: Any, length: Any, size: int, part: int = 0) -> Output:
+    """Return the buffer for a result that is made once, of at most `size` bytes, for which it has to have room first.
 
-    `bound` is what is answered without a buffer. With one, `produce` runs, and its result's own length decides: it
-    gives the same result again if the buffer was too small. A buffer of one byte is asked for if there is nothing to
-    come: one of no bytes may be NULL, and then the operation would not end, nor would its data be seen to be authentic.
+    `part` is the length of what an operation of several parts is given: for its buffer as many bytes are asked for,
+    since many a host makes a buffer of no bytes that is NULL, whose call would be a question again, and take nothing.
     """
-    required(length)
-    if out == NULL:
-        length[0] = max(1, bound)
-        raise LengthOnly
-    result = produce()
-    room, length[0] = length[0], len(result)
-    if room < len(result):
-        raise Error(CKR.BUFFER_TOO_SMALL, f"the result needs {len(result)} bytes")
-    ffi.memmove(out, result, len(result))
+    buffer = Output(out, length, max(size, part))
+    buffer.require(size)
+    return buffer
+
+
+def kept_output(out: Any, length: Any, bound: int) -> Output:
+    """Return the buffer for a result whose own length decides: it is made again, or kept, if the buffer was too small.
+
+    `bound` is what is answered without a buffer. A buffer of one byte is asked for if there is nothing to come: one of
+    no bytes may be NULL, and then the operation would not end, nor would its data be seen to be authentic.
+    """
+    return Output(out, length, max(1, bound))
 
 
 def write_list(out: Any, length: Any, values: list[int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from p11tpm.ck import CKR
 from p11tpm.core.session import DIGEST
 from p11tpm.entry.attach import entry
-from p11tpm.entry.c_memory import read_bytes, read_mechanism, write_bytes
+from p11tpm.entry.c_memory import output, read_bytes, read_mechanism
 from p11tpm.entry.run import module, to_begin
 from p11tpm.error import answering
 from p11tpm.host.imports import Late
@@ -34,7 +34,8 @@ def C_DigestInit(session: int, mechanism: Ptr) -> None:
 def C_Digest(session: int, data: Ptr, data_length: int, out: Ptr, out_length: Ptr) -> None:
     """Digest in one part."""
     with module().session(session).using(DIGEST) as digesting:
-        write_bytes(out, out_length, digesting.size, lambda: digesting.digest(read_bytes(data, data_length)))
+        buffer = output(out, out_length, digesting.size)
+        buffer.write(digesting.digest(read_bytes(data, data_length)))
 
 
 @entry
@@ -57,4 +58,5 @@ def C_DigestKey(session: int, key: int) -> None:
 def C_DigestFinal(session: int, out: Ptr, out_length: Ptr) -> None:
     """Digest what was taken."""
     with module().session(session).using(DIGEST) as digesting:
-        write_bytes(out, out_length, digesting.size, digesting.finish)
+        buffer = output(out, out_length, digesting.size)
+        buffer.write(digesting.finish())

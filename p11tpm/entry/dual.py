@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p11tpm.core.session import DECRYPT, DIGEST, ENCRYPT, SIGN, VERIFY
 from p11tpm.entry.attach import entry
-from p11tpm.entry.c_memory import plausible, read_bytes, write_bytes
+from p11tpm.entry.c_memory import output, plausible, read_bytes
 from p11tpm.entry.run import module
 
 TYPE_CHECKING = False
@@ -18,27 +18,21 @@ def _encrypt(session: int, kind: str, part: Ptr, part_length: int, out: Ptr, out
     """Encrypt a part, which another operation takes as well; a failure ends the encryption and leaves the other."""
     current = module().session(session)
     with current.going_on(ENCRYPT) as crypt, current.keeping(kind) as other:
-
-        def produce() -> bytes:
-            plain = read_bytes(part, part_length)
-            encrypted = bytes(crypt.update(plain))
-            other.update(plain)
-            return encrypted
-
-        write_bytes(out, out_length, crypt.step(plausible(part_length)), produce, part_length)
+        buffer = output(out, out_length, crypt.step(plausible(part_length)), part_length)
+        plain = read_bytes(part, part_length)
+        encrypted = crypt.update(plain)
+        other.update(plain)
+        buffer.write(encrypted)
 
 
 def _decrypt(session: int, kind: str, part: Ptr, part_length: int, out: Ptr, out_length: Ptr) -> None:
     """Decrypt a part, whose plaintext another operation takes; a failure ends the decryption and leaves the other."""
     current = module().session(session)
     with current.going_on(DECRYPT) as crypt, current.keeping(kind) as other:
-
-        def produce() -> bytes:
-            plain = bytes(crypt.update(read_bytes(part, part_length)))
-            other.update(plain)
-            return plain
-
-        write_bytes(out, out_length, crypt.step(plausible(part_length)), produce, part_length)
+        buffer = output(out, out_length, crypt.step(plausible(part_length)), part_length)
+        plain = bytes(crypt.update(read_bytes(part, part_length)))
+        other.update(plain)
+        buffer.write(plain)
 
 
 @entry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p11tpm.core.session import ENCRYPT
 from p11tpm.entry.attach import entry
-from p11tpm.entry.c_memory import plausible, read_bytes, read_mechanism, write_bytes, write_kept
+from p11tpm.entry.c_memory import kept_output, output, plausible, read_bytes, read_mechanism
 from p11tpm.entry.run import module, to_begin
 from p11tpm.host.imports import Late
 
@@ -33,7 +33,8 @@ def C_Encrypt(session: int, data: Ptr, data_length: int, out: Ptr, out_length: P
     """Encrypt in one part."""
     with module().session(session).using(ENCRYPT) as crypt:
         bound = crypt.bound(plausible(data_length))
-        write_kept(out, out_length, bound, lambda: crypt.whole(read_bytes(data, data_length)))
+        buffer = kept_output(out, out_length, bound)
+        buffer.write(crypt.whole(read_bytes(data, data_length)))
 
 
 @entry
@@ -41,11 +42,13 @@ def C_EncryptUpdate(session: int, part: Ptr, part_length: int, out: Ptr, out_len
     """Encrypt the next part."""
     with module().session(session).going_on(ENCRYPT) as crypt:
         size = crypt.step(plausible(part_length))
-        write_bytes(out, out_length, size, lambda: crypt.update(read_bytes(part, part_length)), part_length)
+        buffer = output(out, out_length, size, part_length)
+        buffer.write(crypt.update(read_bytes(part, part_length)))
 
 
 @entry
 def C_EncryptFinal(session: int, out: Ptr, out_length: Ptr) -> None:
     """Encrypt what is left."""
     with module().session(session).using(ENCRYPT) as crypt:
-        write_kept(out, out_length, crypt.rest, crypt.finish)
+        buffer = kept_output(out, out_length, crypt.rest)
+        buffer.write(crypt.finish())

@@ -7,7 +7,7 @@ from _p11tpm import ffi
 from p11tpm.attribute import with_template
 from p11tpm.ck import CKA, CKR
 from p11tpm.entry.attach import entry
-from p11tpm.entry.c_memory import plausible, read_bytes, read_mechanism, read_template, required, write_bytes
+from p11tpm.entry.c_memory import output, plausible, read_bytes, read_mechanism, read_template, required
 from p11tpm.entry.run import module
 from p11tpm.host.imports import Late
 
@@ -85,7 +85,8 @@ def C_WrapKey(session: int, mechanism: Ptr, wrapping: int, key: int, out: Ptr, o
     given = read_mechanism(mechanism)
     by = run.key(current, wrapping, CKR.WRAPPING_KEY_HANDLE_INVALID)
     work = wrap.Wrapping(current.token, by, run.key(current, key), given)
-    write_bytes(out, out_length, work.size, work.wrap)
+    buffer = output(out, out_length, work.size)
+    buffer.write(work.wrap())
 
 
 @entry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p11tpm.core.session import SIGN, SIGN_RECOVER
 from p11tpm.entry.attach import entry
-from p11tpm.entry.c_memory import read_bytes, read_mechanism, write_bytes
+from p11tpm.entry.c_memory import output, read_bytes, read_mechanism
 from p11tpm.entry.run import module, to_begin
 from p11tpm.host.imports import Late
 
@@ -32,7 +32,8 @@ def C_SignInit(session: int, mechanism: Ptr, key: int) -> None:
 def C_Sign(session: int, data: Ptr, data_length: int, out: Ptr, out_length: Ptr) -> None:
     """Sign in one part."""
     with module().session(session).using(SIGN) as signing:
-        write_bytes(out, out_length, signing.size, lambda: signing.sign(read_bytes(data, data_length)))
+        buffer = output(out, out_length, signing.size)
+        buffer.write(signing.sign(read_bytes(data, data_length)))
 
 
 @entry
@@ -46,7 +47,8 @@ def C_SignUpdate(session: int, part: Ptr, part_length: int) -> None:
 def C_SignFinal(session: int, out: Ptr, out_length: Ptr) -> None:
     """Sign what was taken."""
     with module().session(session).using(SIGN) as signing:
-        write_bytes(out, out_length, signing.size, signing.finish)
+        buffer = output(out, out_length, signing.size)
+        buffer.write(signing.finish())
 
 
 @entry
@@ -62,4 +64,5 @@ def C_SignRecoverInit(session: int, mechanism: Ptr, key: int) -> None:
 def C_SignRecover(session: int, data: Ptr, data_length: int, out: Ptr, out_length: Ptr) -> None:
     """Sign so that the data can be recovered."""
     with module().session(session).using(SIGN_RECOVER) as signing:
-        write_bytes(out, out_length, signing.size, lambda: signing.sign(read_bytes(data, data_length)))
+        buffer = output(out, out_length, signing.size)
+        buffer.write(signing.sign(read_bytes(data, data_length)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p11tpm.core.session import VERIFY, VERIFY_RECOVER
 from p11tpm.entry.attach import entry
-from p11tpm.entry.c_memory import read_bytes, read_mechanism, write_kept
+from p11tpm.entry.c_memory import kept_output, read_bytes, read_mechanism
 from p11tpm.entry.run import module, to_begin
 from p11tpm.host.imports import Late
 
@@ -65,4 +65,5 @@ def C_VerifyRecover(session: int, signature: Ptr, signature_length: int, out: Pt
     """Verify and give the data back: their exact length is known, so a buffer may be as short as they are."""
     with module().session(session).using(VERIFY_RECOVER) as verifying:
         data = verifying.recover(read_bytes(signature, signature_length))
-        write_kept(out, out_length, len(data), lambda: data)
+        buffer = kept_output(out, out_length, len(data))
+        buffer.write(data)
