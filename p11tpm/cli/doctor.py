@@ -304,7 +304,7 @@ def _swap(seconds: float) -> Finding:
 def _token(machine: Machine, token: Token) -> Finding:
     about = f"token '{printable(token.label)}'"
     try:
-        _check_srk(token.tpm.tpm, Srk(token.row.srk_handle, token.row.srk_public))
+        token.tpm.check()
     except Error as error:
         if error.rv != CKR.TOKEN_NOT_RECOGNIZED:
             raise
@@ -332,7 +332,7 @@ def _residents(token: Token) -> Iterator[Finding]:
                 remedy = f"p11tpm key resident '{label}'"
                 yield Finding(about, NOTE, f"no longer resident at {record.resident:#x}; works, but slower", remedy)
     finally:
-        token.tpm.tpm.release()
+        token.tpm.release()
 
 
 def _strays(tokens: list[Token]) -> Iterator[Finding]:
@@ -343,7 +343,7 @@ def _strays(tokens: list[Token]) -> Iterator[Finding]:
     try:
         strays = tokens[0].tpm.residents.strays([Srk(row.srk_handle, row.srk_public) for row in rows])
     finally:
-        tokens[0].tpm.tpm.release()
+        tokens[0].tpm.release()
     for handle, key in strays.items():
         if key is None:
             text = f"{handle:#x} is of no key of this store: another store has it, or it was left behind"
@@ -353,12 +353,3 @@ def _strays(tokens: list[Token]) -> Iterator[Finding]:
             text = f"{handle:#x} is of the key '{label}', whose use it does not serve"
             remedy = f"p11tpm key resident '{label}', or with --undo to free the place"
             yield Finding("resident key", NOTE, text, remedy)
-
-
-def _check_srk(tpm: Tpm, srk: Srk) -> None:
-    """Raise CKR_TOKEN_NOT_RECOGNIZED if the TPM has another storage root key: a persistent one, or one made anew."""
-    try:
-        tpm.check(srk)
-        tpm.run(lambda: tpm.loaded.srk(srk))
-    finally:
-        tpm.release()  # a TPM without resource manager has one connection only

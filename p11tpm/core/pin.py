@@ -10,18 +10,14 @@ from p11tpm.crypto import hashes
 from p11tpm.error import TPM, Error, TpmError
 from p11tpm.host.config import PIN_LONGEST
 from p11tpm.store.rows import counts_guesses
-from p11tpm.tpm import AbsentError, SilentError, Srk
+from p11tpm.tpm import AbsentError, SilentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeVar
-
     from p11tpm.host.config import Config
+    from p11tpm.host.trylock import TryLock
     from p11tpm.store import Store, TokenRow
     from p11tpm.tpm import Lockout, Tpm
-
-    Result = TypeVar("Result")
 
 ROLES = {CKU.SO: "SO", CKU.USER: "USER"}
 _FLAGS = {  # a failure was counted, one try is left, no try is left (clause 3.2, CK_TOKEN_INFO)
@@ -69,50 +65,27 @@ class Tries:
         self._user = user
         self._lockout: tuple[float, Lockout | Error] | None = None  # what the TPM said, and when
 
-    def attempt(self, row: TokenRow, pin: bytes, private: bytes, use: Callable[[bytes], Result]) -> Result:
-        """Have `use` try the authorisation value of a PIN on the TPM, if that is wise, and count a failure.
+    def attempt(self, row: TokenRow, pin: bytes, private: bytes) -> Try:
+        """Return a context in which the authorisation value of a PIN is tried on the TPM; see `Try`.
 
         `private` is the sealed object that the PIN opens: a PIN that failed on it is not tried on it again.
-        Raises CKR_PIN_INCORRECT, CKR_PIN_LOCKED, or CKR_FUNCTION_FAILED if a policy of the token is not satisfied.
         """
         if not 0 < len(pin) <= PIN_LONGEST:
             raise Error(CKR.PIN_INCORRECT, f"a PIN has at most {PIN_LONGEST} bytes, and is not empty")
         mark = self._mark(pin, private)
         if mark in _failed:
             raise Error(CKR.PIN_INCORRECT, "this PIN was wrong before; it was not tried again")
-        return self.guard(row, lambda: use(auth_value(row, self._user, pin)), mark)
+        return Try(self, row, auth_value(row, self._user, pin), mark)
 
-    def guard(self, row: TokenRow, use: Callable[[], Result], mark: bytes = b"") -> Result:
-        """Have `use` use the object that the role's PIN opens, if trying is wise, and count a failure; see `attempt`.
+    def guard(self, row: TokenRow) -> Try:
+        """Return a context in which the object that the role's PIN opens is used without that PIN; see `Try`."""
+        return Try(self, row, b"", b"")
 
-        The try is noted before it is made. Where that cannot be done, or where it is not known how an earlier one
-        ended, the TPM is asked first whether it has the token's storage root key, and what it has counted.
-        """
-        with self._store.try_lock() as lock:
-            self._lockout = None  # others have tried PINs while this one waited
-            noted = lock.begin()
-            try:
-                failures = self._require_wise(row, noted=noted)
-            except Error:
-                if noted:
-                    lock.end()
-                raise
-            try:
-                result = use()
-            except (AbsentError, SilentError) as error:
-                if noted and not error.guess:
-                    lock.end()
-                raise
-            except TpmError as error:
-                if self._count(error, mark):
-                    lock.end()
-                raise _meaning(error) if mark or error.code != TPM.AUTH_FAIL else error from None
-            if failures:
-                self.clear()
-            lock.end()
-            return result
+    def lock(self) -> TryLock:
+        """Return the lock under which one process at a time tries a PIN."""
+        return self._store.try_lock()
 
-    def _count(self, error: TpmError, mark: bytes) -> bool:
+    def count(self, error: TpmError, mark: bytes) -> bool:
         """Count a failure; False if it cannot be written down, or if it is not known what the TPM made of it."""
         if error.code == TPM.AUTH_FAIL:
             _failed.add(mark)
@@ -121,13 +94,14 @@ class Tries:
             return self._store.add_failure(self._token, ROLES[self._user], count - self.failures(), int(time()))
         return error.code in _NOT_COUNTED
 
-    def _require_wise(self, row: TokenRow, *, noted: bool) -> int:
+    def require_wise(self, row: TokenRow, *, noted: bool) -> int:
         """Return the number of wrong PINs that count; CKR_PIN_LOCKED if one more may be too many.
 
         A TPM that does not answer what it has counted is not asked again: CKR_DEVICE_ERROR.
         """
+        self._lockout = None  # others may have tried PINs before
         if not noted:
-            self._tpm.check(Srk(row.srk_handle, row.srk_public))
+            self._tpm.check()
         failures = self.failures()
         unwise = self._is_unwise(row, failures, noted=noted)
         if self._lockout and isinstance(self._lockout[1], SilentError):
@@ -199,6 +173,66 @@ class Tries:
         if self._used_up(failures):
             return low | locked
         return low | (final if failures + 1 == self._limit else 0)
+
+
+class Try:
+    """One use of the object that a role's PIN opens, as a context with the authorisation value to use.
+
+    It is refused if trying is not wise: CKR_PIN_LOCKED. It is noted before it is made, and a failure is counted. Where
+    that cannot be noted, or where it is not known how an earlier one ended, the TPM is asked first whether it has the
+    token's storage root key, and what it has counted. What the TPM answers to a PIN becomes CKR_PIN_INCORRECT,
+    CKR_PIN_LOCKED, or CKR_FUNCTION_FAILED if a policy of the token is not satisfied.
+    """
+
+    __slots__ = ("_auth", "_failures", "_lock", "_mark", "_noted", "_row", "_tries")
+
+    def __init__(self, tries: Tries, row: TokenRow, auth: bytes, mark: bytes) -> None:
+        """Prepare it; `mark` tells the PIN from others, empty if none is tried."""
+        self._tries = tries
+        self._row = row
+        self._auth = auth
+        self._mark = mark
+        self._lock = tries.lock()
+        self._noted = False
+        self._failures = 0
+
+    def __enter__(self) -> bytes:
+        self._lock.__enter__()
+        try:
+            self._begin()
+        except BaseException:
+            self._lock.__exit__()
+            raise
+        return self._auth
+
+    def _begin(self) -> None:
+        self._noted = self._lock.begin()
+        try:
+            self._failures = self._tries.require_wise(self._row, noted=self._noted)
+        except Error:
+            if self._noted:
+                self._lock.end()
+            raise
+
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        try:
+            self._end(error)
+        finally:
+            self._lock.__exit__()
+
+    def _end(self, error: BaseException | None) -> None:
+        if error is None:
+            if self._failures:
+                self._tries.clear()
+            self._lock.end()
+        elif isinstance(error, AbsentError | SilentError):
+            if self._noted and not error.guess:
+                self._lock.end()
+        elif isinstance(error, TpmError):
+            if self._tries.count(error, self._mark):
+                self._lock.end()
+            if self._mark or error.code != TPM.AUTH_FAIL:
+                raise _meaning(error) from None
 
 
 def _meaning(error: TpmError) -> Error:

@@ -35,7 +35,7 @@ class Residents:
         """Return whether the TPM has a key where the store says."""
         return resident.is_at(self._tpm, record.tpm_public or b"", record.resident)
 
-    def add(self, srk: Srk, record: Record, owner_auth: bytes) -> int:
+    def add(self, record: Record, owner_auth: bytes) -> int:
         """Leave a key in the TPM and give its persistent handle; see `resident.keep` for the errors."""
         if record.id <= 0 or record.tpm_public is None or record.tpm_private is None:
             raise Error(CKR.ACTION_PROHIBITED, "only a key of the store and of the TPM can be resident")
@@ -45,18 +45,18 @@ class Residents:
                 raise Error(CKR.OBJECT_HANDLE_INVALID, "the key was deleted meanwhile")
 
         self._require_writable()
-        handle = resident.keep(self._tpm, srk, Blob(record.tpm_public, record.tpm_private), owner_auth, note)
+        handle = resident.keep(self._tpm, Blob(record.tpm_public, record.tpm_private), owner_auth, note)
         try:
             note(handle)
         except Error:
-            resident.evict(self._tpm, srk, record.tpm_public, owner_auth)
+            resident.evict(self._tpm, record.tpm_public, owner_auth)
             raise
         return handle
 
-    def remove(self, srk: Srk, record: Record, owner_auth: bytes) -> bool:
+    def remove(self, record: Record, owner_auth: bytes) -> bool:
         """Remove a key from the TPM, also one that the store does not know to be there; False if it was not."""
         self._require_writable()
-        was = self._evict(srk, record, owner_auth)
+        was = self._evict(record, owner_auth)
         self._store.set_resident(record, 0)
         return was
 
@@ -72,17 +72,17 @@ class Residents:
                 found[handle] = keys[0] if keys else None
         return found
 
-    def evict(self, srk: Srk, records: list[Record]) -> None:
+    def evict(self, records: list[Record]) -> None:
         """Evict keys that are about to be deleted from the TPM; the store stays as it is.
 
         CKR_ACTION_PROHIBITED if the TPM's owner has to agree: then nothing was changed.
         """
         self._require_writable()
         for record in records:
-            self._evict(srk, record, b"")
+            self._evict(record, b"")
 
-    def _evict(self, srk: Srk, record: Record, owner_auth: bytes) -> bool:
-        return resident.evict(self._tpm, srk, record.tpm_public or b"", owner_auth)
+    def _evict(self, record: Record, owner_auth: bytes) -> bool:
+        return resident.evict(self._tpm, record.tpm_public or b"", owner_auth)
 
     def _require_writable(self) -> None:
         if not self._store.writable:

@@ -236,10 +236,10 @@ class Token(TokenState):
         with self.lock:
             self.check_login()
             self.require_writer(self.objects.get(id_).attributes)
-            return self.tpm.residents.add(self.tpm.srk, self.objects.get(id_).record, owner_auth)
+            return self.tpm.residents.add(self.objects.get(id_).record, owner_auth)
 
     def end_residence(self, id_: int, owner_auth: bytes = b"") -> bool:
         """Remove a key from the TPM again; False if it was not there. CKR_ACTION_PROHIBITED as in `keep_resident`."""
         with self.lock:
             self.check_login()
-            return self.tpm.residents.remove(self.tpm.srk, self.objects.get(id_).record, owner_auth)
+            return self.tpm.residents.remove(self.objects.get(id_).record, owner_auth)

@@ -6,6 +6,7 @@ import _thread
 
 from p11tpm.attribute import TRUE, Template, to_ulong
 from p11tpm.ck import CKA, CKO, CKR, CKU
+from p11tpm.core.identity import Identity
 from p11tpm.error import Error, GoneError
 from p11tpm.host.ending import Ending
 from p11tpm.host.imports import import_lock
@@ -17,15 +18,13 @@ if TYPE_CHECKING:
     from p11tpm.store import Store, TokenRow
 
 
-class TokenState:
+class TokenState(Identity):
     """The state of one token, which its objects and its logins share."""
 
     def __init__(self, config: Config, store: Store, row: TokenRow) -> None:
+        super().__init__(store, row)
         self._config = config
-        self.store = store
         self.lock = _Lock(self)
-        self.seen = row  # the token as it was when somebody asked last
-        self.id = row.id
         self.logged_in: int | None = None
         self._tpm: TokenTpm | None = None
         self._ended = False
@@ -42,17 +41,8 @@ class TokenState:
                 with import_lock:
                     from p11tpm.core.token_tpm import TokenTpm
 
-                self._tpm = TokenTpm(self._config, self.store, self.id, lambda: self.row)
+                self._tpm = TokenTpm(self._config, self)
             return self._tpm
-
-    @property
-    def row(self) -> TokenRow:
-        """The token as it is in the store now; CKR_TOKEN_NOT_PRESENT if another program deleted it."""
-        row = self.store.token(self.id)
-        if row is None:
-            raise GoneError(deleted=True)
-        self.seen = row
-        return row
 
     @property
     def writable(self) -> bool:
@@ -63,11 +53,6 @@ class TokenState:
     def sees_private(self) -> bool:
         """Whether private objects are visible: the user is logged in, or the token has no PIN."""
         return self.logged_in == CKU.USER or self.seen.no_pin
-
-    @property
-    def whose(self) -> bytes | None:
-        """The token's identifier as it was at the login; None if nobody is logged in."""
-        return None if self._tpm is None else self._tpm.whose
 
     def require_writer(self, attributes: Template) -> None:
         """Refuse to write private objects and keys of the token without a login, and to a store that is read-only."""
@@ -83,13 +68,13 @@ class TokenState:
 
         Without the lock, which a thread that makes a key has for long, if all is well.
         """
-        if self._tpm is None or self._tpm.whose is None:
+        if self.whose is None:
             return
         try:
-            _ = self._tpm.row
+            self.row_of_login()
         except GoneError:
             with self.lock:
-                _ = self._tpm.row
+                self.row_of_login()
 
     def end_login(self, ending: Ending) -> None:
         """End the login, if there is one; the caller has the lock."""

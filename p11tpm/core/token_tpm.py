@@ -12,18 +12,19 @@ from time import time
 from p11tpm.ck import CKA, CKR, CKU
 from p11tpm.core.pin import Tries, auth_value, check_new
 from p11tpm.core.secret import SIZE, Secret
-from p11tpm.error import Error, GoneError
+from p11tpm.error import Error
 from p11tpm.host import log
 from p11tpm.host.imports import import_lock
 from p11tpm.host.locked import Locked
 from p11tpm.store import TokenRow
-from p11tpm.tpm import Blob, DisplacedError, Key, Srk, Tpm
+from p11tpm.tpm import Blob, DisplacedError, Key, NotResidentError, Srk, Tpm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar
+    from typing import Concatenate, ParamSpec, TypeVar
 
+    from p11tpm.core.identity import Identity
     from p11tpm.core.key_material import KeyMaterial
     from p11tpm.core.object import Object
     from p11tpm.core.residents import Residents
@@ -31,86 +32,86 @@ if TYPE_CHECKING:
     from p11tpm.host.ending import Ending
     from p11tpm.store import Record, Store
 
+    P = ParamSpec("P")
     T = TypeVar("T")
-    D = TypeVar("D")
 
 _SEQUENCES = 5  # times that a long message is begun, if other threads cost it what the TPM had of it
 
 
 class TokenTpm:
-    """A token's part of the TPM.
+    """A token's part of the TPM."""
 
-    `find` gives the token as it is in the store now; `whose` is its identifier at the login, None if nobody is
-    logged in.
-    """
-
-    def __init__(self, config: Config, store: Store, token: int, find: Callable[[], TokenRow]) -> None:
+    def __init__(self, config: Config, identity: Identity) -> None:
         self._config = config
-        self._store = store
-        self._token = token
-        self._find = find
-        self.whose: bytes | None = None
+        self._store = identity.store
+        self._identity = identity
         self._lock = _thread.RLock()
         self._secret: Secret | None = None
         self._so_auth = Locked()
-        self._srk: Srk | None = None
-        self.tpm = connect(config, store)
-        self.tries = {user: Tries(config, store, self.tpm, token, user) for user in (CKU.SO, CKU.USER)}
+        self.tpm = connect(config, self._store)
+        tries = (Tries(config, self._store, self.tpm, identity.id, user) for user in (CKU.SO, CKU.USER))
+        self.tries = dict(zip((CKU.SO, CKU.USER), tries, strict=True))
 
     @property
     def row(self) -> TokenRow:
         """The token as it is in the store now; GoneError if it is not the one that somebody is logged in to."""
-        row = self._find()
-        if self.whose not in {None, row.uuid}:
-            raise GoneError(deleted=False)
-        return row
+        return self._identity.row_of_login()
 
-    @property
-    def srk(self) -> Srk:
-        """The storage root key that was trusted when the token was made."""
-        srk = self._srk  # another thread may forget it at any time
-        if srk is None:
-            row = self.row
-            srk = self._srk = Srk(row.srk_handle, row.srk_public)
-        return srk
+    def _bound(self) -> Tpm:
+        """Return the TPM, bound to the storage root key that was trusted when the token was made."""
+        if self._identity.whose is None:
+            self._bind(self.row)
+        return self.tpm
+
+    def _bind(self, row: TokenRow) -> None:
+        self.tpm.bind(Srk(row.srk_handle, row.srk_public))
+
+    def check(self) -> None:
+        """Check that the TPM has the token's storage root key, or makes the same again: CKR_TOKEN_NOT_RECOGNIZED."""
+        self._bind(self.row)
+        try:
+            self.tpm.check(made=True)
+        finally:
+            self.release()  # a TPM without resource manager has one connection only
+
+    def release(self) -> None:
+        """Close the connection to the TPM until it is needed again."""
+        self.tpm.release()
 
     # -- PINs
 
     def open(self, user: int, pin: bytes) -> None:
-        """Check a PIN, and keep what a login of this role needs; see `Tries.attempt` for the errors."""
+        """Check a PIN, and keep what a login of this role needs; see `Try` for the errors."""
         with self._lock:
             row = self.row
+            self._bind(row)
             if user == CKU.SO:
-                self._so_auth.set(
-                    self.tries[user].attempt(row, pin, row.so_private, lambda auth: self._open_so(row, auth))
-                )
+                with self.tries[user].attempt(row, pin, row.so_private) as auth:
+                    self.tpm.unseal(Blob(row.so_public, row.so_private), auth)
+                self._so_auth.set(auth)
             else:
-                _require_user_pin(row)
-                self._secret = self._attempt_user(row, pin)
-            self.whose = row.uuid
+                self._secret = self._open_user(row, pin)
+            self._identity.whose = row.uuid
 
-    def _open_so(self, row: TokenRow, auth: bytes) -> bytes:
-        self.tpm.unseal(self.srk, Blob(row.so_public, row.so_private), auth)
-        return auth
+    def _open_user(self, row: TokenRow, pin: bytes) -> Secret:
+        _require_user_pin(row)
+        with self.tries[CKU.USER].attempt(row, pin, row.user_private) as auth:
+            return self._unseal(row, auth)
 
-    def _attempt_user(self, row: TokenRow, pin: bytes) -> Secret:
-        return self.tries[CKU.USER].attempt(row, pin, row.user_private, lambda auth: self._open_user(row, auth))
-
-    def _open_user(self, row: TokenRow, auth: bytes) -> Secret:
-        return Secret(self.tpm.unseal(self.srk, Blob(row.user_public, row.user_private), auth))
+    def _unseal(self, row: TokenRow, auth: bytes) -> Secret:
+        return Secret(self.tpm.unseal(Blob(row.user_public, row.user_private), auth))
 
     def check_user(self, pin: bytes) -> None:
-        """Check the user's PIN and nothing else; see `Tries.attempt` for the errors."""
+        """Check the user's PIN and nothing else; see `Try` for the errors."""
         with self._lock:
             row = self.row
-            _require_user_pin(row)
-            self._attempt_user(row, pin).wipe()
+            self._bind(row)
+            self._open_user(row, pin).wipe()
 
     def shut(self, ending: Ending, *, for_ever: bool = False) -> None:
         """Wipe what a login left, and let go of the TPM; with `for_ever` it is not opened again."""
         with ending.holding(self._lock, self.tpm.connection.give_up):
             self._wipe()
-            self._srk = None
             if not self.tpm.end(ending, for_ever=for_ever):
                 log.error(
                     "the TPM did not answer in time: the connection was dropped, and what was loaded is left in it"
@@ -124,7 +125,7 @@ class TokenTpm:
     def _wipe(self) -> None:
         if self._secret is not None:
             self._secret.wipe()
-        self._secret = self.whose = None
+        self._secret = self._identity.whose = None
         self._so_auth.wipe()
 
     @property
@@ -135,8 +136,10 @@ class TokenTpm:
                 row = self.row
                 if not row.no_pin:
                     raise Error(CKR.USER_NOT_LOGGED_IN, "log in first")
-                self._secret = self.tries[CKU.USER].guard(row, lambda: self._open_user(row, b""))
-                self.whose = row.uuid
+                self._bind(row)
+                with self.tries[CKU.USER].guard(row) as auth:
+                    self._secret = self._unseal(row, auth)
+                self._identity.whose = row.uuid
             return self._secret
 
     def init_pin(self, pin: bytes) -> None:
@@ -149,48 +152,39 @@ class TokenTpm:
             row = self.row
             user, so = Blob(row.user_public, row.user_private), Blob(row.so_public, row.so_private)
             new = auth_value(row, CKU.USER, pin)
-            so_auth = bytes(self._so_auth)
-            blob = self.tries[CKU.SO].guard(
-                row, lambda: provision.reset_user_auth(self.tpm, self.srk, user, so, so_auth, new)
-            )
+            with self.tries[CKU.SO].guard(row):
+                blob = provision.reset_user_auth(self._bound(), user, so, bytes(self._so_auth), new)
             self._store.update_token(row, user_private=blob.private, user_pin_set=True)
             self.tries[CKU.USER].clear()
 
     def set_pin(self, user: int, old: bytes, new: bytes) -> None:
         """Change the PIN of a role."""
+        with import_lock:
+            from p11tpm.tpm import provision
+
         check_new(new, self._config.pin_min)
         with self._lock:
             row = self.row
-            tries = self.tries[user]
+            self._bind(row)
+            new_auth = auth_value(row, user, new)
             if user == CKU.SO:
-                private = tries.attempt(row, old, row.so_private, lambda auth: self._change_so(row, auth, new))
-                self._store.update_token(row, so_private=private)
-                self._so_auth.set(auth_value(row, CKU.SO, new))
+                with self.tries[user].attempt(row, old, row.so_private) as auth:
+                    so = provision.change_auth(self.tpm, Blob(row.so_public, row.so_private), auth, new_auth)
+                self._store.update_token(row, so_private=so.private)
+                self._so_auth.set(new_auth)
             else:
                 _require_user_pin(row)
-                private = tries.attempt(row, old, row.user_private, lambda auth: self._change_user(row, auth, new))
-                self._store.update_token(row, user_private=private)
-
-    def _change_so(self, row: TokenRow, auth: bytes, new: bytes) -> bytes:
-        with import_lock:
-            from p11tpm.tpm import provision
-
-        so = Blob(row.so_public, row.so_private)
-        return provision.change_auth(self.tpm, self.srk, so, auth, auth_value(row, CKU.SO, new)).private
-
-    def _change_user(self, row: TokenRow, auth: bytes, new: bytes) -> bytes:
-        with import_lock:
-            from p11tpm.tpm import provision
-
-        user, new_auth = Blob(row.user_public, row.user_private), auth_value(row, CKU.USER, new)
-        return provision.change_user_auth(self.tpm, self.srk, user, row.so_public, auth, new_auth).private
+                blob = Blob(row.user_public, row.user_private)
+                with self.tries[user].attempt(row, old, row.user_private) as auth:
+                    blob = provision.change_user_auth(self.tpm, blob, row.so_public, auth, new_auth)
+                self._store.update_token(row, user_private=blob.private)
 
     # -- keys
 
     def create(self, template: bytes, value: bytes = b"") -> KeyMaterial:
         """Create a key in the TPM from a TPMT_PUBLIC, or from the value of a secret key."""
         made, auth = self._new_key()
-        return made.in_tpm(self.tpm.create(self.srk, template, auth, value))
+        return made.in_tpm(self._bound().create(template, auth, value))
 
     def import_key(self, public: bytes, number: bytes) -> KeyMaterial:
         """Import a key from outside into the TPM, from its TPMT_PUBLIC and its secret number: see `importing`."""
@@ -198,7 +192,7 @@ class TokenTpm:
             from p11tpm.tpm import importing
 
         made, auth = self._new_key()
-        return made.in_tpm(importing.import_key(self.tpm, self.srk, public, auth, number))
+        return made.in_tpm(importing.import_key(self._bound(), public, auth, number))
 
     def copy(self, record: Record) -> KeyMaterial:
         """Have the TPM wrap a key once more, under another authorisation value; the key itself stays as it is."""
@@ -207,7 +201,7 @@ class TokenTpm:
 
         usable = self._usable(record)
         made, auth = self._new_key()
-        return made.in_tpm(provision.change_auth(self.tpm, self.srk, usable, usable.auth, auth))
+        return made.in_tpm(provision.change_auth(self._bound(), usable, usable.auth, auth))
 
     def _new_key(self) -> tuple[KeyMaterial, bytes]:
         """Return what a new key begins with, and its authorisation value: without a login it is kept with the key."""
@@ -220,11 +214,11 @@ class TokenTpm:
         made.auth = urandom(32)
         return made, made.auth
 
-    def _usable(self, record: Record) -> Key:
+    def _usable(self, record: Record, *, resident: bool = True) -> Key:
         if record.tpm_public is None or record.tpm_private is None:
             raise Error(CKR.DEVICE_ERROR, "this key is not in the TPM")
         auth = record.auth or self.secret.auth(record.uuid)
-        return Key(record.uuid, record.tpm_public, record.tpm_private, auth, record.resident)
+        return Key(record.uuid, record.tpm_public, record.tpm_private, auth, record.resident if resident else 0)
 
     def _use_once(self, key: Object) -> None:
         """Use a key once; CKR_USER_NOT_LOGGED_IN if it waits for the PIN (CKA_ALWAYS_AUTHENTICATE)."""
@@ -242,55 +236,54 @@ class TokenTpm:
         self._use_once(key)
         return key.hidden()
 
-    def _use(self, what: Callable[[Srk, Key, D], T], key: Object, data: D) -> T:
-        record = key.record
-        usable = self._usable(record)
+    def _use(
+        self, key: Object, work: Callable[Concatenate[Tpm, Key, P], T], /, *arguments: P.args, **options: P.kwargs
+    ) -> T:
+        """Have the TPM do some work with a key; one that is not where it should be resident is loaded."""
+        usable = self._usable(key.record)
         self._use_once(key)
-        result = what(self.srk, usable, data)
-        if record.resident != usable.resident:
-            self.residents.lost(record)
-        return result
+        tpm = self._bound()
+        try:
+            return work(tpm, usable, *arguments, **options)
+        except NotResidentError:
+            result = work(tpm, self._usable(key.record, resident=False), *arguments, **options)
+            self.residents.lost(key.record)
+            return result
 
     def ecdsa(self, key: Object, digest: bytes) -> tuple[int, int]:
         """Sign a digest of 32, 48 or 64 bytes in the TPM and return r and s."""
-        return self._use(self.tpm.sign, key, digest)
+        return self._use(key, Tpm.sign, digest)
 
     def rsa(self, key: Object, block: bytes) -> bytes:
         """Perform the RSA private operation in the TPM on a block as long as the modulus."""
-        return self._use(self.tpm.rsa, key, block)
+        return self._use(key, Tpm.rsa, block)
 
     def ecdh(self, key: Object, point: tuple[int, int]) -> bytes:
         """Multiply a key and a point of its curve in the TPM and return the x coordinate, as long as the field."""
-        return self._use(self.tpm.ecdh, key, point)
+        return self._use(key, Tpm.ecdh, point)
 
     def aes(self, key: Object, mode: str, iv: bytes, data: bytes, *, encrypt: bool) -> bytes:
         """Encrypt or decrypt at most 1,024 bytes in the TPM: see `symmetric.crypt`."""
         with import_lock:
             from p11tpm.tpm import symmetric
 
-        def crypt(srk: Srk, usable: Key, data: bytes) -> bytes:
-            return symmetric.crypt(self.tpm, srk, usable, mode, iv, data, encrypt=encrypt)
-
-        return self._use(crypt, key, data)
+        return self._use(key, symmetric.crypt, mode, iv, data, encrypt=encrypt)
 
     def hmac(self, key: Object, digest: str, message: bytes) -> bytes:
         """Compute the HMAC of a message in the TPM."""
         with import_lock:
             from p11tpm.tpm import symmetric
 
-        def mac(srk: Srk, usable: Key, message: bytes) -> bytes:
-            for _ in range(_SEQUENCES):
-                try:
-                    return symmetric.mac(self.tpm, srk, usable, digest, message)
-                except DisplacedError:
-                    self._usable(key.record)  # not after a logout
-            raise Error(CKR.DEVICE_ERROR, "the TPM has no room for a long message beside what other threads do")
-
-        return self._use(mac, key, message)
+        for _ in range(_SEQUENCES):
+            try:
+                return self._use(key, symmetric.mac, digest, message)
+            except DisplacedError:
+                continue
+        raise Error(CKR.DEVICE_ERROR, "the TPM has no room for a long message beside what other threads do")
 
     def random(self, count: int) -> bytes:
         """Return random bytes of the TPM."""
-        return self.tpm.random(self.srk, count)
+        return self._bound().random(count)
 
     def seed(self, seed: bytes) -> None:
         """Add a seed to the TPM's generator of random numbers."""
@@ -304,13 +297,13 @@ class TokenTpm:
         with import_lock:
             from p11tpm.core.residents import Residents
 
-        return Residents(self._store, self.tpm, self._token)
+        return Residents(self._store, self._bound(), self._identity.id)
 
     def evict(self, records: list[Record]) -> None:
         """Evict those of these keys that are resident from the TPM; CKR_ACTION_PROHIBITED if its owner has to agree."""
         resident = [record for record in records if record.resident]
         if resident:
-            self.residents.evict(self.srk, resident)
+            self.residents.evict(resident)
 
 
 def connect(config: Config, store: Store) -> Tpm:
@@ -346,7 +339,7 @@ def new_row(tpm: Tpm, label: str, so_pin: bytes | None, pin: bytes | None, *, no
     # A role without a PIN gets a random one that nobody knows: the SO, or the user until the SO has set one.
     so_auth = auth_value(row, CKU.SO, so_pin if so_pin is not None else urandom(32))
     user_auth = b"" if no_pin else auth_value(row, CKU.USER, pin if pin is not None else urandom(32))
-    so, user = provision.create_token(tpm, ground.srk, so_auth, user_auth, urandom(SIZE), no_pin=no_pin)
+    so, user = provision.create_token(tpm, so_auth, user_auth, urandom(SIZE), no_pin=no_pin)
     row.so_public, row.so_private = so.public, so.private
     row.user_public, row.user_private = user.public, user.private
     return row

@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from p11tpm.tpm.codec import Blob, Key, Srk
 from p11tpm.tpm.connection import AbsentError, SilentError
-from p11tpm.tpm.tpm import DisplacedError, Lockout, Tpm
+from p11tpm.tpm.tpm import DisplacedError, Lockout, NotResidentError, Tpm
 
-__all__ = ["AbsentError", "Blob", "DisplacedError", "Key", "Lockout", "SilentError", "Srk", "Tpm"]
+__all__ = ["AbsentError", "Blob", "DisplacedError", "Key", "Lockout", "NotResidentError", "SilentError", "Srk", "Tpm"]

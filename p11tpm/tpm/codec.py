@@ -109,7 +109,7 @@ class Srk:
 class Key(Blob):
     """A key that can be loaded below the SRK. `id` tells keys apart; `auth` is its authorisation value.
 
-    `resident` is where the TPM keeps it, a persistent handle; 0 if nowhere, or once it was found not to be there.
+    `resident` is where the TPM keeps it, a persistent handle; 0 if nowhere.
     """
 
     __slots__ = ("auth", "id", "resident")

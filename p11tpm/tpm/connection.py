@@ -111,6 +111,14 @@ class AbsentError(Error):
     guess = False
 
 
+_FAILURES: dict[int, type[Exception]] = {  # of a command
+    lib.CONNECTION_STALE: StaleError,
+    lib.CONNECTION_NOT_KEPT: NotKeptError,
+    ETIMEDOUT: TimeoutError,
+    ECANCELED: InterruptedError,
+}
+
+
 def _refused(tcti: str, error: int) -> AbsentError:
     """Return why a connection could not be opened and what to do about it."""
     rv, why = _REFUSALS.get(error, (CKR.DEVICE_REMOVED if error in _ABSENT else CKR.DEVICE_ERROR, ""))
@@ -198,19 +206,11 @@ class Connection:
         wait = max(0, round(seconds * 1000))
         native = self._native
         error = lib.connection_transact(native, self.epoch, wait, command, len(command), self._response, self._size)
-        if error == lib.CONNECTION_STALE:
-            raise StaleError
-        if error == ETIMEDOUT:
-            raise TimeoutError
-        if error == ECANCELED:
-            raise InterruptedError
-        if error == lib.CONNECTION_NOT_KEPT:
-            raise NotKeptError
+        size = lib.RESPONSE_SIZE if error else self._size[0]
+        response = b"" if error else bytes(ffi.buffer(self._response, size))
+        ffi.memmove(self._response, bytes(size), size)  # without a session even half of it may be a secret
         if error:
-            raise LostError(error)
-        size = self._size[0]
-        response = bytes(ffi.buffer(self._response, size))
-        ffi.memmove(self._response, bytes(size), size)  # without a session there may be a secret in it
+            raise _FAILURES[error]() if error in _FAILURES else LostError(error)
         return response
 
     @property

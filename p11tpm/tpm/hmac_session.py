@@ -59,7 +59,7 @@ class Opening:
 
 
 class HmacSession:
-    """A session whose key the caller and the TPM share; `salted` with the SRK of this name, or b"" if not.
+    """A session whose key the caller and the TPM share; `salted` with a storage root key, or not.
 
     A session without a salt protects a command only as far as the object's own authorisation value cannot be guessed.
     A policy session ends with the one command that it authorises, any other goes on until it is dropped.
@@ -69,9 +69,9 @@ class HmacSession:
 
     authorises_only = False  # it also protects commands that need no authorisation
 
-    def __init__(self, handle: int, opening: Opening, nonce_tpm: bytes, salted: bytes) -> None:
+    def __init__(self, handle: int, opening: Opening, nonce_tpm: bytes) -> None:
         self.handle = handle
-        self.salted = salted
+        self.salted = bool(opening.salt)
         self._policy = opening.policy
         self._nonce_tpm = nonce_tpm
         self._nonce = b""

@@ -15,9 +15,10 @@ from p11tpm.ck import CKR
 from p11tpm.crypto import hashes
 from p11tpm.error import TPM, Error, TpmError
 from p11tpm.tpm import command, template
-from p11tpm.tpm.codec import HASHES, Blob, Reader, Srk, name_of, sized, u16
+from p11tpm.tpm.codec import HASHES, Blob, Reader, name_of, sized, u16
 from p11tpm.tpm.kdf import kdfa
 from p11tpm.tpm.salt import make_salt
+from p11tpm.tpm.tpm import repeated
 
 try:
     from cryptography.hazmat.decrepit.ciphers.modes import CFB
@@ -31,7 +32,7 @@ _NULL = u16(0x0010)
 _AES, _CFB = u16(0x0006), u16(0x0043)  # TPM_ALG_ID: Part 2, clause 6.3
 
 
-def import_key(tpm: Tpm, srk: Srk, public: bytes, auth: bytes, number: bytes) -> Blob:
+def import_key(tpm: Tpm, public: bytes, auth: bytes, number: bytes) -> Blob:
     """Import a key with this TPMT_PUBLIC and authorisation value under the SRK, by one command.
 
     `number` is its secret: a prime factor of RSA, as long as half the modulus, or an EC key's scalar, as long as the
@@ -40,16 +41,17 @@ def import_key(tpm: Tpm, srk: Srk, public: bytes, auth: bytes, number: bytes) ->
     # The TPM strips zero bytes from the end of an authorisation value: Part 1, clause 17.6.5
     sensitive = sized(public[:2] + sized(auth.rstrip(b"\0")) + sized(b"") + sized(number))
     try:
-        return tpm.run(lambda: _import(tpm, srk, public, sensitive), srk)
+        return _import(tpm, public, sensitive)
     except TpmError as error:
         raise _meant(error) from None
 
 
-def _import(tpm: Tpm, srk: Srk, public: bytes, sensitive: bytes) -> Blob:
-    duplicate, seed = wrap(srk.public, name_of(public), sensitive)
+@repeated
+def _import(tpm: Tpm, public: bytes, sensitive: bytes) -> Blob:
+    duplicate, seed = wrap(tpm.loaded.root.public, name_of(public), sensitive)
     parameters = sized(b"") + sized(public) + sized(duplicate) + sized(seed) + _NULL  # no inner wrapper
-    parent = tpm.loaded.srk(srk)
-    _, answer = tpm.wire.authorised(command.IMPORT, tpm.loaded.session(srk), (parent,), b"", parameters)
+    parent = tpm.loaded.parent()
+    _, answer = tpm.wire.authorised(command.IMPORT, tpm.loaded.session(), (parent,), b"", parameters)
     return Blob(public, Reader(answer).buffer())
 
 

@@ -28,56 +28,57 @@ _REFERENCES = range(TPM.REFERENCE_H0, TPM.REFERENCE_LAST + 1)
 class Loaded:
     """The session and the objects of one connection, made when they are asked for and forgotten with the connection."""
 
-    __slots__ = ("_keys", "_session", "_srks", "_trusted", "_wire")
+    __slots__ = ("_keys", "_primary", "_session", "_trusted", "_wire", "srk")
 
     def __init__(self, wire: Wire, *, trusted: bool = False) -> None:
         """Begin with nothing; `trusted`: nobody can listen on the way to the TPM."""
         self._wire = wire
         self._trusted = trusted
         self._keys: dict[Hashable, Handle] = {}  # least recently used first
-        self._srks: dict[bytes, int] = {}
+        self._primary = 0  # the handle of the storage root key, if that is not persistent
         self._session: HmacSession | None = None
+        self.srk: Srk | None = None  # what it is below: see `Tpm.bind`
 
     @property
     def anything(self) -> bool:
         """Whether there is anything; it may be another program's by now if the TPM was reset."""
-        return bool(self._session or self._keys or self._srks)
+        return bool(self._session or self._keys or self._primary)
 
     def forget(self) -> None:
         """Forget everything; the TPM lost it, or the end of the connection flushes it."""
         self._keys.clear()
-        self._srks.clear()
+        self._primary = 0
         if self._session:
             self._session.wipe()
         self._session = None
 
     # -- sessions
 
-    def session(self, srk: Srk, *, salted: bool = True) -> Session:
+    def session(self, *, salted: bool = True) -> Session:
         """Return what authorises commands: no session at all where nobody can listen."""
         if not self._trusted:
-            return self.hmac_session(srk, salted=salted)
+            return self.hmac_session(salted=salted)
         with import_lock:
             from p11tpm.tpm.password import PasswordSession
 
         return PasswordSession()
 
-    def hmac_session(self, srk: Srk, *, salted: bool = True) -> HmacSession:
-        """Return the session, salted with this SRK or, if that is not needed, the one that is there."""
+    def hmac_session(self, *, salted: bool = True) -> HmacSession:
+        """Return the session, salted with the SRK or, if that is not needed, the one that is there."""
         session = self._session
-        if session and (session.salted == srk.name or not (salted or session.salted)):
+        if session and (session.salted or not salted):
             return session
         if session:
             self._drop_session(session)
-        self._session = self._start(srk if salted else None)
+        self._session = self._start(salted=salted)
         return self._session
 
-    def policy_session(self, srk: Srk) -> HmacSession:
+    def policy_session(self) -> HmacSession:
         """Start a salted policy session, which the caller has to use up or to flush."""
-        return self._start(srk, policy=True)
+        return self._start(salted=True, policy=True)
 
-    def _start(self, srk: Srk | None, *, policy: bool = False) -> HmacSession:
-        salt = (self.srk(srk)[0], *make_salt(srk.public)) if srk else ()
+    def _start(self, *, salted: bool, policy: bool = False) -> HmacSession:
+        salt = (self.parent()[0], *make_salt(self.root.public)) if salted else ()
         opening = Opening(*salt, policy=policy)
         name = command.START_AUTH_SESSION
         handle, answer = self._wire.plain(name, opening.handles(), opening.parameters())
@@ -87,7 +88,7 @@ class Loaded:
             reader.end()
         except ValueError:
             raise TamperedError(name.name) from None
-        return HmacSession(handle, opening, nonce, srk.name if srk else b"")
+        return HmacSession(handle, opening, nonce)
 
     def _drop_session(self, session: HmacSession) -> None:
         self._session = None
@@ -96,25 +97,33 @@ class Loaded:
 
     # -- the storage root key
 
-    def srk(self, srk: Srk) -> Handle:
+    @property
+    def root(self) -> Srk:
+        """The storage root key; CKR_GENERAL_ERROR if there is none yet."""
+        if self.srk is None:
+            raise Error(CKR.GENERAL_ERROR, "no storage root key of the TPM was named before it was used")
+        return self.srk
+
+    def parent(self) -> Handle:
         """Return the SRK's handle and Name; a primary key is made anew if it is not persistent.
 
         TOKEN_NOT_RECOGNIZED if what the TPM makes is not the key that the token was created under.
         """
+        srk = self.root
         if srk.handle:
             return srk.handle, srk.name
-        handle = self._srks.get(srk.name)
-        if handle is None:
+        if not self._primary:
             self.make_room(0)
             handle, public = create_primary(self._wire)
             if name_of(public) != srk.name:
                 self._flush(handle)
                 raise _foreign()
-            self._srks[srk.name] = handle
-        return handle, srk.name
+            self._primary = handle
+        return self._primary, srk.name
 
-    def check(self, srk: Srk) -> None:
+    def check(self) -> None:
         """Raise TOKEN_NOT_RECOGNIZED if this TPM's SRK is another one than the token's."""
+        srk = self.root
         if not srk.handle:
             return
         try:
@@ -128,24 +137,24 @@ class Loaded:
 
     # -- keys
 
-    def key(self, srk: Srk, key: Key) -> Handle:
+    def key(self, key: Key) -> Handle:
         """Load a key if it is not loaded, and return its handle and Name."""
         loaded = self._keys.pop(key.id, None)
         if loaded is None or loaded[1] != name_of(key.public):
             if loaded:
                 self._flush(loaded[0])
             self.make_room()
-            loaded = self.load(srk, key, salted=False)
+            loaded = self.load(key, salted=False)
         self._keys[key.id] = loaded
         return loaded
 
-    def load(self, srk: Srk, blob: Blob, *, salted: bool) -> Handle:
+    def load(self, blob: Blob, *, salted: bool) -> Handle:
         """Load an object, which the caller has to flush; there must be room."""
-        return self.load_in(self.session(srk, salted=salted), srk, blob)
+        return self.load_in(self.session(salted=salted), blob)
 
-    def load_in(self, session: Session, srk: Srk, blob: Blob, proven: HmacSession | None = None) -> Handle:
+    def load_in(self, session: Session, blob: Blob, proven: HmacSession | None = None) -> Handle:
         """Load an object in a session; TamperedError if the TPM's side of it, or of `proven`, is not ours."""
-        parent = self.srk(srk)
+        parent = self.parent()
         parameters = sized(blob.private) + sized(blob.public)
         handle, answer = self._wire.authorised(command.LOAD, session, (parent,), b"", parameters, proven)
         name = Reader(answer).buffer()

@@ -12,11 +12,10 @@ from p11tpm.tpm import command, salt, symmetric, template
 from p11tpm.tpm.codec import HASHES, Blob, Reader, Srk, sized, u16, u32
 from p11tpm.tpm.loaded import OWNER, create_primary
 from p11tpm.tpm.password import PasswordSession
+from p11tpm.tpm.tpm import repeated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from p11tpm.tpm.hmac_session import HmacSession
     from p11tpm.tpm.tpm import Tpm
     from p11tpm.tpm.wire import Handle, Session
@@ -44,15 +43,13 @@ class Provision:
 # -- the TPM
 
 
+@repeated
 def provision(tpm: Tpm) -> Provision:
     """Find or make the SRK, and ask the TPM what it is and what it can do.
 
-    A SRK that the owner hierarchy does not let us make persistent is made anew whenever it is needed (handle 0).
+    A SRK that the owner hierarchy does not let us make persistent is made anew whenever it is needed (handle 0). The
+    TPM works below it from then on.
     """
-    return tpm.run(lambda: _provision(tpm))
-
-
-def _provision(tpm: Tpm) -> Provision:
     srk = _usual_srk(tpm) or _make_srk(tpm)
     salt.make_salt(srk.public)  # says now if sessions cannot be salted with it
     algorithms = _properties(tpm, _CAP_ALGS, 0, key_size=2)
@@ -63,7 +60,9 @@ def _provision(tpm: Tpm) -> Provision:
         words += [word for word, public in parms.items() if _can(tpm, public[:2] + public[10:-2])]
     if _ALG_HMAC in algorithms and _implements(tpm, *_HMAC):
         words.append("hmac")
-    return Provision(srk, _describe(_properties(tpm, _CAP_TPM_PROPERTIES, 0x100)), " ".join(words))
+    described = _describe(_properties(tpm, _CAP_TPM_PROPERTIES, 0x100))
+    tpm.bind(srk)
+    return Provision(srk, described, " ".join(words))
 
 
 def _usual_srk(tpm: Tpm) -> Srk | None:
@@ -161,89 +160,91 @@ def _describe(properties: dict[int, int]) -> str:
 
 
 def create_token(
-    tpm: Tpm, srk: Srk, so_auth: bytes, user_auth: bytes, secret: bytes, *, no_pin: bool = False
+    tpm: Tpm, so_auth: bytes, user_auth: bytes, secret: bytes, *, no_pin: bool = False
 ) -> tuple[Blob, Blob]:
     """Make the object that knows the SO's PIN and the one that seals `secret` with the user's."""
-    so = tpm.create(srk, template.so(), so_auth, tpm.random(srk, 32))
-    user = tpm.create(srk, template.user(so.public, no_pin=no_pin), user_auth, secret)
+    so = tpm.create(template.so(), so_auth, tpm.random(32))
+    user = tpm.create(template.user(so.public, no_pin=no_pin), user_auth, secret)
     return so, user
 
 
-def change_auth(tpm: Tpm, srk: Srk, blob: Blob, old_auth: bytes, new_auth: bytes) -> Blob:
+@repeated
+def change_auth(tpm: Tpm, blob: Blob, old_auth: bytes, new_auth: bytes) -> Blob:
     """Change an authorisation value without a policy: the SO's, or a key's. TpmError 0x98E: the SO's old one is wrong.
 
     The object is still there under the old one for whoever has its old blob.
     """
-
-    def change() -> Blob:
-        tpm.loaded.make_room(0)
-        handle = tpm.loaded.load(srk, blob, salted=True)
-        try:
-            return _change(tpm, srk, tpm.loaded.session(srk), handle, blob, old_auth, new_auth)
-        finally:
-            tpm.let_go(handle[0])
-
-    return tpm.run(change, srk)
+    tpm.loaded.make_room(0)
+    handle = tpm.loaded.load(blob, salted=True)
+    try:
+        return _change(tpm, tpm.loaded.session(), handle, blob, old_auth, new_auth)
+    finally:
+        tpm.let_go(handle[0])
 
 
-def change_user_auth(tpm: Tpm, srk: Srk, user: Blob, so_public: bytes, old_auth: bytes, new_auth: bytes) -> Blob:
+@repeated
+def change_user_auth(tpm: Tpm, user: Blob, so_public: bytes, old_auth: bytes, new_auth: bytes) -> Blob:
     """Change the user's authorisation value by the old one. TpmError 0x98E: the old one is wrong.
 
     Load comes first and in the policy session too: its response proves that session's key and nonces, without which a
     fault on the bus would look like a wrong PIN to the TPM. Later it would undo the policy, as every use does.
     """
-
-    def change(session: HmacSession) -> Blob:
-        handle = tpm.loaded.load_in(PasswordSession(), srk, user, session)
+    tpm.loaded.make_room(0)
+    with _Policy(tpm) as session:
+        handle = tpm.loaded.load_in(PasswordSession(), user, session)
         try:
             tpm.wire.plain(command.POLICY_AUTH_VALUE, u32(session.handle))
             _choose_branch(tpm, session, so_public)
-            return _change(tpm, srk, session, handle, user, old_auth, new_auth)
+            return _change(tpm, session, handle, user, old_auth, new_auth)
         finally:
             tpm.let_go(handle[0])
 
-    return tpm.run(lambda: _by_policy(tpm, srk, change), srk)
 
-
-def reset_user_auth(tpm: Tpm, srk: Srk, user: Blob, so: Blob, so_auth: bytes, new_auth: bytes) -> Blob:
+@repeated
+def reset_user_auth(tpm: Tpm, user: Blob, so: Blob, so_auth: bytes, new_auth: bytes) -> Blob:
     """Set the user's authorisation value without knowing the old one, by the SO's. TpmError 0x98E: that is wrong.
 
     A policy needs a session, so this one and `change_user_auth` are the same on a bus that is trusted.
     """
-
-    def reset(session: HmacSession) -> Blob:
-        cipher = tpm.loaded.hmac_session(srk)
-        _prove_so(tpm, srk, session, so, so_auth)
+    tpm.loaded.make_room(0)
+    with _Policy(tpm) as session:
+        cipher = tpm.loaded.hmac_session()
+        _prove_so(tpm, session, so, so_auth)
         _choose_branch(tpm, session, so.public)
-        handle = tpm.loaded.load_in(PasswordSession(), srk, user)
+        handle = tpm.loaded.load_in(PasswordSession(), user)
         try:
-            return _change(tpm, srk, session, handle, user, b"", new_auth, cipher)
+            return _change(tpm, session, handle, user, b"", new_auth, cipher)
         finally:
             tpm.let_go(handle[0])
 
-    return tpm.run(lambda: _by_policy(tpm, srk, reset), srk)
+
+class _Policy:
+    """A context with a policy session, which a change of the user's authorisation value uses up."""
+
+    __slots__ = ("_session", "_tpm")
+
+    def __init__(self, tpm: Tpm) -> None:
+        self._tpm = tpm
+
+    def __enter__(self) -> HmacSession:
+        self._session = self._tpm.loaded.policy_session()
+        return self._session
+
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        try:
+            if isinstance(error, Error):
+                self._tpm.let_go(self._session.handle)
+        finally:
+            self._session.wipe()
 
 
-def _by_policy(tpm: Tpm, srk: Srk, change: Callable[[HmacSession], Blob]) -> Blob:
-    """Run a change of the user's authorisation value that uses up a policy session."""
-    tpm.loaded.make_room(0)
-    session = tpm.loaded.policy_session(srk)
-    try:
-        return change(session)
-    except Error:
-        tpm.let_go(session.handle)
-        raise
-    finally:
-        session.wipe()
-
-
-def _prove_so(tpm: Tpm, srk: Srk, session: HmacSession, so: Blob, auth: bytes) -> None:
+def _prove_so(tpm: Tpm, session: HmacSession, so: Blob, auth: bytes) -> None:
     """PolicySecret: the SO's authorisation value goes into a policy session (Part 3, clause 23.4)."""
     parameters = u16(0) + u16(0) + u16(0) + u32(0)  # nonceTPM, cpHashA, policyRef, expiration: no limits
-    handle = tpm.loaded.load(srk, so, salted=True)
+    handle = tpm.loaded.load(so, salted=True)
     policy = (session.handle, u32(session.handle))
     try:
-        tpm.wire.authorised(command.POLICY_SECRET, tpm.loaded.session(srk), (handle, policy), auth, parameters)
+        tpm.wire.authorised(command.POLICY_SECRET, tpm.loaded.session(), (handle, policy), auth, parameters)
     finally:
         tpm.let_go(handle[0])
 
@@ -257,7 +258,6 @@ def _choose_branch(tpm: Tpm, session: HmacSession, so_public: bytes) -> None:
 
 def _change(
     tpm: Tpm,
-    srk: Srk,
     session: Session,
     handle: Handle,
     blob: Blob,
@@ -265,7 +265,7 @@ def _change(
     new_auth: bytes,
     cipher: HmacSession | None = None,
 ) -> Blob:
-    handles = (handle, tpm.loaded.srk(srk))
+    handles = (handle, tpm.loaded.parent())
     what = command.OBJECT_RESET_AUTH if cipher else command.OBJECT_CHANGE_AUTH
     _, answer = tpm.wire.authorised(what, session, handles, old_auth, sized(new_auth), cipher)
     return Blob(blob.public, Reader(answer).buffer())

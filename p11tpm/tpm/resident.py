@@ -12,6 +12,7 @@ from p11tpm.error import TPM, Error, TpmError
 from p11tpm.tpm import command
 from p11tpm.tpm.codec import HASHES, Reader, name_of, u32
 from p11tpm.tpm.loaded import OWNER
+from p11tpm.tpm.tpm import repeated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,19 +30,20 @@ _MOST_HANDLES = 64  # asked for at a time
 _TRIES = 3  # of finding a handle that nobody else takes meanwhile
 
 
-def keep(tpm: Tpm, srk: Srk, blob: Blob, owner_auth: bytes, note: Callable[[int], None]) -> int:
+def keep(tpm: Tpm, blob: Blob, owner_auth: bytes, note: Callable[[int], None]) -> int:
     """Leave a key in the TPM and give its handle; that of the key itself if it is there already.
 
     `note` is told of a handle before the TPM is asked to leave the key there, and of 0 if it refuses.
     CKR_DEVICE_MEMORY if the TPM is full, CKR_ACTION_PROHIBITED if `owner_auth` is not the owner's.
     """
     try:
-        return tpm.run(lambda: _keep(tpm, srk, blob, owner_auth, note), srk)
+        return _keep(tpm, blob, owner_auth, note)
     except TpmError as error:
         raise _meant(error, owner_auth) from None
 
 
-def _keep(tpm: Tpm, srk: Srk, blob: Blob, owner_auth: bytes, note: Callable[[int], None]) -> int:
+@repeated
+def _keep(tpm: Tpm, blob: Blob, owner_auth: bytes, note: Callable[[int], None]) -> int:
     tries = _TRIES
     while True:
         used = _used(tpm)
@@ -52,7 +54,7 @@ def _keep(tpm: Tpm, srk: Srk, blob: Blob, owner_auth: bytes, note: Callable[[int
         tries -= 1
         note(free)
         try:
-            _persist(tpm, srk, blob, owner_auth, free)
+            _persist(tpm, blob, owner_auth, free)
         except TpmError as error:
             note(0)
             if error.code != TPM.NV_DEFINED or not tries:
@@ -61,53 +63,52 @@ def _keep(tpm: Tpm, srk: Srk, blob: Blob, owner_auth: bytes, note: Callable[[int
             return free
 
 
-def _persist(tpm: Tpm, srk: Srk, blob: Blob, owner_auth: bytes, handle: int) -> None:
+def _persist(tpm: Tpm, blob: Blob, owner_auth: bytes, handle: int) -> None:
     tpm.loaded.make_room(0)
-    loaded = tpm.loaded.load(srk, blob, salted=True)
+    loaded = tpm.loaded.load(blob, salted=True)
     try:
-        _evict_control(tpm, srk, loaded, owner_auth, handle)
+        _evict_control(tpm, loaded, owner_auth, handle)
     finally:
         tpm.let_go(loaded[0])
 
 
-def evict(tpm: Tpm, srk: Srk, public: bytes, owner_auth: bytes) -> bool:
+def evict(tpm: Tpm, public: bytes, owner_auth: bytes) -> bool:
     """Evict the key with this TPMT_PUBLIC from the TPM; False if it was not there.
 
     CKR_ACTION_PROHIBITED if `owner_auth` is not the owner's.
     """
     try:
-        return tpm.run(lambda: _evict(tpm, srk, public, owner_auth), srk)
+        return _evict(tpm, public, owner_auth)
     except TpmError as error:
         raise _meant(error, owner_auth) from None
 
 
-def _evict(tpm: Tpm, srk: Srk, public: bytes, owner_auth: bytes) -> bool:
+@repeated
+def _evict(tpm: Tpm, public: bytes, owner_auth: bytes) -> bool:
     name, used, found = name_of(public), _used(tpm), False
     while handle := _find(tpm, name, used):
-        _evict_control(tpm, srk, (handle, name), owner_auth, handle)
+        _evict_control(tpm, (handle, name), owner_auth, handle)
         used = {other for other in used if other > handle}
         found = True
     return found
 
 
+@repeated
 def is_at(tpm: Tpm, public: bytes, handle: int) -> bool:
     """Return whether the TPM has the key with this TPMT_PUBLIC at a handle."""
-    return tpm.run(lambda: _find(tpm, name_of(public), {handle} & _used(tpm))) == handle
+    return _find(tpm, name_of(public), {handle} & _used(tpm)) == handle
 
 
+@repeated
 def below(tpm: Tpm, srks: list[Srk]) -> dict[int, bytes]:
     """Return the TPMT_PUBLIC of each key at one of `HANDLES` that is below one of these storage root keys."""
     parents = [_qualified(u32(OWNER), srk.name) for srk in srks]
-
-    def read() -> dict[int, bytes]:
-        found = {}
-        for handle in sorted(_used(tpm)):
-            public, name, qualified = _read(tpm, handle)
-            if qualified in {_qualified(parent, name) for parent in parents}:
-                found[handle] = public
-        return found
-
-    return tpm.run(read)
+    found = {}
+    for handle in sorted(_used(tpm)):
+        public, name, qualified = _read(tpm, handle)
+        if qualified in {_qualified(parent, name) for parent in parents}:
+            found[handle] = public
+    return found
 
 
 def _qualified(parent: bytes, name: bytes) -> bytes:
@@ -119,11 +120,11 @@ def _qualified(parent: bytes, name: bytes) -> bytes:
     return name[:2] + hashes.digest(digest, parent + name) if digest else b""
 
 
-def _evict_control(tpm: Tpm, srk: Srk, thing: tuple[int, bytes], owner_auth: bytes, handle: int) -> None:
+def _evict_control(tpm: Tpm, thing: tuple[int, bytes], owner_auth: bytes, handle: int) -> None:
     """Make a loaded object persistent, or end that of a persistent one (Part 3, clause 28.5)."""
     owner = (OWNER, u32(OWNER))  # the Name of a hierarchy is its handle
     # With a salt: an owner's authorisation value may be a word that can be guessed
-    tpm.wire.authorised(command.EVICT_CONTROL, tpm.loaded.session(srk), (owner, thing), owner_auth, u32(handle))
+    tpm.wire.authorised(command.EVICT_CONTROL, tpm.loaded.session(), (owner, thing), owner_auth, u32(handle))
 
 
 def _used(tpm: Tpm) -> set[int]:

@@ -11,6 +11,7 @@ from p11tpm.tpm.codec import sized, u16
 from p11tpm.tpm.connection import NotKeptError
 from p11tpm.tpm.hmac_session import Opening
 from p11tpm.tpm.reclaim import LOADED_SESSION, TRANSIENT, handles
+from p11tpm.tpm.tpm import repeated
 
 if TYPE_CHECKING:
     from p11tpm.tpm.tpm import Tpm
@@ -34,13 +35,11 @@ class Room:
     def __init__(self, tpm: Tpm) -> None:
         """Ask a TPM and try it out, and leave nothing in it; Error if it does not answer."""
         try:
-            kinds = (TRANSIENT, LOADED_SESSION, _SAVED_SESSION)
-            counts = tpm.run(lambda: [len(handles(tpm.wire, first)) for first in kinds])
-            self.objects, self.loaded, self.saved = counts
+            self.objects, self.loaded, self.saved = _counts(tpm)
             self.managed = tpm.connection.has_manager
             self.flush, self.swap = "", 0.0
             try:
-                self.swap = tpm.run(lambda: _try_out(tpm.wire))
+                self.swap = _try_out(tpm)
             except Error as error:
                 self.flush = _flushes(error)
                 if not self.flush:
@@ -56,9 +55,16 @@ def _flushes(error: Error) -> str:
     return FLUSHED_BY.get(error.code, "") if isinstance(error, TpmError) else ""
 
 
-def _try_out(wire: Wire) -> float:
+@repeated
+def _counts(tpm: Tpm) -> list[int]:
+    """Return how many objects, loaded and saved sessions there are."""
+    return [len(handles(tpm.wire, first)) for first in (TRANSIENT, LOADED_SESSION, _SAVED_SESSION)]
+
+
+@repeated
+def _try_out(tpm: Tpm) -> float:
     """Start a session, and a sequence, which takes the place of a key; return the seconds that the latter adds."""
-    opening = Opening()
+    wire, opening = tpm.wire, Opening()
     wire.plain(command.START_AUTH_SESSION, opening.handles(), opening.parameters())
     without = _seconds(wire)
     wire.plain(command.HASH_SEQUENCE_START, parameters=sized(b"") + _SHA256)

@@ -17,12 +17,12 @@ from p11tpm.tpm.wire import RefusedError, Wire
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
-    from typing import TypeVar
+    from typing import Concatenate, ParamSpec, TypeVar
 
     from p11tpm.host.ending import Ending
     from p11tpm.tpm.codec import Key, Srk
-    from p11tpm.tpm.wire import Session
 
+    P = ParamSpec("P")
     T = TypeVar("T")
 
 _NULL = u16(0x0010)
@@ -44,6 +44,30 @@ _LOCKOUT_AUTH_SET, _IN_LOCKOUT = 1 << 2, 1 << 9
 
 class DisplacedError(Exception):
     """What an operation had loaded is gone since it gave way: it has to begin again."""
+
+
+class NotResidentError(Exception):
+    """A key is not in the TPM where it was to be resident; nothing was done with it."""
+
+
+def repeated(action: Callable[Concatenate[Tpm, P], T]) -> Callable[Concatenate[Tpm, P], T]:
+    """Make `action` run on the open TPM, alone, and again if the TPM was full, reset or away for a moment."""
+
+    def run(tpm: Tpm, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with tpm.lock:
+            retry = Retry()
+            while True:
+                old = False
+                try:
+                    old = tpm.open()
+                    return action(tpm, *args, **kwargs)
+                except (Error, StaleError, ValueError) as error:
+                    tpm.connection.rest()
+                    tpm.recover(retry, error, old=old)
+                finally:
+                    tpm.rest()
+
+    return run
 
 
 class Lockout:
@@ -84,86 +108,85 @@ class Tpm:
         self._keep = idle_seconds > 0
         self._is_ours = is_ours
 
+    @property
+    def srk(self) -> Srk | None:
+        """The storage root key below which keys are made and loaded; None if none was found or named yet."""
+        return self.loaded.srk
+
+    def bind(self, srk: Srk) -> None:
+        """Work below this storage root key from now on; everything below another one is flushed."""
+        with self.lock:
+            if self.srk is not None and (self.srk.handle, self.srk.public) != (srk.handle, srk.public):
+                self.release()
+            self.loaded.srk = srk
+
     # -- operations
 
-    def unseal(self, srk: Srk, blob: Blob, auth: bytes) -> bytes:
+    @repeated
+    def unseal(self, blob: Blob, auth: bytes) -> bytes:
         """Return what is sealed in an object. TpmError 0x98E: a wrong authorisation value, counted by the TPM."""
-        return self.run(lambda: self._unseal(srk, blob, auth), srk)
-
-    def _unseal(self, srk: Srk, blob: Blob, auth: bytes) -> bytes:
         loaded = self.loaded
         loaded.make_room(0)
-        handle = loaded.load(srk, blob, salted=True)
+        handle = loaded.load(blob, salted=True)
         try:
-            _, answer = self.wire.authorised(command.UNSEAL, loaded.session(srk), (handle,), auth, b"")
+            _, answer = self.wire.authorised(command.UNSEAL, loaded.session(), (handle,), auth, b"")
             return Reader(answer).buffer()
         finally:
             self.let_go(handle[0])
 
-    def create(self, srk: Srk, public: bytes, auth: bytes, data: bytes = b"") -> Blob:
+    @repeated
+    def create(self, public: bytes, auth: bytes, data: bytes = b"") -> Blob:
         """Make a key, or seal `data`, from a TPMT_PUBLIC; the authorisation value and the data are sent hidden."""
-        return self.run(lambda: self._create(srk, public, auth, data), srk)
-
-    def _create(self, srk: Srk, public: bytes, auth: bytes, data: bytes) -> Blob:
         parameters = sized(sized(auth) + sized(data)) + sized(public) + u16(0) + u32(0)  # no outsideInfo, no PCRs
-        parent = self.loaded.srk(srk)
-        _, answer = self.wire.authorised(command.CREATE, self.loaded.session(srk), (parent,), b"", parameters)
+        parent = self.loaded.parent()
+        _, answer = self.wire.authorised(command.CREATE, self.loaded.session(), (parent,), b"", parameters)
         reader = Reader(answer)
         private = reader.buffer()
         return Blob(reader.buffer(), private)
 
-    def sign(self, srk: Srk, key: Key, digest: bytes) -> tuple[int, int]:
+    def sign(self, key: Key, digest: bytes) -> tuple[int, int]:
         """Sign a digest of 20, 32, 48 or 64 bytes by ECDSA: r and s."""
         scheme = _ECDSA + _HASH_OF_SIZE[len(digest)]
-        reader = Reader(self.use(command.SIGN, srk, key, sized(digest) + scheme + _NO_TICKET))
+        reader = Reader(self.use(command.SIGN, key, sized(digest) + scheme + _NO_TICKET))
         reader.take(4)
         return int.from_bytes(reader.buffer(), "big"), int.from_bytes(reader.buffer(), "big")
 
-    def rsa(self, srk: Srk, key: Key, block: bytes) -> bytes:
+    def rsa(self, key: Key, block: bytes) -> bytes:
         """Raise a block of the modulus's size to the private exponent: as many bytes."""
-        answer = self.use(command.RSA_DECRYPT, srk, key, sized(block) + _NULL + u16(0))
+        answer = self.use(command.RSA_DECRYPT, key, sized(block) + _NULL + u16(0))
         return Reader(answer).buffer().rjust(len(block), b"\0")
 
-    def ecdh(self, srk: Srk, key: Key, point: tuple[int, int]) -> bytes:
+    def ecdh(self, key: Key, point: tuple[int, int]) -> bytes:
         """Return the x coordinate of the product of the key and a point on its curve, as long as the curve's field."""
         size = CURVES[template.curve(key.public)].size
         x, y = (number.to_bytes(size, "big") for number in point)
-        answer = self.use(command.ECDH_ZGEN, srk, key, sized(sized(x) + sized(y)))
+        answer = self.use(command.ECDH_ZGEN, key, sized(sized(x) + sized(y)))
         return Reader(Reader(answer).buffer()).buffer().rjust(size, b"\0")
 
-    def use(self, what: command.Command, srk: Srk, key: Key, parameters: bytes) -> bytes:
-        """Use a key with its own authorisation value, by a command on it alone, and give the response's parameters.
+    @repeated
+    def use(self, what: command.Command, key: Key, parameters: bytes) -> bytes:
+        """Use a key with its own authorisation value, by a command on it alone, and return the response's parameters.
 
-        The session has a salt only if the answer has to be hidden.
+        The session has a salt only if the answer has to be hidden. NotResidentError if the key is said to be resident
+        and is not.
         """
+        loaded = self.loaded
+        session = loaded.session(salted=what.hidden)  # before Load, which is content with any
+        if not key.resident:
+            return self.wire.authorised(what, session, (loaded.key(key),), key.auth, parameters)[1]
+        loaded.drop(key.id)
+        handle = (key.resident, name_of(key.public))  # only that key can be used: by its Name, or by its random value
+        try:
+            return self.wire.authorised(what, session, (handle,), key.auth, parameters)[1]
+        except TpmError as error:
+            if error.code in _NOT_RESIDENT:
+                raise NotResidentError from None
+            raise
 
-        def use() -> bytes:
-            session = self.loaded.session(srk, salted=what.hidden)  # before Load, which is content with any
-            if key.resident:
-                try:
-                    return self._use_resident(what, session, key, parameters)
-                except TpmError as error:
-                    if error.code not in _NOT_RESIDENT:
-                        raise
-            handle = self.loaded.key(srk, key)
-            answer = self.wire.authorised(what, session, (handle,), key.auth, parameters)[1]
-            key.resident = 0
-            return answer
-
-        return self.run(use, srk)
-
-    def _use_resident(self, what: command.Command, session: Session, key: Key, parameters: bytes) -> bytes:
-        """Use a key where it is, as only that key can be: by its Name in a session, or by its own random value."""
-        self.loaded.drop(key.id)
-        handle = (key.resident, name_of(key.public))
-        return self.wire.authorised(what, session, (handle,), key.auth, parameters)[1]
-
-    def random(self, srk: Srk, count: int) -> bytes:
+    @repeated
+    def random(self, count: int) -> bytes:
         """Return `count` random bytes of the TPM, hidden on the way."""
-        return self.run(lambda: self._random(srk, count), srk)
-
-    def _random(self, srk: Srk, count: int) -> bytes:
-        session = self.loaded.session(srk)
+        session = self.loaded.session()
         given = b""
         while len(given) < count:
             wanted = u16(min(count - len(given), _RANDOM_MOST))
@@ -173,28 +196,30 @@ class Tpm:
             given += data
         return given[:count]
 
+    @repeated
     def stir(self, seed: bytes) -> None:
         """Add a seed to the state of the TPM's random numbers, whose own entropy stays (Part 3, clause 16.2)."""
-        self.run(lambda: self._stir(seed))
-
-    def _stir(self, seed: bytes) -> None:
         for at in range(0, len(seed), _SEED_MOST):
             self.lock.give_way()
             self.wire.plain(command.STIR_RANDOM, parameters=sized(seed[at : at + _SEED_MOST]))
 
+    @repeated
     def lockout(self) -> Lockout:
         """Ask for the state of the TPM's protection against guessing."""
-        return self.run(self._lockout)
-
-    def _lockout(self) -> Lockout:
         parameters = u32(_CAP_TPM_PROPERTIES) + u32(_PT_PERMANENT) + u32(32)
         reader = Reader(self.wire.plain(command.GET_CAPABILITY, parameters=parameters)[1])
         reader.take(5)
         return Lockout({reader.number(4): reader.number(4) for _ in range(reader.number(4))})
 
-    def check(self, srk: Srk) -> None:
-        """Check that the TPM has this storage root key: CKR_TOKEN_NOT_RECOGNIZED if it has another one, or none."""
-        self.run(lambda: self.loaded.check(srk))
+    @repeated
+    def check(self, *, made: bool = False) -> None:
+        """Check that the TPM has the storage root key: CKR_TOKEN_NOT_RECOGNIZED if it has another one, or none.
+
+        With `made` a key that is not persistent is made anew and compared.
+        """
+        self.loaded.check()
+        if made:
+            self.loaded.parent()
 
     def give_way(self) -> None:
         """Have other threads have the TPM in the middle of an operation, whose session may be another one since.
@@ -204,8 +229,7 @@ class Tpm:
         epoch = self.connection.epoch
         self.connection.rest()
         self.lock.give_way()
-        if not self.connection.open():
-            self.loaded.forget()
+        self.open()
         if self.connection.epoch != epoch:
             raise DisplacedError
 
@@ -249,28 +273,21 @@ class Tpm:
         self.loaded.forget()
         self.connection.abandon()
 
-    # -- trying again
+    # -- trying again: see `repeated`
 
-    def run(self, action: Callable[[], T], srk: Srk | None = None) -> T:
-        """Run an action on the open connection; again if the TPM was full, reset or away for a moment."""
-        with self.lock:
-            retry = Retry()
-            while True:
-                old = False
-                try:
-                    if not self.connection.open():
-                        self.loaded.forget()
-                    old = self.loaded.anything
-                    return action()
-                except (Error, StaleError, ValueError) as error:
-                    self.connection.rest()
-                    self._recover(retry, error, srk, old=old)
-                finally:
-                    self.connection.rest()
-                    if not self._keep:
-                        self.release()
+    def open(self) -> bool:
+        """Open what is not open; return whether anything is loaded that may be another program's after a reset."""
+        if not self.connection.open():
+            self.loaded.forget()
+        return self.loaded.anything
 
-    def _recover(self, retry: Retry, error: Exception, srk: Srk | None, *, old: bool) -> None:
+    def rest(self) -> None:
+        """End an operation: others may have the TPM, which is released unless it is kept open."""
+        self.connection.rest()
+        if not self._keep:
+            self.release()
+
+    def recover(self, retry: Retry, error: Exception, *, old: bool) -> None:
         """Return if the action is to be run again, else raise its error.
 
         `old`: it used what was loaded before, in whose place a reset TPM may have something else.
@@ -281,8 +298,8 @@ class Tpm:
             return
         if isinstance(error, RefusedError) and retry.may_reclaim(error) and self._reclaim(error.code):
             return
-        if refused in _BELOW_SRK and srk:
-            self._diagnose(srk)
+        if refused in _BELOW_SRK and self.srk is not None:
+            self._diagnose()
         if not isinstance(error, TpmError):
             self.release()
         raise outcome(error) from None
@@ -299,9 +316,9 @@ class Tpm:
         except (Error, StaleError, ValueError):
             return False
 
-    def _diagnose(self, srk: Srk) -> None:
+    def _diagnose(self) -> None:
         """Raise TOKEN_NOT_RECOGNIZED if a refusal came from another SRK than the token's."""
         try:
-            self.loaded.check(srk)
+            self.loaded.check()
         except (StaleError, ValueError):
             self.release()

@@ -111,7 +111,10 @@ class Wire:
         waited, pause = 0.0, 0.002
         deadline = monotonic() + command.seconds
         while True:
-            response = self._transact(command, request, deadline)
+            try:
+                response = self.connection.transact(request, deadline - monotonic())
+            except (LostError, TimeoutError, InterruptedError) as error:
+                raise _unanswered(command, error) from None
             code = plain_code(int.from_bytes(response[6:10], "big"))
             if int.from_bytes(response[:2], "big") != (NO_SESSIONS if code else tag):
                 raise TamperedError(command.name)  # an error never has sessions, a success as many as its command
@@ -123,16 +126,14 @@ class Wire:
             waited += pause
             pause = min(pause * 2, 0.25)
 
-    def _transact(self, command: Command, request: bytes, deadline: float) -> bytes:
-        try:
-            return self.connection.transact(request, deadline - monotonic())
-        except LostError as error:
-            if not command.guess:
-                raise
-            # The TPM may have counted a wrong PIN: trying it again would count it twice
-            raise Error(error.rv, f"{error.why}; whether the PIN was right is not known") from None
-        except TimeoutError:
-            why = f"within {command.seconds} s"
-        except InterruptedError:
-            why = "before its user logged out or ended the run"
-        raise SilentError(command.name, why, guess=command.guess)
+
+def _unanswered(command: Command, error: LostError | TimeoutError | InterruptedError) -> Error:
+    """Return what it means that a command had no response."""
+    if isinstance(error, LostError):
+        if not command.guess:
+            return error
+        # The TPM may have counted a wrong PIN: trying it again would count it twice
+        return Error(error.rv, f"{error.why}; whether the PIN was right is not known")
+    timed_out = isinstance(error, TimeoutError)
+    why = f"within {command.seconds} s" if timed_out else "before its user logged out or ended the run"
+    return SilentError(command.name, why, guess=command.guess)

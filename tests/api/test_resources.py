@@ -94,16 +94,16 @@ print(*sorted(set(sys.modules) - before))
 
 # fmt: off
 OURS = {
-    "_native", "_native.lib", "algorithm", "attribute", "ck", "core", "core.module", "core.object", "core.objects",
-    "core.pin", "core.secret", "core.session", "core.token", "core.token_state", "core.token_tpm", "crypto",
-    "crypto.hashes", "crypto.message", "crypto.padding", "entry", "entry.attach", "entry.c_memory", "entry.decrypt",
-    "entry.digest", "entry.dual", "entry.encrypt", "entry.general", "entry.key", "entry.object", "entry.run",
-    "entry.session", "entry.sign", "entry.slot", "entry.verify", "error", "family", "family.ec", "family.family",
-    "host", "host.config", "host.descriptor", "host.ending", "host.files", "host.imports", "host.locked", "host.log",
-    "host.system", "host.trylock", "mechanism", "operation", "operation.find", "operation.sign", "operation.use",
-    "parameter", "store", "store.database", "store.rows", "store.schema", "store.session_objects", "store.store", "tpm",
-    "tpm.codec", "tpm.command", "tpm.connection", "tpm.hmac_session", "tpm.kdf", "tpm.loaded", "tpm.retry", "tpm.salt",
-    "tpm.template", "tpm.tpm", "tpm.turns", "tpm.wire",
+    "_native", "_native.lib", "algorithm", "attribute", "ck", "core", "core.identity", "core.module", "core.object",
+    "core.objects", "core.pin", "core.secret", "core.session", "core.token", "core.token_state", "core.token_tpm",
+    "crypto", "crypto.hashes", "crypto.message", "crypto.padding", "entry", "entry.attach", "entry.c_memory",
+    "entry.decrypt", "entry.digest", "entry.dual", "entry.encrypt", "entry.general", "entry.key", "entry.object",
+    "entry.run", "entry.session", "entry.sign", "entry.slot", "entry.verify", "error", "family", "family.ec",
+    "family.family", "host", "host.config", "host.descriptor", "host.ending", "host.files", "host.imports",
+    "host.locked", "host.log", "host.system", "host.trylock", "mechanism", "operation", "operation.find",
+    "operation.sign", "operation.use", "parameter", "store", "store.database", "store.rows", "store.schema",
+    "store.session_objects", "store.store", "tpm", "tpm.codec", "tpm.command", "tpm.connection", "tpm.hmac_session",
+    "tpm.kdf", "tpm.loaded", "tpm.retry", "tpm.salt", "tpm.template", "tpm.tpm", "tpm.turns", "tpm.wire",
 }
 PYTHONS = {  # or fewer, as a version of Python has it
     "__future__", "_cffi_backend", "_functools", "_operator", "_p11tpm", "_p11tpm.lib", "_sha1", "_sha2", "_sha256",

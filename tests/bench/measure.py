@@ -15,7 +15,7 @@ from samples import Samples
 
 import rig
 from p11tpm.ck import CKA, CKO
-from p11tpm.tpm import Key, Srk, template
+from p11tpm.tpm import Key, template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,13 +144,12 @@ class Measure:
         """Key agreement and decryption, which are there at the level of the TPM only."""
         ours = next(product for product in self.products if isinstance(product, P11tpm))
         with ours.token(self.tpm, "many") as (token, _):
-            srk = Srk(token.row.srk_handle, token.row.srk_public)
             pair, rsa = (_loadable(token, name) for name in (key(0), "rsa"))
             point = template.ec_point(pair.public)
             for _ in range(rounds):
-                agreed = sorted(_time(lambda: token.tpm.tpm.ecdh(srk, pair, point)) for _ in range(count))
+                agreed = sorted(_time(lambda: token.tpm.tpm.ecdh(pair, point)) for _ in range(count))
                 self.samples.add("core ecdh", OURS, agreed[count // 4])
-                decrypted = sorted(_time(lambda: token.tpm.tpm.rsa(srk, rsa, b"\x11" * 256)) for _ in range(count))
+                decrypted = sorted(_time(lambda: token.tpm.tpm.rsa(rsa, b"\x11" * 256)) for _ in range(count))
                 self.samples.add("core decrypt", OURS, decrypted[count // 4])
 
     # -- several keys

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from p11tpm.tpm import Srk
+
 MOST_COMMANDS = 200  # of one call, whatever is answered: more is a loop
 
 
@@ -54,6 +56,9 @@ class Tape:
         self.epoch += not same
         return same
 
+    def rest(self) -> None:
+        """End an action, as a connection does; nobody else has the tape."""
+
     def close(self) -> None:
         self._is_open = False
 
@@ -85,9 +90,10 @@ class Recorder:
         return response
 
 
-def on(connection: Any) -> Tpm:
+def on(connection: Any, srk: Srk) -> Tpm:
     """Return a Tpm that speaks over another connection."""
     tpm = Tpm("swtpm:")
+    tpm.bind(srk)
     tpm.connection = tpm.wire.connection = connection
     return tpm
 
@@ -95,13 +101,14 @@ def on(connection: Any) -> Tpm:
 class Conversation:
     """One operation of `Tpm`: recorded on a TPM, then played with changed responses."""
 
-    def __init__(self, name: str, connection: Any, call: Callable[[Tpm], Any]) -> None:
+    def __init__(self, name: str, tpm: Tpm, call: Callable[[Tpm], Any]) -> None:
         self.name = name
         self._call = call
-        recorder = Recorder(connection)
+        self._srk = tpm.srk
+        recorder = Recorder(tpm.connection)
         with seeded():
-            self.result = call(on(recorder))
-        connection.close()
+            self.result = call(on(recorder, self._srk))
+        tpm.connection.close()
         self.record = recorder.record
 
     def play(self, change: Callable[[int, bytes], bytes] | None = None) -> Any:
@@ -110,4 +117,4 @@ class Conversation:
         if change:
             tape.change = change
         with seeded():
-            return self._call(on(tape))
+            return self._call(on(tape, self._srk))

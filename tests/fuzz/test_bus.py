@@ -130,11 +130,12 @@ class Life:
     def _use_keys(self) -> None:
         """Decrypt and agree on keys as C_Decrypt and C_DeriveKey do it, and learn what the TPM seals."""
         store, row = Store(os.environ["P11TPM_STORE"]), self._row()
-        srk, tpm = Srk(row.srk_handle, row.srk_public), Tpm(self.proxy.tcti)
-        sealed = tpm.unseal(srk, Blob(row.user_public, row.user_private), self.secrets["K(PIN 2)"])
+        tpm = Tpm(self.proxy.tcti)
+        tpm.bind(Srk(row.srk_handle, row.srk_public))
+        sealed = tpm.unseal(Blob(row.user_public, row.user_private), self.secrets["K(PIN 2)"])
         self.secrets["token secret"] = sealed
         so = Blob(row.so_public, row.so_private)
-        self.secrets["SO's object"] = tpm.unseal(srk, so, self.secrets["K(new SO PIN)"])
+        self.secrets["SO's object"] = tpm.unseal(so, self.secrets["K(new SO PIN)"])
         records = [store.record(id_) for id_ in store.find(row.id, {}, {})]
         for record in (record for record in records if record.tpm_private):
             auth = Secret(sealed).auth(record.uuid)
@@ -145,11 +146,11 @@ class Life:
                 self.secrets[f"auth of the {label} key"] = auth
             elif template.is_rsa(record.tpm_public):
                 self.secrets[f"auth of the {origin}RSA key"] = auth
-                self.secrets[f"{origin}decrypted block"] = tpm.rsa(srk, key, bytes(1) + os.urandom(255))
+                self.secrets[f"{origin}decrypted block"] = tpm.rsa(key, bytes(1) + os.urandom(255))
             else:
                 self.secrets[f"auth of the {origin}EC key"] = auth
                 point = ec.generate_private_key(ec.SECP256R1()).public_key().public_numbers()
-                self.secrets[f"{origin}agreed key"] = tpm.ecdh(srk, key, (point.x, point.y))
+                self.secrets[f"{origin}agreed key"] = tpm.ecdh(key, (point.x, point.y))
         tpm.release()
 
     def seen(self) -> dict[str, set[str]]:

@@ -88,28 +88,28 @@ def changer(conversation: Conversation, plan):
 def conversations():
     with rig.Swtpm(max_tries=32) as swtpm, rig.CountingProxy(swtpm) as proxy:
         ground = Ground(proxy)
-        srk, so, user = ground.srk, ground.so, ground.user
+        so, user = ground.so, ground.user
         rsa, ecc = ground.key(template.rsa(2048)), ground.key(template.ec("p256"))
         ground.tpm.release()
         calls = {
-            "login": lambda tpm: tpm.unseal(srk, user, USER),
-            "sign": lambda tpm: tpm.sign(srk, ecc, bytes(range(32))),
-            "rsa": lambda tpm: tpm.rsa(srk, rsa, bytes(200) + bytes(range(56))),
-            "ecdh": lambda tpm: tpm.ecdh(srk, ecc, POINT),
-            "random": lambda tpm: tpm.random(srk, 100),
-            "create": lambda tpm: both(tpm.create(srk, template.ec("p256"), USER)),
-            "import": lambda tpm: both(importing.import_key(tpm, srk, IMPORTED, USER, (1).to_bytes(32, "big"))),
-            "login and sign": lambda tpm: (tpm.unseal(srk, user, USER), tpm.sign(srk, ecc, bytes(48))),
-            "change": lambda tpm: both(provision.change_user_auth(tpm, srk, user, so.public, USER, NEW)),
-            "reset": lambda tpm: both(provision.reset_user_auth(tpm, srk, user, so, SO, NEW)),
-            "change SO": lambda tpm: both(provision.change_auth(tpm, srk, so, SO, NEW)),
+            "login": lambda tpm: tpm.unseal(user, USER),
+            "sign": lambda tpm: tpm.sign(ecc, bytes(range(32))),
+            "rsa": lambda tpm: tpm.rsa(rsa, bytes(200) + bytes(range(56))),
+            "ecdh": lambda tpm: tpm.ecdh(ecc, POINT),
+            "random": lambda tpm: tpm.random(100),
+            "create": lambda tpm: both(tpm.create(template.ec("p256"), USER)),
+            "import": lambda tpm: both(importing.import_key(tpm, IMPORTED, USER, (1).to_bytes(32, "big"))),
+            "login and sign": lambda tpm: (tpm.unseal(user, USER), tpm.sign(ecc, bytes(48))),
+            "change": lambda tpm: both(provision.change_user_auth(tpm, user, so.public, USER, NEW)),
+            "reset": lambda tpm: both(provision.reset_user_auth(tpm, user, so, SO, NEW)),
+            "change SO": lambda tpm: both(provision.change_auth(tpm, so, SO, NEW)),
             "lockout": lambda tpm: vars_of(tpm.lockout()),
             "provision": lambda tpm: found(provision.provision(tpm)),
         }
-        recorded = [Conversation(name, ground.tpm.connection, call) for name, call in calls.items()]
+        recorded = [Conversation(name, ground.tpm, call) for name, call in calls.items()]
         swtpm.clear()
         calls = {"first provision": lambda tpm: found(provision.provision(tpm))}
-        return recorded + [Conversation(name, ground.tpm.connection, call) for name, call in calls.items()]
+        return recorded + [Conversation(name, ground.tpm, call) for name, call in calls.items()]
 
 
 def both(blob) -> tuple[bytes, bytes]:

@@ -19,6 +19,7 @@ from fuzz.referee import Referee
 from p11tpm.error import TpmError
 from p11tpm.tpm import Key, Tpm, command, provision, template
 from p11tpm.tpm.codec import Reader, name_of, sized, u16, u32
+from p11tpm.tpm.tpm import repeated
 from unit.tpm_ground import CURVES, public_key
 
 COUNT = rounds(15, 1000)
@@ -46,7 +47,7 @@ class Ring:
         if kind not in self._keys:
             public = template.rsa(2048) if kind == "rsa" else template.ec(kind)
             auth = os.urandom(32)
-            blob = self.tpm.create(self.srk, public, auth)
+            blob = self.tpm.create(public, auth)
             self._keys[kind] = Key(kind, blob.public, blob.private, auth)
         return self._keys[kind]
 
@@ -90,7 +91,7 @@ def test_start_auth_session(ring, dice):
     for _ in range(COUNT):
         ring.tpm.release()
         size = dice.randrange(1, 33)
-        assert len(ring.tpm.random(ring.srk, size)) == size
+        assert len(ring.tpm.random(size)) == size
         with ring.referee.session() as session:
             ring.referee.esapi.get_random(size, session1=session)
     ring.tpm.release()
@@ -101,7 +102,7 @@ def test_get_random(ring, dice):
     seen = set()
     for _ in range(COUNT):
         size = dice.randrange(16, 65)
-        ours, theirs = ring.tpm.random(ring.srk, size), bytes(ring.referee.esapi.get_random(size))
+        ours, theirs = ring.tpm.random(size), bytes(ring.referee.esapi.get_random(size))
         assert len(ours) == size
         assert len(theirs) == min(size, 64)
         seen |= {ours, theirs}
@@ -109,7 +110,7 @@ def test_get_random(ring, dice):
 
 
 def load(ring: Ring, blob, *, salted: bool) -> tuple[int, bytes]:
-    return ring.tpm.run(lambda: ring.tpm.loaded.load(ring.srk, blob, salted=salted))
+    return repeated(lambda tpm: tpm.loaded.load(blob, salted=salted))(ring.tpm)
 
 
 def test_load(ring, dice):
@@ -129,7 +130,7 @@ def test_unseal(ring, dice):
     for _ in range(COUNT):
         auth, data = a_value(dice, 32), dice.randbytes(dice.randrange(1, 129))
         blob = ring.referee.create(template.so(), auth, data)
-        assert ring.tpm.unseal(ring.srk, blob, auth) == data
+        assert ring.tpm.unseal(blob, auth) == data
         assert ring.referee.unseal(blob, auth) == data
 
 
@@ -140,10 +141,10 @@ def test_create(ring, dice):
         auth = a_value(dice, 32)
         if dice.random() < 0.5:
             data = dice.randbytes(dice.randrange(1, 129))
-            assert ring.referee.unseal(ring.tpm.create(ring.srk, template.so(), auth, data), auth) == data
+            assert ring.referee.unseal(ring.tpm.create(template.so(), auth, data), auth) == data
             continue
         curve = dice.choice(["p256", "p384"])
-        blob = ring.tpm.create(ring.srk, template.ec(curve), auth)
+        blob = ring.tpm.create(template.ec(curve), auth)
         digest = dice.randbytes(32)
         r, s = ring.referee.sign(blob, auth, digest, 0x000B)
         verify(Key(0, blob.public, blob.private, auth), digest, (r, s))
@@ -158,7 +159,7 @@ def test_sign(ring, dice):
     for _ in range(COUNT):
         key, size = ring.key(dice.choice(sorted(CURVES))), dice.choice(sorted(DIGESTS))
         digest = dice.choice([dice.randbytes(size), bytes(size - 1) + b"\1", b"\xff" * size])
-        pair = ring.tpm.sign(ring.srk, key, digest)
+        pair = ring.tpm.sign(key, digest)
         verify(key, digest, pair)
         ring.tpm.release()
         ring.referee.accepts(key.public, digest, DIGESTS[size][0], pair)
@@ -173,7 +174,7 @@ def test_rsa_decrypt(ring, dice):
             [dice.randrange(modulus), dice.randrange(1 << dice.randrange(2048)) % modulus, modulus - 1]
         )
         block = number.to_bytes(256, "big")
-        ours = ring.tpm.rsa(ring.srk, key, block)
+        ours = ring.tpm.rsa(key, block)
         ring.tpm.release()
         assert ours == ring.referee.rsa(key, key.auth, block).rjust(256, b"\0")
         assert pow(int.from_bytes(ours, "big"), 65537, modulus) == number
@@ -186,7 +187,7 @@ def test_ecdh_zgen(ring, dice):
         other = ec.derive_private_key(dice.randrange(1, 1 << (curve.key_size - 1)), curve)
         point = other.public_key().public_numbers()
         size = (curve.key_size + 7) // 8
-        ours = ring.tpm.ecdh(ring.srk, key, (point.x, point.y))
+        ours = ring.tpm.ecdh(key, (point.x, point.y))
         ring.tpm.release()
         coordinates = (point.x.to_bytes(size, "big"), point.y.to_bytes(size, "big"))
         assert ours == ring.referee.ecdh(key, key.auth, coordinates).rjust(size, b"\0")
@@ -196,7 +197,7 @@ def test_ecdh_zgen(ring, dice):
 def our_capability(ring: Ring, *numbers: int) -> bytes | int:
     parameters = b"".join(map(u32, numbers))
     try:
-        return ring.tpm.run(lambda: ring.tpm.wire.plain(command.GET_CAPABILITY, parameters=parameters))[1]
+        return repeated(lambda tpm: tpm.wire.plain(command.GET_CAPABILITY, parameters=parameters))(ring.tpm)[1]
     except TpmError as error:
         return error.code
 
@@ -243,6 +244,6 @@ def test_the_lengths_of_what_is_hidden(ring):
     """Parameter encryption at every length that a sealed object can have, through the wire alone and through ESAPI."""
     for size in range(1, 129, 1 if COUNT >= 128 else 9):
         data = os.urandom(size)
-        blob = ring.tpm.create(ring.srk, template.so(), b"auth", data)
-        assert ring.tpm.unseal(ring.srk, blob, b"auth") == data == ring.referee.unseal(blob, b"auth")
+        blob = ring.tpm.create(template.so(), b"auth", data)
+        assert ring.tpm.unseal(blob, b"auth") == data == ring.referee.unseal(blob, b"auth")
     assert sized(b"") == u16(0)

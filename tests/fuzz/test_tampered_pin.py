@@ -31,15 +31,15 @@ def ground(swtpm):
 
 
 def change_user(ground: Ground, old: bytes = USER) -> None:
-    ground.changed = provision.change_user_auth(ground.tpm, ground.srk, ground.user, ground.so.public, old, NEW)
+    ground.changed = provision.change_user_auth(ground.tpm, ground.user, ground.so.public, old, NEW)
 
 
 def reset_user(ground: Ground, so: bytes = SO) -> None:
-    ground.changed = provision.reset_user_auth(ground.tpm, ground.srk, ground.user, ground.so, so, NEW)
+    ground.changed = provision.reset_user_auth(ground.tpm, ground.user, ground.so, so, NEW)
 
 
 def change_so(ground: Ground, old: bytes = SO) -> None:
-    ground.changed = provision.change_auth(ground.tpm, ground.srk, ground.so, old, NEW)
+    ground.changed = provision.change_auth(ground.tpm, ground.so, old, NEW)
 
 
 def nobody(_ground: Ground) -> None:
@@ -47,7 +47,7 @@ def nobody(_ground: Ground) -> None:
 
 
 def officer(ground: Ground) -> None:
-    ground.tpm.unseal(ground.srk, ground.so, SO)
+    ground.tpm.unseal(ground.so, SO)
 
 
 def user(ground: Ground) -> None:
@@ -101,7 +101,7 @@ def test_no_flipped_byte_is_a_wrong_pin(ground, kind):
         assert ground.tpm.lockout().counter == 0, (change, skip, failure)
     begin_again(ground, before)
     action(ground)
-    assert len(ground.tpm.unseal(ground.srk, ground.changed, NEW)) == len(SECRET)
+    assert len(ground.tpm.unseal(ground.changed, NEW)) == len(SECRET)
 
 
 @pytest.mark.parametrize("kind", CHANGES)

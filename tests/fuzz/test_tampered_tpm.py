@@ -49,9 +49,7 @@ def sign(ground: Ground, key: Key) -> None:
 def decrypt(ground: Ground, key: Key) -> None:
     block = bytes(1) + os.urandom(255)
     modulus, exponent = template.rsa_numbers(key.public)
-    assert pow(int.from_bytes(ground.tpm.rsa(ground.srk, key, block), "big"), exponent, modulus) == int.from_bytes(
-        block, "big"
-    )
+    assert pow(int.from_bytes(ground.tpm.rsa(key, block), "big"), exponent, modulus) == int.from_bytes(block, "big")
 
 
 def agree(ground: Ground, key: Key) -> None:
@@ -59,7 +57,7 @@ def agree(ground: Ground, key: Key) -> None:
 
     other = ec.generate_private_key(ec.SECP256R1())
     point = other.public_key().public_numbers()
-    assert ground.tpm.ecdh(ground.srk, key, (point.x, point.y)) == other.exchange(ec.ECDH(), public_key(key))
+    assert ground.tpm.ecdh(key, (point.x, point.y)) == other.exchange(ec.ECDH(), public_key(key))
 
 
 def nothing(_ground: Ground, _key: Key) -> None:

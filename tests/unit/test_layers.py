@@ -95,7 +95,7 @@ LOADED_WHEN_NEEDED = {
 HOLDS_THE_LOCK = {
     "core.token": 4,
     "core.token_state": 1,
-    "core.token_tpm": 10,
+    "core.token_tpm": 9,
     "crypto.hashes": 1,
     "host.config": 1,
     "host.imports": 2,

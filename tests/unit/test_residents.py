@@ -10,7 +10,7 @@ from p11tpm.ck import CKR
 from p11tpm.core.residents import Residents
 from p11tpm.error import Error
 from p11tpm.store import Record, Store, TokenRow
-from p11tpm.tpm import Srk, Tpm, template
+from p11tpm.tpm import Tpm
 
 HANDLE = 0x81020000
 
@@ -49,8 +49,7 @@ def test_a_store_that_can_not_be_written_to(home, as_nobody):
         store.close()
         (home / "store" / "p11tpm.db").chmod(0o400)
         ours = residents(store, record)
-        srk = Srk(0, template.srk())
-        for change in (lambda: ours.remove(srk, record, b""), lambda: ours.evict(srk, [record])):
+        for change in (lambda: ours.remove(record, b""), lambda: ours.evict([record])):
             with pytest.raises(Error) as refused:
                 change()
             assert refused.value.rv == CKR.TOKEN_WRITE_PROTECTED

@@ -72,10 +72,10 @@ def refusal(tcti: str) -> Error:
     return refused(Tpm(tcti))
 
 
-def key(tpm: Tpm) -> tuple[object, Key]:
-    srk = provision.provision(tpm).srk
-    blob = tpm.create(srk, template.ec("p256"), b"k" * 32)
-    return srk, Key(1, blob.public, blob.private, b"k" * 32)
+def key(tpm: Tpm) -> Key:
+    provision.provision(tpm)
+    blob = tpm.create(template.ec("p256"), b"k" * 32)
+    return Key(1, blob.public, blob.private, b"k" * 32)
 
 
 # -- one socket and nothing else
@@ -92,24 +92,24 @@ def test_one_socket_and_the_timer(tpm):
 
 
 def test_a_token_by_way_of_the_broker(tpm):
-    srk = provision.provision(tpm).srk
-    _, user = provision.create_token(tpm, srk, SO, USER, SECRET)
-    assert tpm.unseal(srk, user, USER) == SECRET
+    provision.provision(tpm)
+    _, user = provision.create_token(tpm, SO, USER, SECRET)
+    assert tpm.unseal(user, USER) == SECRET
 
 
 @pytest.mark.parametrize("started", [False, True], ids=["cold", "warm"])
 @pytest.mark.parametrize("signing", [0, 4], ids=["alone", "while threads sign"])
 def test_a_forked_child_has_a_tpm_of_its_own(bus, tpm, started, signing):
-    srk, private = key(tpm)
+    private = key(tpm)
     if started:
-        tpm.sign(srk, private, bytes(32))
+        tpm.sign(private, bytes(32))
     else:
         tpm.release()
     end = threading.Event()
 
     def keep_signing() -> None:
         while not end.is_set():
-            tpm.sign(srk, private, bytes(32))
+            tpm.sign(private, bytes(32))
 
     others = [threading.Thread(target=keep_signing, daemon=True) for _ in range(signing)]
     for thread in others:
@@ -118,7 +118,8 @@ def test_a_forked_child_has_a_tpm_of_its_own(bus, tpm, started, signing):
     def sign_alone() -> int:
         tpm.abandon()
         own = Tpm(bus.tcti)
-        r, _ = own.sign(srk, private, bytes(32))
+        own.bind(tpm.srk)
+        r, _ = own.sign(private, bytes(32))
         own.release()
         return 0 if r and threads() == 1 else 1
 
@@ -128,7 +129,7 @@ def test_a_forked_child_has_a_tpm_of_its_own(bus, tpm, started, signing):
     finally:
         end.set()
         join(*others)
-    tpm.sign(srk, private, bytes(32))
+    tpm.sign(private, bytes(32))
 
 
 def test_a_fork_while_the_broker_is_asked(bus, monkeypatch):
@@ -161,9 +162,9 @@ KILLED = """
 import os, sys
 from p11tpm.tpm import Tpm, Key, provision, template
 tpm = Tpm(sys.argv[1])
-srk = provision.provision(tpm).srk
-blob = tpm.create(srk, template.ec("p256"), b"k" * 32)
-tpm.sign(srk, Key(1, blob.public, blob.private, b"k" * 32), bytes(32))
+provision.provision(tpm)
+blob = tpm.create(template.ec("p256"), b"k" * 32)
+tpm.sign(Key(1, blob.public, blob.private, b"k" * 32), bytes(32))
 os.kill(os.getpid(), 9)
 """
 
@@ -179,19 +180,19 @@ def test_a_killed_process_leaves_nothing(bus, tpm):
 
 
 def test_a_new_broker_is_found(bus, tpm):
-    srk, private = key(tpm)
-    tpm.sign(srk, private, bytes(32))
+    private = key(tpm)
+    tpm.sign(private, bytes(32))
     bus.restart()
-    tpm.sign(srk, private, bytes(32))
+    tpm.sign(private, bytes(32))
 
 
 def test_a_wrong_pin_after_a_new_broker_counts_once(bus, tpm):
-    srk = provision.provision(tpm).srk
-    _, user = provision.create_token(tpm, srk, SO, USER, SECRET)
-    tpm.unseal(srk, user, USER)
+    provision.provision(tpm)
+    _, user = provision.create_token(tpm, SO, USER, SECRET)
+    tpm.unseal(user, USER)
     bus.restart()
     with pytest.raises(Error) as caught:
-        tpm.unseal(srk, user, SO)
+        tpm.unseal(user, SO)
     assert caught.value.rv != CKR.DEVICE_REMOVED
     assert tpm.lockout().counter == 1
 

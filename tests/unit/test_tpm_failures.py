@@ -245,11 +245,11 @@ def test_a_storage_root_key_that_is_not_persistent(transient, swtpm):
         transient.sign(key)
     transient.start_again()
     assert swtpm.loaded() == swtpm.persistent() == []
-    user = provision.change_user_auth(transient.tpm, transient.srk, transient.user, transient.so.public, USER, NEW)
-    assert transient.tpm.unseal(transient.srk, user, NEW) == SECRET
-    transient.tpm.unseal(transient.srk, transient.so, SO)
-    user = provision.reset_user_auth(transient.tpm, transient.srk, user, transient.so, SO, USER)
-    assert transient.tpm.unseal(transient.srk, user, USER) == SECRET
+    user = provision.change_user_auth(transient.tpm, transient.user, transient.so.public, USER, NEW)
+    assert transient.tpm.unseal(user, NEW) == SECRET
+    transient.tpm.unseal(transient.so, SO)
+    user = provision.reset_user_auth(transient.tpm, user, transient.so, SO, USER)
+    assert transient.tpm.unseal(user, USER) == SECRET
     transient.tpm.release()
     swtpm.clear()
     with pytest.raises(Error, match="another TPM, or the TPM was cleared"):
@@ -267,7 +267,7 @@ def test_the_store_and_the_tpm_disagree(ground, key):
         Key(b"auth", key.public, key.private, WRONG),
     ):
         with pytest.raises(TpmError) as caught:
-            ground.tpm.sign(ground.srk, bad, bytes(32))
+            ground.tpm.sign(bad, bytes(32))
         assert caught.value.code in {TPM.INTEGRITY, TPM.BAD_AUTH}
         assert caught.value.rv == CKR.DEVICE_ERROR
     ground.sign(key)
@@ -383,7 +383,7 @@ def test_success_without_authorisation_is_none(ground):
 
 def test_a_blob_of_nonsense(ground):
     with pytest.raises(TpmError) as caught:
-        ground.tpm.unseal(ground.srk, Blob(ground.user.public, b""), USER)
+        ground.tpm.unseal(Blob(ground.user.public, b""), USER)
     assert caught.value.code != TPM.AUTH_FAIL
     with pytest.raises(ValueError, match="name algorithm"):
         Srk(0x81000001, b"\0\1\0\0")

@@ -28,13 +28,13 @@ def test_ec_keys(ground, curve):
     other = ec.generate_private_key(CURVES[curve][0])
     point = other.public_key().public_numbers()
     for _ in range(4):
-        assert ground.tpm.ecdh(ground.srk, key, (point.x, point.y)) == other.exchange(ec.ECDH(), public_key(key))
+        assert ground.tpm.ecdh(key, (point.x, point.y)) == other.exchange(ec.ECDH(), public_key(key))
 
 
 @pytest.mark.parametrize("size", [20, 32, 48, 64])
 def test_a_digest_of_any_usual_size_is_signed(ground, size):
     key = ground.key(template.ec("p256"))
-    r, s = ground.tpm.sign(ground.srk, key, os.urandom(size))
+    r, s = ground.tpm.sign(key, os.urandom(size))
     assert min(r, s) > 0
     assert max(r, s).bit_length() <= 256
 
@@ -44,15 +44,15 @@ def test_rsa_is_the_raw_private_operation(ground):
     modulus, exponent = template.rsa_numbers(key.public)
     assert (modulus.bit_length(), exponent) == (2048, 65537)
     for block in (b"\0\1" + os.urandom(254), bytes(255) + b"\1", bytes(200) + os.urandom(56)):
-        result = ground.tpm.rsa(ground.srk, key, block)
+        result = ground.tpm.rsa(key, block)
         assert len(result) == 256
         assert pow(int.from_bytes(result, "big"), exponent, modulus) == int.from_bytes(block, "big")
 
 
 def test_random_bytes(ground):
     for count in (0, 1, 32, 33, 200):
-        assert len(ground.tpm.random(ground.srk, count)) == count
-    assert ground.tpm.random(ground.srk, 32) != ground.tpm.random(ground.srk, 32)
+        assert len(ground.tpm.random(count)) == count
+    assert ground.tpm.random(32) != ground.tpm.random(32)
 
 
 def test_command_counts(ground, swtpm):
@@ -71,7 +71,7 @@ def test_command_counts(ground, swtpm):
     assert counted() == ["Load", "Sign"]
     ground.sign(key)
     assert counted() == ["Sign"]
-    ground.tpm.random(ground.srk, 32)
+    ground.tpm.random(32)
     assert counted() == ["GetRandom"]
     ground.tpm.lockout()
     assert counted() == ["GetCapability"]

@@ -46,13 +46,13 @@ def test_lockout(ground, swtpm):
 
 
 def test_trailing_zero_bytes_do_not_count(ground):
-    blob = ground.tpm.create(ground.srk, template.so(), b"value\0\0", b"data")
-    assert ground.tpm.unseal(ground.srk, blob, b"value\0\0\0\0") == b"data"
+    blob = ground.tpm.create(template.so(), b"value\0\0", b"data")
+    assert ground.tpm.unseal(blob, b"value\0\0\0\0") == b"data"
 
 
 def test_the_user_changes_the_value_by_the_old_one(ground):
-    tpm, srk = ground.tpm, ground.srk
-    user = provision.change_user_auth(tpm, srk, ground.user, ground.so.public, USER, NEW)
+    tpm = ground.tpm
+    user = provision.change_user_auth(tpm, ground.user, ground.so.public, USER, NEW)
     assert ground.proxy.names == [
         "StartAuthSession",
         "Load",
@@ -63,22 +63,22 @@ def test_the_user_changes_the_value_by_the_old_one(ground):
         "FlushContext",
     ]
     assert user.public == ground.user.public
-    assert tpm.unseal(srk, user, NEW) == SECRET
-    refused(TPM.AUTH_FAIL, tpm.unseal, srk, user, USER)
+    assert tpm.unseal(user, NEW) == SECRET
+    refused(TPM.AUTH_FAIL, tpm.unseal, user, USER)
 
 
 def test_a_wrong_old_value_changes_nothing_and_leaves_nothing(ground, swtpm):
     change = provision.change_user_auth
-    refused(TPM.AUTH_FAIL, change, ground.tpm, ground.srk, ground.user, ground.so.public, WRONG, NEW)
+    refused(TPM.AUTH_FAIL, change, ground.tpm, ground.user, ground.so.public, WRONG, NEW)
     assert ground.tpm.lockout().counter == 1
     assert swtpm.loaded() == []
 
 
 def test_the_so_resets_the_value_without_knowing_it(ground, swtpm):
-    tpm, srk = ground.tpm, ground.srk
-    tpm.unseal(srk, ground.so, SO)  # the SO's login
+    tpm = ground.tpm
+    tpm.unseal(ground.so, SO)  # the SO's login
     ground.proxy.clear()
-    user = provision.reset_user_auth(tpm, srk, ground.user, ground.so, SO, NEW)
+    user = provision.reset_user_auth(tpm, ground.user, ground.so, SO, NEW)
     assert ground.proxy.names == [
         "StartAuthSession",
         "Load",
@@ -90,33 +90,33 @@ def test_the_so_resets_the_value_without_knowing_it(ground, swtpm):
         "ObjectChangeAuth",
         "FlushContext",
     ]
-    assert tpm.unseal(srk, user, NEW) == SECRET
-    refused(TPM.AUTH_FAIL, provision.reset_user_auth, tpm, srk, ground.user, ground.so, WRONG, NEW)
+    assert tpm.unseal(user, NEW) == SECRET
+    refused(TPM.AUTH_FAIL, provision.reset_user_auth, tpm, ground.user, ground.so, WRONG, NEW)
     assert swtpm.loaded() == ["0x2000000"]
 
 
 def test_the_so_changes_the_own_value(ground):
-    tpm, srk = ground.tpm, ground.srk
-    so = provision.change_auth(tpm, srk, ground.so, SO, NEW)
-    assert len(tpm.unseal(srk, so, NEW)) == 32
-    refused(TPM.AUTH_FAIL, tpm.unseal, srk, so, SO)
-    refused(TPM.AUTH_FAIL, provision.change_auth, tpm, srk, so, SO, USER)
+    tpm = ground.tpm
+    so = provision.change_auth(tpm, ground.so, SO, NEW)
+    assert len(tpm.unseal(so, NEW)) == 32
+    refused(TPM.AUTH_FAIL, tpm.unseal, so, SO)
+    refused(TPM.AUTH_FAIL, provision.change_auth, tpm, so, SO, USER)
 
 
 def test_a_token_without_pin_is_not_protected_against_guessing(ground):
-    tpm, srk = ground.tpm, ground.srk
-    _, user = provision.create_token(tpm, srk, SO, b"", SECRET, no_pin=True)
-    assert tpm.unseal(srk, user, b"") == SECRET
-    refused(TPM.BAD_AUTH, tpm.unseal, srk, user, WRONG)
+    tpm = ground.tpm
+    _, user = provision.create_token(tpm, SO, b"", SECRET, no_pin=True)
+    assert tpm.unseal(user, b"") == SECRET
+    refused(TPM.BAD_AUTH, tpm.unseal, user, WRONG)
     assert tpm.lockout().counter == 0
 
 
 def change_by_the_user(ground: Ground) -> None:
-    provision.change_user_auth(ground.tpm, ground.srk, ground.user, ground.so.public, USER, NEW)
+    provision.change_user_auth(ground.tpm, ground.user, ground.so.public, USER, NEW)
 
 
 def change_by_the_so(ground: Ground) -> None:
-    provision.reset_user_auth(ground.tpm, ground.srk, ground.user, ground.so, SO, NEW)
+    provision.reset_user_auth(ground.tpm, ground.user, ground.so, SO, NEW)
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def test_what_follows_the_sos_pin_is_tried_again(ground):
         return response
 
     ground.proxy.change = cut
-    user = provision.reset_user_auth(ground.tpm, ground.srk, ground.user, ground.so, SO, NEW)
-    assert ground.tpm.unseal(ground.srk, user, NEW) == SECRET
+    user = provision.reset_user_auth(ground.tpm, ground.user, ground.so, SO, NEW)
+    assert ground.tpm.unseal(user, NEW) == SECRET
 
 
 # -- the referee: ESYS on the same TPM

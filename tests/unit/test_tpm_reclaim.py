@@ -30,7 +30,8 @@ def sign_and_die(ground: Ground, key: Key) -> None:
 
     def sign() -> None:
         own = Tpm(ground.proxy.tcti)
-        own.sign(ground.srk, key, bytes(32))
+        own.bind(ground.srk)
+        own.sign(key, bytes(32))
         os._exit(0)  # before `own` closes its connection
 
     assert exit_code(fork(sign)) == 0
@@ -38,7 +39,8 @@ def sign_and_die(ground: Ground, key: Key) -> None:
 
 
 def use(tpm: Tpm, ground: Ground, key: Key) -> None:
-    assert all(tpm.sign(ground.srk, key, bytes(32)))
+    tpm.bind(ground.srk)
+    assert all(tpm.sign(key, bytes(32)))
 
 
 def test_keys_of_the_store_are_flushed_and_no_others(ground, swtpm):

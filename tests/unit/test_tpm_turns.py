@@ -10,6 +10,7 @@ import pytest
 
 from p11tpm.tpm import DisplacedError, Key, Tpm, command, symmetric, template
 from p11tpm.tpm.codec import sized, u16
+from p11tpm.tpm.tpm import repeated
 from p11tpm.tpm.turns import Turns
 from rig.deadline import join
 from rig.process import wait_until
@@ -31,7 +32,7 @@ def test_a_signature_does_not_wait_for_a_long_encryption(ground):
 
     def encrypt() -> None:
         for _ in range(PARTS):
-            symmetric.crypt(ground.tpm, ground.srk, long, "cbc", bytes(16), bytes(symmetric.MOST), encrypt=True)
+            symmetric.crypt(ground.tpm, long, "cbc", bytes(16), bytes(symmetric.MOST), encrypt=True)
 
     thread = threading.Thread(target=encrypt, daemon=True)
     thread.start()
@@ -49,7 +50,7 @@ def test_a_signature_does_not_wait_for_a_long_encryption(ground):
 def long(ground):
     """A key for messages of many parts."""
     auth = os.urandom(32)
-    blob = ground.tpm.create(ground.srk, template.hmac("sha256"), auth, VALUE)
+    blob = ground.tpm.create(template.hmac("sha256"), auth, VALUE)
     return Key(os.urandom(16), blob.public, blob.private, auth)
 
 
@@ -66,7 +67,7 @@ def test_a_signature_does_not_wait_for_the_hmac_of_a_long_message(ground, long):
     ground.start_again()
 
     def mac() -> None:
-        codes.append(symmetric.mac(ground.tpm, ground.srk, long, "sha256", message))
+        codes.append(symmetric.mac(ground.tpm, long, "sha256", message))
 
     thread = started(ground, mac)
     for _ in range(3):
@@ -86,7 +87,7 @@ def test_a_long_message_is_told_that_its_sequence_is_gone(ground, long):
 
     def mac() -> None:
         with pytest.raises(DisplacedError):
-            symmetric.mac(ground.tpm, ground.srk, long, "sha256", bytes(PARTS * symmetric.MOST))
+            symmetric.mac(ground.tpm, long, "sha256", bytes(PARTS * symmetric.MOST))
         told.append(True)
 
     thread = started(ground, mac)
@@ -100,13 +101,13 @@ def test_a_sequence_does_not_outlive_its_connection(ground, swtpm, long):
     """Where no resource manager flushes it, it would take one of the few places for objects until the next reset."""
     ground.start_again()
 
-    def begin() -> None:
-        loaded = ground.tpm.loaded
-        session, key = loaded.session(ground.srk), loaded.key(ground.srk, long)
+    @repeated
+    def begin(tpm: Tpm) -> None:
+        session, key = tpm.loaded.session(), tpm.loaded.key(long)
         start = sized(long.auth) + u16(0x000B)
-        ground.tpm.wire.authorised(command.HMAC_START, session, (key,), long.auth, start)
+        tpm.wire.authorised(command.HMAC_START, session, (key,), long.auth, start)
 
-    ground.tpm.run(begin, ground.srk)
+    begin(ground.tpm)
     assert len([handle for handle in swtpm.loaded() if handle.startswith("0x8")]) == 2, "the key and the sequence"
     ground.tpm.release()
     assert swtpm.loaded() == []
@@ -117,21 +118,24 @@ def test_other_programs_wait_while_a_pin_is_tried(ground, swtpm):
     key, served = ground.key(template.ec("p256")), []
     ground.start_again()
     first, second = Tpm(swtpm.tcti), Tpm(swtpm.tcti)
+    for tpm in (first, second):
+        tpm.bind(ground.srk)
 
     def sign() -> None:
-        second.sign(ground.srk, key, bytes(32))
+        second.sign(key, bytes(32))
         served.append("second")
 
     thread = threading.Thread(target=sign, daemon=True)
 
-    def try_pin() -> None:
-        handle, _ = first.loaded.load(ground.srk, ground.user, salted=True)
+    @repeated
+    def try_pin(tpm: Tpm) -> None:
+        handle, _ = tpm.loaded.load(ground.user, salted=True)
         thread.start()
         thread.join(0.5)  # in vain
-        first.let_go(handle)
+        tpm.let_go(handle)
         served.append("first")
 
-    first.run(try_pin, ground.srk)
+    try_pin(first)
     join(thread)
     assert served == ["first", "second"]
     for tpm in (first, second):

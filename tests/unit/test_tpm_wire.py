@@ -25,20 +25,20 @@ def seen(ground: Ground, *secrets: bytes) -> int:
 
 def test_no_secret_is_on_the_wire(proxy):
     ground = Ground(proxy)
-    tpm, srk = ground.tpm, ground.srk
-    provision.create_token(tpm, srk, SO, USER, SECRET)
+    tpm = ground.tpm
+    provision.create_token(tpm, SO, USER, SECRET)
     ground.unseal()
-    so_data = tpm.unseal(srk, ground.so, SO)
-    user = provision.change_user_auth(tpm, srk, ground.user, ground.so.public, USER, NEW)
-    provision.reset_user_auth(tpm, srk, user, ground.so, SO, USER)
-    provision.change_auth(tpm, srk, ground.so, SO, NEW)
-    random = tpm.random(srk, 32)
+    so_data = tpm.unseal(ground.so, SO)
+    user = provision.change_user_auth(tpm, ground.user, ground.so.public, USER, NEW)
+    provision.reset_user_auth(tpm, user, ground.so, SO, USER)
+    provision.change_auth(tpm, ground.so, SO, NEW)
+    random = tpm.random(32)
     key, other = ground.key(template.rsa(2048)), ground.key(template.ec("p256"))
     block = bytes(128) + os.urandom(128)  # a ciphertext or a padded digest: no secret
-    result = tpm.rsa(srk, key, block)
+    result = tpm.rsa(key, block)
     private = ec.generate_private_key(ec.SECP256R1())
     point = private.public_key().public_numbers()
-    shared = tpm.ecdh(srk, other, (point.x, point.y))
+    shared = tpm.ecdh(other, (point.x, point.y))
     ground.sign(other)
     secrets = [SECRET, SO, USER, NEW, so_data, random, result, shared, key.auth, other.auth]
     assert seen(ground, *secrets) == 0
@@ -59,5 +59,5 @@ def test_the_same_command_never_looks_the_same(ground):
     ground.sign(key)
     ground.proxy.clear()
     for _ in range(3):
-        ground.tpm.sign(ground.srk, key, bytes(32))
+        ground.tpm.sign(key, bytes(32))
     assert len({entry.request for entry in ground.proxy.commands}) == 3

@@ -33,7 +33,7 @@ class Ground:
         self.tpm = Tpm(proxy.tcti, idle_seconds)
         self.provision = provision.provision(self.tpm)
         self.srk: Srk = self.provision.srk
-        self.so, self.user = provision.create_token(self.tpm, self.srk, SO, USER, SECRET)
+        self.so, self.user = provision.create_token(self.tpm, SO, USER, SECRET)
         self.unseal()  # the first use of such an object after a start answers RETRY, once
         self.start_again()
 
@@ -49,18 +49,18 @@ class Ground:
         self.proxy.clear()
 
     def unseal(self, auth: bytes = USER) -> bytes:
-        return self.tpm.unseal(self.srk, self.user, auth)
+        return self.tpm.unseal(self.user, auth)
 
     def key(self, public: bytes) -> Key:
         auth = os.urandom(32)
-        blob = self.tpm.create(self.srk, public, auth)
+        blob = self.tpm.create(public, auth)
         return Key(os.urandom(16), blob.public, blob.private, auth)
 
     def sign(self, key: Key) -> None:
         """Sign something of the curve's usual size and have another implementation verify it."""
         curve, digest = CURVES[template.curve(key.public)]
         data = os.urandom(digest.digest_size)
-        r, s = self.tpm.sign(self.srk, key, data)
+        r, s = self.tpm.sign(key, data)
         public_key(key).verify(utils.encode_dss_signature(r, s), data, ec.ECDSA(utils.Prehashed(digest)))
         assert max(r, s).bit_length() <= curve.key_size
 
