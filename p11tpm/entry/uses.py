@@ -135,17 +135,22 @@ class _Begin:
         session = _session(handle)
         if session is None:
             function(handle, mechanism, key)
-            return
-        with session.lock:
-            use = Use(self._done, session.token.seen.label, _key(session, key), mechanism=_type(mechanism))
-            try:
-                function(handle, mechanism, key)
-            except BaseException as error:
-                uses.write(use, rv_of(error), PRIVATE_OR_SECRET)
-                raise
-            uses.end(session)  # a NULL mechanism ends an operation
-            if mechanism != NULL:
-                uses.begin(session, self._kind, use)
+        elif mechanism == NULL and session.has(self._kind):
+            _CANCEL(uses, function, handle, mechanism, key)  # the call that uses the operation is not waited for
+        else:
+            with session.lock:
+                self._begin(uses, function, session, handle, mechanism, key)
+
+    def _begin(self, uses: Uses, function: Function, session: Session, handle: int, mechanism: Ptr, key: int) -> None:
+        use = Use(self._done, session.token.seen.label, _key(session, key), mechanism=_type(mechanism))
+        try:
+            function(handle, mechanism, key)
+        except BaseException as error:
+            uses.write(use, rv_of(error), PRIVATE_OR_SECRET)
+            raise
+        uses.end(session)  # another thread, or a NULL mechanism, may have ended one
+        if mechanism != NULL:
+            uses.begin(session, self._kind, use)
 
 
 class _GoOn:
@@ -269,6 +274,7 @@ def _role_of_change(session: Session, _args: tuple[Any, ...]) -> int:
     return CKU.SO if session.token.logged_in == CKU.SO else CKU.USER
 
 
+_CANCEL = _Cancel(of_any=False)
 _LOGIN = _Login("login", role=lambda _, args: int(args[1]))
 _ROWS: dict[str, Callable[..., None]] = {
     "C_Finalize": _finalize,
@@ -278,9 +284,9 @@ _ROWS: dict[str, Callable[..., None]] = {
     "C_Login": _LOGIN,
     "C_LoginUser": _LOGIN,
     "C_Logout": _Cancel(of_any=True),
-    "C_CloseSession": _Cancel(of_any=False),
+    "C_CloseSession": _CANCEL,
     "C_CloseAllSessions": _Cancel(of_any=True),
-    "C_SessionCancel": _Cancel(of_any=False),
+    "C_SessionCancel": _CANCEL,
     "C_CreateObject": _Once("create", made=1),
     "C_CopyObject": _Once("copy", 1, made=2),
     "C_DestroyObject": _Once("destroy", 1),

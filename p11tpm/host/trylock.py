@@ -46,11 +46,14 @@ class TryLock:
         self._patience = patience
 
     def __enter__(self) -> Self:
+        began = monotonic()
         while True:
-            self._lock()
+            self._lock(began)
             if self._is_in_place():
                 return self
             self._close()
+            if monotonic() > began + self._patience:
+                raise _too_long()
 
     def _is_in_place(self) -> bool:
         """Check that the locked file is the one that the next process will lock: the file may be another one by now."""
@@ -65,12 +68,13 @@ class TryLock:
             return False
         return (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino)
 
-    def _lock(self) -> None:
+    def _lock(self, began: float) -> None:
+        """Open what is to be locked, and lock it, in the time that is left since the wait `began`."""
         with import_lock:
             self._descriptor = Descriptor(_open(self._directory))
             _held.add(self._descriptor)
         anybody = posix.fstat(self._descriptor.number).st_mode & (S_IFDIR | S_IROTH) == S_IFDIR | S_IROTH
-        deadline = monotonic() + (min(self._patience, _PATIENCE_WITH_STRANGERS) if anybody else self._patience)
+        deadline = began + (min(self._patience, _PATIENCE_WITH_STRANGERS) if anybody else self._patience)
         while self._descriptor.is_ours():
             try:
                 fcntl.flock(self._descriptor.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,7 +83,7 @@ class TryLock:
                     if anybody:
                         return
                     self._close()
-                    raise Error(CKR.FUNCTION_FAILED, "another program has been trying a PIN for too long") from None
+                    raise _too_long() from None
                 sleep(0.005)
             except OSError:
                 return
@@ -117,6 +121,10 @@ class TryLock:
         with import_lock:
             _held.discard(self._descriptor)
             self._descriptor.close()
+
+
+def _too_long() -> Error:
+    return Error(CKR.FUNCTION_FAILED, "another program has been trying a PIN for too long")
 
 
 def _open(directory: str) -> int:

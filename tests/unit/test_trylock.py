@@ -115,6 +115,16 @@ def test_a_file_that_was_deleted_while_somebody_waited_for_it_locks_nobody(tmp_p
     assert (tmp_path / NAME).read_bytes() == b"!"
 
 
+def test_a_file_that_is_replaced_again_and_again_is_waited_for_no_longer(tmp_path, monkeypatch):
+    """There is one deadline for the whole wait, however often it is about another file."""
+    end = time.monotonic() + 3
+    monkeypatch.setattr(TryLock, "_is_in_place", lambda _lock: time.monotonic() > end)
+    with pytest.raises(Error, match="for too long"), TryLock(str(tmp_path), 0.1):
+        pass
+    assert time.monotonic() < end
+    assert opened(tmp_path / NAME) == 0
+
+
 def test_a_special_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / NAME)
     with pytest.raises(Error, match="not a regular file"), TryLock(str(tmp_path), 1):
