@@ -93,6 +93,7 @@ class Machine:
         return [
             *("nice", "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,tb-size=512", "-cpu", "max"),
             *("-smp", "1", "-m", str(MEMORY), "-nodefaults", "-display", "none"),
+            *("-global", "ICH9-LPC.disable_s3=0"),
             *("-kernel", str(self._place / "vmlinuz"), "-append", kernel),
             *_disk("root", self._place / "image"),
             *_disk("scratch", self._scratch()),

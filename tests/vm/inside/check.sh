@@ -84,6 +84,11 @@ restarted() {
 	[ -e /var/lib/inside/restarted ] && rm /var/lib/inside/restarted
 }
 
+# has_session: somebody has a session that the kernel has saved
+has_session() {
+	[ -n "$(tpm2_getcap -T device:/dev/tpm0 handles-saved-session)" ]
+}
+
 # token_of_root: root's token "test", whose PIN is in PIN_FILE
 token_of_root() {
 	[ -e /var/lib/p11tpm/p11tpm.db ] && return

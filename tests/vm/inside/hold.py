@@ -1,6 +1,7 @@
-"""hold.py start: hold a session through /dev/tpmrm0 and say so; use it when a line comes, and end with the input.
+"""hold.py start: hold a session through /dev/tpmrm0, and say so, until the input ends.
 hold.py pass COUNT: have the kernel save a session that many times."""
 
+import errno
 import os
 import sys
 
@@ -8,22 +9,38 @@ START = bytes.fromhex("8001 0000003b 00000176 40000007 40000007 0020" + "11" * 3
 PROPERTY = bytes.fromhex("8001 00000016 0000017a 00000006 00000100 00000001")  # TPM2_GetCapability
 
 
-def ask(device: int, command: bytes) -> bytes:
-    """Return the response to a command; SystemExit if it is an error."""
+def ask(device: int, command: bytes) -> None:
+    """Have the TPM do a command; SystemExit if it answers with an error."""
     os.write(device, command)
     response = os.read(device, 4096)
     if response[6:10] != bytes(4):
         sys.exit(response.hex())
-    return response
 
 
-device = os.open("/dev/tpmrm0", os.O_RDWR)
-ask(device, START)
+def hold() -> int:
+    """Start a session; return the device by which it is there."""
+    device = os.open("/dev/tpmrm0", os.O_RDWR)
+    ask(device, START)
+    return device
+
+
+def save(count: int) -> None:
+    """Have a session saved after each of so many commands."""
+    device, saved = hold(), 0
+    while saved < count:
+        try:
+            ask(device, PROPERTY)
+            saved += 1
+        except OSError as error:
+            if error.errno != errno.ETIME:  # the driver waits for two seconds only, on a busy machine too
+                raise
+            os.close(device)
+            device = hold()
+
+
 if sys.argv[1] == "start":
+    hold()
     print("held", flush=True)
-    for _ in sys.stdin:
-        ask(device, PROPERTY)
-        print("used", flush=True)
+    sys.stdin.read()
 else:
-    for _ in range(int(sys.argv[2])):
-        ask(device, PROPERTY)
+    save(int(sys.argv[2]))

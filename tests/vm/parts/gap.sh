@@ -6,10 +6,6 @@ saves() {
 	python3 /inside/inside/hold.py pass $PASS
 }
 
-has_session() {
-	[ -n "$(tpm2_getcap -T device:/dev/tpm0 handles-saved-session)" ]
-}
-
 token_of_root
 signer $MODULE make 1
 coproc holder { exec python3 /inside/inside/hold.py start; }
