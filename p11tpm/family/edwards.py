@@ -19,7 +19,7 @@ from p11tpm.ck import CKA, CKK, CKO, CKR, name
 from p11tpm.core.key_material import KeyMaterial
 from p11tpm.core.randomness import secret_bytes
 from p11tpm.crypto.message import Gathered, Message
-from p11tpm.error import Error
+from p11tpm.error import Error, answering
 from p11tpm.family.family import Family
 from p11tpm.family.pair import KeyPair
 from p11tpm.family.private_key import pkcs8
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     Private = type[Ed25519PrivateKey | Ed448PrivateKey]
     Public = type[Ed25519PublicKey | Ed448PublicKey]
 
+_OF_A_KEY = {CKR.ATTRIBUTE_VALUE_INVALID: CKR.KEY_TYPE_INCONSISTENT}  # codes of a template: those of a key in the store
 _MOST_GATHERED = 1 << 30  # bytes of a message, all of which EdDSA reads twice
 
 
@@ -138,7 +139,8 @@ class EddsaVerifier(_Signature):
 
     def __init__(self, _token: Token, key: Object, _row: Mechanism, params: EddsaParams) -> None:
         super().__init__(key, params)
-        self._public = _public(self._curve, key.get(CKA.EC_POINT))
+        with answering(_OF_A_KEY):
+            self._public = _public(self._curve, key.get(CKA.EC_POINT))
 
     def check(self, data: bytes, signature: bytes) -> bool:
         """Return whether the signature is that of a message."""

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from p11tpm.ck import CKF, CKK, CKR
+from p11tpm.ck import CKA, CKF, CKK, CKM, CKR
 from p11tpm.error import Error
 from p11tpm.family.family import family, of_keys
 from p11tpm.mechanism import MECHANISMS
+from p11tpm.parameter import Given
 
 PACKAGE = Path(__file__).parents[2] / "p11tpm"
 ABILITIES = {
@@ -53,6 +54,20 @@ def test_keys_of_pairs_have_a_family():
     assert of_keys(CKK.RSA) is family("rsa")
     assert of_keys(CKK.DH) is family("dh")
     assert of_keys(CKK.AES) is of_keys(None) is None
+
+
+class Damaged:
+    """A public key on edwards25519 whose point another program has cut in the store."""
+
+    def get(self, type_):
+        return {CKA.EC_PARAMS: bytes.fromhex("06032b6570"), CKA.EC_POINT: bytes(5)}[type_]
+
+
+def test_a_damaged_public_key_is_not_one_for_the_mechanism():
+    params = MECHANISMS[CKM.EDDSA].params(Given(CKM.EDDSA))
+    with pytest.raises(Error) as caught:
+        family("edwards").verifier(None, Damaged(), MECHANISMS[CKM.EDDSA], params)
+    assert caught.value.rv == CKR.KEY_TYPE_INCONSISTENT
 
 
 def test_the_secret_of_a_private_key_is_had_for_one_use_or_to_leave():
