@@ -5,7 +5,7 @@ from __future__ import annotations
 from p11tpm import attribute
 from p11tpm.attribute import to_ulong
 from p11tpm.ck import CKA, CKF, CKK, CKO, CKR
-from p11tpm.error import Error
+from p11tpm.error import Error, answering
 from p11tpm.family.family import family, of_keys
 from p11tpm.family.secret_key import SecretKey
 from p11tpm.host.imports import Late
@@ -49,20 +49,6 @@ _NUMBERS = {
 _LENGTH = {CKR.KEY_SIZE_RANGE: CKR.ATTRIBUTE_VALUE_INVALID}  # of CKA_VALUE_LEN (clause 5.14.4 lists the codes)
 
 
-class _Saying:
-    """Turns the codes of one kind of calls into those of another."""
-
-    def __init__(self, codes: dict[int, int]) -> None:
-        self._codes = codes
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, Error) and error.rv in self._codes:
-            raise Error(self._codes[error.rv], error.why) from None
-
-
 class Wrapping:
     """The value of a key in software, to be encrypted by a secret key or an RSA public key.
 
@@ -80,19 +66,19 @@ class Wrapping:
         """
         row = token.mechanism(given.type, CKF.WRAP)
         params = row.params(given)
-        with _Saying(_WRAPPING):
+        with answering(_WRAPPING):
             check_use(by, row, CKA.WRAP, CKO.PUBLIC_KEY, CKO.SECRET_KEY)
         _check_leaves(by, key)
         self._value = _value_of(key, row)
         if row.form in {ECB, CBC}:
             self._value += bytes(-len(self._value) % _block(row))  # clauses 2.9.4 and 2.9.5
-        with _Saying(_WRAPPING):
+        with answering(_WRAPPING):
             self._cipher = family(row.family).cipher(token, by, row, params, encrypt=True)
             self.size = self._cipher.bound(len(self._value))
 
     def wrap(self) -> bytes:
         """Return the wrapped key; CKR_KEY_SIZE_RANGE if the mechanism has no room for it."""
-        with _Saying(_WRAPPING):
+        with answering(_WRAPPING):
             return self._cipher.whole(self._value)
 
 
@@ -138,7 +124,7 @@ def unwrap_key(token: Token, by: Object, given: Given, wrapped: bytes, template:
     """
     row = token.mechanism(given.type, CKF.UNWRAP)
     params = row.params(given)
-    with _Saying(_UNWRAPPING):
+    with answering(_UNWRAPPING):
         check_use(by, row, CKA.UNWRAP, CKO.PRIVATE_KEY, CKO.SECRET_KEY)
     if not {CKA.CLASS, CKA.KEY_TYPE} <= template.keys():
         raise Error(CKR.TEMPLATE_INCOMPLETE, "the template lacks CKA_CLASS or CKA_KEY_TYPE")
@@ -148,7 +134,7 @@ def unwrap_key(token: Token, by: Object, given: Given, wrapped: bytes, template:
         raise Error(CKR.TEMPLATE_INCONSISTENT, "only private and secret keys are unwrapped")
 
     def value() -> bytes:
-        with _Saying(_UNWRAPPING):
+        with answering(_UNWRAPPING):
             return family(row.family).cipher(token, by, row, params, encrypt=False).whole(wrapped)
 
     return unwrap(token, row, template, value, session)
@@ -169,7 +155,7 @@ def _private(token: Token, _row: Mechanism, template: Template, value: Callable[
     token.require_writer(attributes)
     pkcs8, found = value(), of_keys(to_ulong(template[CKA.KEY_TYPE]))
     numbers = found.private_numbers(pkcs8) if found is not None else {}
-    with _Saying(_NUMBERS):
+    with answering(_NUMBERS):
         if numbers.get(CKA.KEY_TYPE) != template[CKA.KEY_TYPE]:
             raise Error(CKR.WRAPPED_KEY_INVALID, "the wrapped key is of another type")
         return create.described_key({**template, **numbers}).add(token, session)
@@ -178,7 +164,7 @@ def _private(token: Token, _row: Mechanism, template: Template, value: Callable[
 def _check_length(row: Mechanism, key: SecretKey) -> None:
     """Refuse a template without the length, where the mechanism does not tell it and AES keys have several."""
     if key.length is not None:
-        with _Saying(_LENGTH):
+        with answering(_LENGTH):
             key.check_length(key.length)
     elif row.form == RAW and key.key_type == CKK.AES:
         raise Error(CKR.TEMPLATE_INCOMPLETE, "the template lacks CKA_VALUE_LEN")
