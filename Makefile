@@ -49,7 +49,7 @@ DEBIAN_TEST := $(DEBIAN_DEMO) tpm2-tools tpm2-abrmd libtss2-tcti-tabrmd0 dbus-da
 	golang-go golang-github-smallstep-certificates-dev dehydrated pdns-server pdns-backend-sqlite3 sqlite3 bind9-dnsutils \
 	golang-github-miekg-pkcs11-dev golang-github-thalesignite-crypto11-dev g++ $(NODE)
 DEBIAN_NEWCOMER := mmdebstrap git
-DEBIAN_VM := mmdebstrap git python3 qemu-system-x86 swtpm e2fsprogs
+DEBIAN_VM := mmdebstrap git qemu-system-x86 swtpm e2fsprogs ovmf mtools binutils openssl sbsigntool systemd
 DEBIAN_BENCH := swtpm tpm2-tools libtpm2-pkcs11-1 libsofthsm2
 
 # package:unit
@@ -99,11 +99,11 @@ demo: packages-demo $(BUILT)
 newcomer: packages-newcomer
 	@$(SUDO) tests/newcomer/machine.sh
 
-vm: packages-vm
-	@$(SUDO) python3 -B tests/vm/vm.py $(PART)
+vm: packages-vm $(TOOLS)
+	@$(SUDO) env PYTHONPATH=tests .venv/bin/python -B tests/vm/vm.py $(PART)
 
-vm-all vm-shell: packages-vm
-	@$(SUDO) python3 -B tests/vm/vm.py $(@:vm-%=%)
+vm-all vm-shell: packages-vm $(TOOLS)
+	@$(SUDO) env PYTHONPATH=tests .venv/bin/python -B tests/vm/vm.py $(@:vm-%=%)
 
 # A test waits for its TPM most of the time: so there is one process more than there are processors.
 PYTEST := .venv/bin/python -m pytest --numprocesses $$(($$(nproc) + 1)) --dist loadfile

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Makes $1/image, the disk of a virtual machine: Debian 12 with systemd, sshd and the product as 'make install' puts it there,
-# with nothing left to fetch; and $1/vmlinuz, its kernel. Nothing is done if it is made of the same already.
+# with nothing left to fetch; and beside it the kernel, initrd, and EFI stub. Nothing is done if it is made of the same already.
 # Debian itself is kept in CACHE, apart from the product, until other packages are wanted or there. (root)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd -P)
@@ -79,6 +79,9 @@ set_up() {
 	: >"$root/etc/resolv.conf"
 	: >"$root/etc/fstab"
 	chroot "$root" systemd-machine-id-setup >/dev/null 2>&1
+	install "$here/inside/tpm2-pcr" "$root/etc/initramfs-tools/scripts/init-bottom/"
+	echo MODULES=list >"$root/etc/initramfs-tools/conf.d/modules" # the kernel has what it takes to find its root
+	chroot "$root" update-initramfs -u >/dev/null 2>&1
 }
 
 if [ "${1:-}" = install ]; then
@@ -101,7 +104,7 @@ cd "$checkout"
 key=$( (
 	echo "$debian"
 	files | xargs -0 sha256sum
-	sha256sum tests/debian.sh tests/vm/image.sh tests/vm/inside/{signer.c,inside.service} tests/host/host.h
+	sha256sum tests/debian.sh tests/vm/image.sh tests/vm/inside/{signer.c,inside.service,tpm2-pcr} tests/host/host.h
 ) | sha256sum | cut -c 1-16)
 [ "$(cat "$place/key" 2>/dev/null)" != "$key" ] || exit 0
 archive=$CACHE/debian-$debian.tar
@@ -121,6 +124,8 @@ log "make install"
 set_up "$root"
 rm -rf "$root/var/cache/apt" "$root/var/lib/apt/lists" "$root/usr/share/doc" "$root/usr/share/locale" "$root/root/.cache"
 cp "$root"/boot/vmlinuz-* "$place/vmlinuz"
+cp "$root"/boot/initrd.img-* "$place/initrd"
+cp "$root/usr/lib/systemd/boot/efi/linuxx64.efi.stub" "$root/usr/lib/os-release" "$place/"
 rm -f "$place/image"
 mke2fs -q -t ext4 -O ^has_journal -L root -d "$root" "$place/image" "$SIZE" >/dev/null
 echo "$key" >"$place/key"
