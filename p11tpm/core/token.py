@@ -7,18 +7,25 @@ from p11tpm.core.objects import Objects
 from p11tpm.core.token_state import TokenState
 from p11tpm.error import Error, GoneError
 from p11tpm.host.ending import Ending
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.mechanism import Mechanism, offered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
+    from p11tpm.core import pin as pins
+    from p11tpm.core import pin_file, software, token_tpm
     from p11tpm.core.object import Object
     from p11tpm.core.software import InSoftware
     from p11tpm.core.token_tpm import TokenTpm
     from p11tpm.host.config import Config
     from p11tpm.store import Store, TokenRow
+else:
+    pins = Late("p11tpm.core.pin")
+    pin_file = Late("p11tpm.core.pin_file")
+    software = Late("p11tpm.core.software")
+    token_tpm = Late("p11tpm.core.token_tpm")
 
 
 class Token(TokenState):
@@ -53,13 +60,9 @@ class Token(TokenState):
     def _create(
         cls, config: Config, store: Store, label: str, so_pin: bytes | None, pin: bytes | None, *, no_pin: bool
     ) -> Self:
-        with import_lock:
-            from p11tpm.core import token_tpm
-            from p11tpm.core.pin import check_new
-
         for new in (so_pin, pin):
             if new is not None:
-                check_new(new, config.pin_min)
+                pins.check_new(new, config.pin_min)
         tpm = token_tpm.connect(config, store)
         try:
             row = token_tpm.new_row(tpm, label, so_pin, pin, no_pin=no_pin)
@@ -70,14 +73,11 @@ class Token(TokenState):
 
     def reinitialize(self, label: str, so_pin: bytes) -> None:
         """Destroy all objects and the user's PIN, if the SO's PIN is right; it stays (C_InitToken, clause 5.5.7)."""
-        with import_lock:
-            from p11tpm.core.token_tpm import new_row
-
         with self.lock:
             try:
                 self.tpm.open(CKU.SO, so_pin)
                 self._evict_all()
-                new = new_row(self.tpm.tpm, label, so_pin, None, no_pin=False)
+                new = token_tpm.new_row(self.tpm.tpm, label, so_pin, None, no_pin=False)
                 new.id = self.id
                 self.store.replace_token(new, self.tpm.row.uuid)
             finally:
@@ -165,10 +165,7 @@ class Token(TokenState):
             self._require_nobody(user)
         if user == CKU.SO or self.seen.no_pin or not self._config.pin_file:
             raise Error(CKR.ARGUMENTS_BAD, "the program gave no PIN, and there is no 'pin-file' for this role")
-        with import_lock:
-            from p11tpm.core.pin_file import PinFile
-
-        return PinFile.configured(self._config).read()
+        return pin_file.PinFile.configured(self._config).read()
 
     def check_pin(self, pin: bytes) -> None:
         """Check the user's PIN once more, with the errors of `login` (CKU_CONTEXT_SPECIFIC)."""
@@ -221,10 +218,7 @@ class Token(TokenState):
         """Return what does the private operations of an RSA or EC key: the TPM, or software for one that may leave."""
         if key.in_tpm or key.record.secret is None:
             return self.tpm
-        with import_lock:
-            from p11tpm.core.software import InSoftware
-
-        return InSoftware(self.tpm.secret_of)
+        return software.InSoftware(self.tpm.secret_of)
 
     # -- keys that stay in the TPM
 

@@ -9,13 +9,16 @@ from p11tpm.ck import CKA, CKO, CKR, CKU
 from p11tpm.core.identity import Identity
 from p11tpm.error import Error, GoneError
 from p11tpm.host.ending import Ending
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from p11tpm.core import token_tpm
     from p11tpm.core.token_tpm import TokenTpm
     from p11tpm.host.config import Config
     from p11tpm.store import Store, TokenRow
+else:
+    token_tpm = Late("p11tpm.core.token_tpm")
 
 
 class TokenState(Identity):
@@ -38,10 +41,7 @@ class TokenState(Identity):
             if self._tpm is None:
                 if self._ended:
                     raise Error(CKR.CRYPTOKI_NOT_INITIALIZED, "another thread has called C_Finalize")
-                with import_lock:
-                    from p11tpm.core.token_tpm import TokenTpm
-
-                self._tpm = TokenTpm(self._config, self)
+                self._tpm = token_tpm.TokenTpm(self._config, self)
             return self._tpm
 
     @property

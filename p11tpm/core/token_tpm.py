@@ -14,7 +14,7 @@ from p11tpm.core.pin import Tries, auth_value, check_new
 from p11tpm.core.secret import SIZE, Secret
 from p11tpm.error import Error
 from p11tpm.host import log
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.host.locked import Locked
 from p11tpm.store import TokenRow
 from p11tpm.tpm import Blob, DisplacedError, Key, NotResidentError, Srk, Tpm
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Concatenate, ParamSpec, TypeVar
 
+    from p11tpm.core import key_material, residents
     from p11tpm.core.identity import Identity
     from p11tpm.core.key_material import KeyMaterial
     from p11tpm.core.object import Object
@@ -31,9 +32,16 @@ if TYPE_CHECKING:
     from p11tpm.host.config import Config
     from p11tpm.host.ending import Ending
     from p11tpm.store import Record, Store
+    from p11tpm.tpm import importing, provision, symmetric
 
     P = ParamSpec("P")
     T = TypeVar("T")
+else:
+    importing = Late("p11tpm.tpm.importing")
+    key_material = Late("p11tpm.core.key_material")
+    provision = Late("p11tpm.tpm.provision")
+    residents = Late("p11tpm.core.residents")
+    symmetric = Late("p11tpm.tpm.symmetric")
 
 _SEQUENCES = 5  # times that a long message is begun, if other threads cost it what the TPM had of it
 
@@ -144,9 +152,6 @@ class TokenTpm:
 
     def init_pin(self, pin: bytes) -> None:
         """Set the user's PIN, by the SO, whom the TPM lets replace it but not read what it protects."""
-        with import_lock:
-            from p11tpm.tpm import provision
-
         check_new(pin, self._config.pin_min)
         with self._lock:
             row = self.row
@@ -159,9 +164,6 @@ class TokenTpm:
 
     def set_pin(self, user: int, old: bytes, new: bytes) -> None:
         """Change the PIN of a role."""
-        with import_lock:
-            from p11tpm.tpm import provision
-
         check_new(new, self._config.pin_min)
         with self._lock:
             row = self.row
@@ -188,27 +190,18 @@ class TokenTpm:
 
     def import_key(self, public: bytes, number: bytes) -> KeyMaterial:
         """Import a key from outside into the TPM, from its TPMT_PUBLIC and its secret number: see `importing`."""
-        with import_lock:
-            from p11tpm.tpm import importing
-
         made, auth = self._new_key()
         return made.in_tpm(importing.import_key(self._bound(), public, auth, number))
 
     def copy(self, record: Record) -> KeyMaterial:
         """Have the TPM wrap a key once more, under another authorisation value; the key itself stays as it is."""
-        with import_lock:
-            from p11tpm.tpm import provision
-
         usable = self._usable(record)
         made, auth = self._new_key()
         return made.in_tpm(provision.change_auth(self._bound(), usable, usable.auth, auth))
 
     def _new_key(self) -> tuple[KeyMaterial, bytes]:
         """Return what a new key begins with, and its authorisation value: without a login it is kept with the key."""
-        with import_lock:
-            from p11tpm.core.key_material import KeyMaterial
-
-        made = KeyMaterial()
+        made = key_material.KeyMaterial()
         if self._secret is not None or self.row.no_pin:
             return made, self.secret.auth(made.uuid)
         made.auth = urandom(32)
@@ -264,16 +257,10 @@ class TokenTpm:
 
     def aes(self, key: Object, mode: str, iv: bytes, data: bytes, *, encrypt: bool) -> bytes:
         """Encrypt or decrypt at most 1,024 bytes in the TPM: see `symmetric.crypt`."""
-        with import_lock:
-            from p11tpm.tpm import symmetric
-
         return self._use(key, symmetric.crypt, mode, iv, data, encrypt=encrypt)
 
     def hmac(self, key: Object, digest: str, message: bytes) -> bytes:
         """Compute the HMAC of a message in the TPM."""
-        with import_lock:
-            from p11tpm.tpm import symmetric
-
         for _ in range(_SEQUENCES):
             try:
                 return self._use(key, symmetric.mac, digest, message)
@@ -294,10 +281,7 @@ class TokenTpm:
     @property
     def residents(self) -> Residents:
         """The keys that stay in the TPM."""
-        with import_lock:
-            from p11tpm.core.residents import Residents
-
-        return Residents(self._store, self._bound(), self._identity.id)
+        return residents.Residents(self._store, self._bound(), self._identity.id)
 
     def evict(self, records: list[Record]) -> None:
         """Evict those of these keys that are resident from the TPM; CKR_ACTION_PROHIBITED if its owner has to agree."""
@@ -318,9 +302,6 @@ def _require_user_pin(row: TokenRow) -> None:
 
 def new_row(tpm: Tpm, label: str, so_pin: bytes | None, pin: bytes | None, *, no_pin: bool) -> TokenRow:
     """Make the TPM objects of a new token, and its row, which is not in the store yet."""
-    with import_lock:
-        from p11tpm.tpm import provision
-
     uuid, salt = urandom(16), urandom(16)
     ground = provision.provision(tpm)
     row = TokenRow(

@@ -14,12 +14,15 @@ from p11tpm._native import lib
 from p11tpm.ck import CKM, CKR
 from p11tpm.error import Error
 from p11tpm.host import files, system
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import pwd
     from collections.abc import Callable, Mapping
     from typing import Any
+else:
+    pwd = Late("pwd")
 
 SYSTEM = "/etc/p11tpm.conf"
 PIN_LONGEST = 128  # bytes
@@ -275,8 +278,6 @@ def _home(environment: Mapping[str, str]) -> str | None:
     home = environment.get("HOME", "")
     if _is_ours(home):
         return home
-    with import_lock:
-        import pwd
     try:
         home = pwd.getpwuid(posix.geteuid()).pw_dir
     except KeyError:

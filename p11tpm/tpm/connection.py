@@ -26,14 +26,17 @@ from time import sleep
 from p11tpm._native import ffi, lib
 from p11tpm.ck import CKR
 from p11tpm.error import Error
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late, import_lock
 from p11tpm.host.system import environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from p11tpm.tpm import tabrmd
     from p11tpm.tpm.tabrmd import Broker
+else:
+    tabrmd = Late("p11tpm.tpm.tabrmd")
 
 _FLUSH = lib.FLUSH_MS / 1000  # seconds
 _BROKER_PAUSES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 0)  # seconds: it has just been started
@@ -171,10 +174,8 @@ class Connection:
         return error
 
     def _ask_broker(self, epoch: Any) -> int:
-        with import_lock:
-            from p11tpm.tpm.tabrmd import Broker
         try:
-            self._broker = Broker(self._tcti)
+            self._broker = tabrmd.Broker(self._tcti)
             if lib.secure() and self._broker.on_session_bus:
                 return lib.CONNECTION_REFUSED_IN_SETUID  # type: ignore[no-any-return]
             self._broker.ask({} if lib.secure() else environment())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error, TpmError
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.tpm import command, template
 from p11tpm.tpm.codec import Reader, name_of, sized, u16, u32
 from p11tpm.tpm.hmac_session import HmacSession, Opening, TamperedError
@@ -14,8 +14,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from p11tpm.tpm import password
     from p11tpm.tpm.codec import Blob, Key, Srk
     from p11tpm.tpm.wire import Handle, Session, Wire
+else:
+    password = Late("p11tpm.tpm.password")
 
 # A TPM has three slots, which other programs need too. The kernel's resource manager saves and reloads every loaded
 # object around each command, about 30 ms for each of them on a TPM behind a slow bus.
@@ -58,10 +61,7 @@ class Loaded:
         """Return what authorises commands: no session at all where nobody can listen."""
         if not self._trusted:
             return self.hmac_session(salted=salted)
-        with import_lock:
-            from p11tpm.tpm.password import PasswordSession
-
-        return PasswordSession()
+        return password.PasswordSession()
 
     def hmac_session(self, *, salted: bool = True) -> HmacSession:
         """Return the session, salted with the SRK or, if that is not needed, the one that is there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from p11tpm.algorithm import CURVES, HASHES
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error, TpmError
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 from p11tpm.tpm import command, template
 from p11tpm.tpm.codec import HASH_IDS, Blob, Reader, name_of, sized, u16, u32
 from p11tpm.tpm.connection import Connection, StaleError
@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from typing import Concatenate, ParamSpec, TypeVar
 
     from p11tpm.host.ending import Ending
+    from p11tpm.tpm import reclaim
     from p11tpm.tpm.codec import Key, Srk
 
     P = ParamSpec("P")
     T = TypeVar("T")
+else:
+    reclaim = Late("p11tpm.tpm.reclaim")
 
 _NULL = u16(0x0010)
 _ECDSA = u16(0x0018)
@@ -306,13 +309,10 @@ class Tpm:
 
     def _reclaim(self, code: int) -> bool:
         """Flush what killed programs left in a TPM that stays full; say whether there was any."""
-        with import_lock:
-            from p11tpm.tpm.reclaim import reclaim
-
         self.release()
         try:
             self.connection.open()
-            return not self.connection.has_manager and reclaim(self.wire, self._is_ours, code)
+            return not self.connection.has_manager and reclaim.reclaim(self.wire, self._is_ours, code)
         except (Error, StaleError, ValueError):
             return False
 

@@ -93,18 +93,12 @@ LOADED_WHEN_NEEDED = {
 # The files that hold `import_lock` themselves, and at how many places: those that load a module of a computed name, or
 # change what an import sees, or keep a fork waiting for something else.
 HOLDS_THE_LOCK = {
-    "core.token": 4,
-    "core.token_state": 1,
-    "core.token_tpm": 9,
     "crypto.hashes": 1,
-    "host.config": 1,
     "host.imports": 2,
     "host.trylock": 2,
     "store.database": 1,
-    "tpm.connection": 2,
-    "tpm.loaded": 1,
+    "tpm.connection": 1,
     "tpm.salt": 1,
-    "tpm.tpm": 1,
 }
 
 
