@@ -65,9 +65,9 @@ def read(tmp_path, text):
 
 
 def test_the_example_has_every_setting(tmp_path, example):
-    with pytest.raises(Error, match="there are ") as refused:
+    with pytest.raises(Error, match="the settings are ") as refused:
         read(tmp_path, "nonsense = 1\n")
-    assert set(refused.value.why.split("there are ")[1].split(", ")) == set(example)
+    assert set(refused.value.why.split("the settings are ")[1].split(", ")) == set(example)
 
 
 def test_the_example_shows_the_defaults(tmp_path, example):

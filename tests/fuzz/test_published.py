@@ -259,7 +259,7 @@ def test_an_hmac_of_the_specifications_form():
     import hmac
 
     opening = hmac_session.Opening(0x81000001, b"salt", b"secret")
-    session = hmac_session.HmacSession(0x02000000, opening, b"n" * 32, b"name")
+    session = hmac_session.HmacSession(0x02000000, opening, b"n" * 32)
     session.begin(b"auth\0", hides=True, hidden=False)
     area = session.area(b"d" * 32)
     nonce = area[6:38]

@@ -47,7 +47,8 @@ class Token:
         tpm = Tpm(user.env["P11TPM_TCTI"])
         row = self._row
         blob = Blob(row.user_public, row.user_private)
-        self.secret = tpm.unseal(Srk(row.srk_handle, row.srk_public), blob, self.auth("USER", PIN))
+        tpm.bind(Srk(row.srk_handle, row.srk_public))
+        self.secret = tpm.unseal(blob, self.auth("USER", PIN))
         tpm.release()
         self.key_auth = self.derived(b"key|" + key.uuid)
 
