@@ -125,7 +125,8 @@ class P11tpm(Product):
         A key's authorisation value comes from its object's identifier, so only the first key itself can sign.
         """
         with self.token(tpm, store) as (token, shelf):
-            models = [token.record(id_) for id_ in token.find({CKA.ID: key(0).encode()})]
+            objects = token.objects
+            models = [objects.record(id_) for id_ in objects.find({CKA.ID: key(0).encode()})]
             shelf.add([_renamed(token, model, key(index).encode()) for index in range(1, count) for model in models])
 
     @contextlib.contextmanager
