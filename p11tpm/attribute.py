@@ -438,3 +438,8 @@ def protection(attributes: Template, *, was_sensitive: bool, never_left: bool) -
 def of_created_key() -> Template:
     """Return what the token says of a key that came from outside."""
     return {CKA.LOCAL: FALSE, CKA.KEY_GEN_MECHANISM: ulong(UNAVAILABLE)}
+
+
+def of_created_private_key() -> Template:
+    """Return what the token says of a private key that came from outside."""
+    return {**of_created_key(), CKA.ALWAYS_SENSITIVE: FALSE, CKA.NEVER_EXTRACTABLE: FALSE}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from p11tpm import attribute
-from p11tpm.attribute import DOMAINS, FALSE, TRUE, Template, to_ulong, ulong, unsigned
+from p11tpm.attribute import DOMAINS, TRUE, Template, to_ulong, ulong, unsigned
 from p11tpm.ck import CKA, CKK, CKO, CKR
 from p11tpm.core.key_material import KeyMaterial
 from p11tpm.core.randomness import secret_bytes
@@ -116,8 +116,7 @@ class PrimeKey:
         self.attributes |= der.domain_public(key_type, public)
         if key_type == CKK.DH:
             self.attributes[CKA.VALUE_BITS] = ulong(private.bit_length())
-        self.attributes |= attribute.of_created_key()
-        self.attributes |= {CKA.ALWAYS_SENSITIVE: FALSE, CKA.NEVER_EXTRACTABLE: FALSE}
+        self.attributes |= attribute.of_created_private_key()
 
     def add(self, token: Token, session: int) -> int:
         """Add the key to the token and give its identifier."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from p11tpm.algorithm import CURVES
-from p11tpm.attribute import CREATE
 from p11tpm.ck import CKA
 from p11tpm.crypto import hashes, padding, point
 from p11tpm.crypto.message import Message
 from p11tpm.crypto.public import ec_key, prehashed
-from p11tpm.family.family import Family
 from p11tpm.family.length import last_bytes
+from p11tpm.family.tpm_keys import TpmKeys
 from p11tpm.host.imports import Late
 from p11tpm.mechanism import curve_of
 from p11tpm.parameter import refused
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec, utils
 
     from p11tpm.attribute import Template
-    from p11tpm.core.key_material import KeyMaterial
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
     from p11tpm.crypto import der
@@ -82,7 +80,7 @@ def x963(shared: bytes, info: bytes, digest: str, length: int | None) -> bytes:
     return made[: length or size]
 
 
-class EcLater(Family):
+class EcLater(TpmKeys):
     """What `Ec` does after the first signature."""
 
     def verifier(self, _token: Token, key: Object, row: Mechanism, _params: Any) -> Verifier:
@@ -104,18 +102,6 @@ class EcLater(Family):
     def private_key(self, template: Template, how: str) -> ec_private.EcKey:
         """Return the private key that a template describes."""
         return ec_private.EcKey(template, how)
-
-    def private_numbers(self, pkcs8: bytes) -> Template:
-        """Return the numbers of a private key in PKCS #8 DER."""
-        return der.private_numbers(pkcs8)
-
-    def pkcs8(self, key: Object) -> bytes:
-        """Return the PKCS #8 DER of a private key, which is how it is kept."""
-        return key.leaving()
-
-    def place(self, token: Token, attributes: Template, secret: bytes) -> KeyMaterial:
-        """Place the copy of a private key in software: it may have to stay now."""
-        return self.private_key(self.private_numbers(secret), CREATE).place(token, attributes)
 
 
 FAMILY = EcLater()

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
 from p11tpm import attribute
-from p11tpm.attribute import FALSE, TRUE, Template, ulong
+from p11tpm.attribute import TRUE, Template, ulong
 from p11tpm.ck import CKA, CKK, CKO, CKR, name
 from p11tpm.core.key_material import KeyMaterial
 from p11tpm.core.randomness import secret_bytes
@@ -183,8 +183,7 @@ class EdwardsKey:
         self._value = self.attributes.pop(CKA.VALUE)
         key = _private(curve_of(template[CKA.EC_PARAMS]), self._value)
         self.attributes[CKA.PUBLIC_KEY_INFO] = _described(key.public_key())[CKA.PUBLIC_KEY_INFO]
-        self.attributes |= attribute.of_created_key()
-        self.attributes |= {CKA.ALWAYS_SENSITIVE: FALSE, CKA.NEVER_EXTRACTABLE: FALSE}
+        self.attributes |= attribute.of_created_private_key()
 
     def add(self, token: Token, session: int) -> int:
         """Add the key to the token and give its identifier."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives import serialization
 
 from p11tpm import attribute
-from p11tpm.attribute import FALSE, Template, row_of, to_ulong
+from p11tpm.attribute import Template, row_of, to_ulong
 from p11tpm.ck import CKA, CKO, CKR, name
 from p11tpm.core.key_material import KeyMaterial
 from p11tpm.error import Error
@@ -63,8 +63,7 @@ class PrivateKey(ABC):
                 raise Error(CKR.ATTRIBUTE_VALUE_INVALID, f"{name(CKA, type_)} is not that of the private key")
         kept = (CKA.MODULUS, CKA.PUBLIC_EXPONENT, CKA.EC_PARAMS, CKA.PUBLIC_KEY_INFO)
         self.attributes |= {type_: numbers[type_] for type_ in kept if type_ in numbers}
-        self.attributes |= attribute.of_created_key()
-        self.attributes |= {CKA.ALWAYS_SENSITIVE: FALSE, CKA.NEVER_EXTRACTABLE: FALSE}
+        self.attributes |= attribute.of_created_private_key()
 
     def _take_parts(self) -> dict[int, int]:
         """Remove the private numbers from the attributes; an empty one is as good as none."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from p11tpm.attribute import CREATE
 from p11tpm.ck import CKA
 from p11tpm.crypto import padding
 from p11tpm.crypto.message import Message
 from p11tpm.crypto.public import hash_algorithm, rsa_key, rsa_raw
-from p11tpm.family.family import Family
+from p11tpm.family.tpm_keys import TpmKeys
 from p11tpm.host.imports import Late
 from p11tpm.mechanism import PSS, RAW
 
@@ -20,10 +19,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import utils
 
     from p11tpm.attribute import Template
-    from p11tpm.core.key_material import KeyMaterial
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
-    from p11tpm.crypto import der
     from p11tpm.crypto.cipher import Cipher
     from p11tpm.family import rsa_cipher, rsa_keys, rsa_private
     from p11tpm.family.abilities import Verifier
@@ -33,7 +30,6 @@ else:
     exceptions = Late("cryptography.exceptions")
     schemes = Late("cryptography.hazmat.primitives.asymmetric.padding")
     utils = Late("cryptography.hazmat.primitives.asymmetric.utils")
-    der = Late("p11tpm.crypto.der")
     rsa_cipher = Late("p11tpm.family.rsa_cipher")
     rsa_keys = Late("p11tpm.family.rsa_keys")
     rsa_private = Late("p11tpm.family.rsa_private")
@@ -80,7 +76,7 @@ class PssVerifier:
         return True
 
 
-class RsaLater(Family):
+class RsaLater(TpmKeys):
     """What `Rsa` does after the first signature."""
 
     def verifier(self, _token: Token, key: Object, row: Mechanism, params: Any) -> Verifier:
@@ -109,18 +105,6 @@ class RsaLater(Family):
     def private_key(self, template: Template, how: str) -> rsa_private.RsaKey:
         """Return the private key that a template describes."""
         return rsa_private.RsaKey(template, how)
-
-    def private_numbers(self, pkcs8: bytes) -> Template:
-        """Return the numbers of a private key in PKCS #8 DER."""
-        return der.private_numbers(pkcs8)
-
-    def pkcs8(self, key: Object) -> bytes:
-        """Return the PKCS #8 DER of a private key, which is how it is kept."""
-        return key.leaving()
-
-    def place(self, token: Token, attributes: Template, secret: bytes) -> KeyMaterial:
-        """Place the copy of a private key in software: it may have to stay now."""
-        return self.private_key(self.private_numbers(secret), CREATE).place(token, attributes)
 
 
 FAMILY = RsaLater()

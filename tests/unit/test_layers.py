@@ -76,6 +76,7 @@ LOADED_WHEN_NEEDED = {
     "family.rsa_private",
     "family.secret",
     "family.secret_key",
+    "family.tpm_keys",
     "family.tpm_pair",
     "keys.copy",
     "keys.create",
