@@ -137,7 +137,7 @@ class SecureBoots:
         yield "end - all"
 
     def _figures(self, machine: Machine, parts: list[str], seconds: int, found: dict[str, str]) -> Iterator[str]:
-        """Give the machine's lines but the last, and put its figures into `found` if it got there."""
+        """Return the machine's lines but the last, and put its figures into `found` if it got there."""
         figures = {}
         try:
             for line in machine.run(parts, seconds):

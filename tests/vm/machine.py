@@ -73,7 +73,7 @@ class Machine:
         return self._console.read_text(errors="replace").splitlines()[-TAIL:] if self._console.exists() else []
 
     def _lines(self, command: list[str], seconds: float) -> Iterator[str]:
-        """Give the lines that a machine says until it is off; TimeoutError, and it is gone, after so many seconds."""
+        """Return the lines that a machine says until it is off; TimeoutError, and it is gone, after so many seconds."""
         late = threading.Event()
 
         def end() -> None:

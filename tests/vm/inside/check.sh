@@ -18,17 +18,22 @@ check() {
 	fi
 }
 
-# says WORDS PATTERN COMMAND...: the command, whether it succeeds or not, says something that the pattern of grep -E finds
+# found WORDS PATTERN TEXT: the pattern of grep -E finds something in the text
+found() {
+	if grep -qE -- "$2" <<<"$3"; then
+		echo "ok - $1"
+	else
+		echo "not ok - $1: no '$2' in"
+		sed 's/^/    /' <<<"$3"
+	fi
+}
+
+# says WORDS PATTERN COMMAND...: the command, whether it succeeds or not, says something that the pattern finds
 says() {
 	local words=$1 pattern=$2 said
 	shift 2
 	said=$("$@" 2>&1 </dev/null) || true
-	if grep -qE -- "$pattern" <<<"$said"; then
-		echo "ok - $words"
-	else
-		echo "not ok - $words: no '$pattern' in"
-		sed 's/^/    /' <<<"$said"
-	fi
+	found "$words" "$pattern" "$said"
 }
 
 # refused WORDS PATTERN COMMAND...: the command fails and says why
@@ -37,13 +42,10 @@ refused() {
 	shift 2
 	if said=$("$@" 2>&1 </dev/null); then
 		echo "not ok - $words: succeeded, and said"
-	elif grep -qE -- "$pattern" <<<"$said"; then
-		echo "ok - $words"
-		return
+		sed 's/^/    /' <<<"$said"
 	else
-		echo "not ok - $words: no '$pattern' in"
+		found "$words" "$pattern" "$said"
 	fi
-	sed 's/^/    /' <<<"$said"
 }
 
 # equal WORDS WANTED FOUND
