@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Chip:
     """A TPM 2.0 for qemu: `start` before each time that the machine is switched on, what it keeps is gone at the end.
 
-    swtpm ends with the qemu that uses it.
+    swtpm ends with the qemu that uses it, however that ends.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Chip:
     def start(self) -> list[str]:
         """Switch it on; return qemu's options for it."""
         socket = self._directory / "socket"
-        command = ["swtpm", "socket", "--tpm2", "--daemon", "--tpmstate", f"dir={self._directory}"]
+        command = ["swtpm", "socket", "--tpm2", "--daemon", "--terminate", "--tpmstate", f"dir={self._directory}"]
         subprocess.run([*command, "--ctrl", f"type=unixio,path={socket}"], timeout=30, check=True)
         return [
             *("-chardev", f"socket,id=chip,path={socket}"),

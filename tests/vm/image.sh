@@ -36,7 +36,6 @@ files() {
 
 # The root directory of a Debian without the product, as an archive: $1
 make_debian() {
-	mkdir -p "$CACHE"
 	apt_settings >"$CACHE/apt"
 	sources >"$CACHE/sources"
 	unshare --mount mmdebstrap --quiet --mode=root --variant=minbase --aptopt="$CACHE/apt" \
@@ -45,6 +44,16 @@ make_debian() {
 	find "$CACHE" -name 'debian-*.tar' -delete
 	mv "$CACHE/new.tar" "$1"
 	log "Debian"
+}
+
+# That Debian, made if it is not there, into the empty directory $2; no other checkout takes it away meanwhile
+unpack_debian() {
+	mkdir -p "$CACHE"
+	exec 8>"$CACHE/lock"
+	flock 8
+	[ -f "$1" ] || make_debian "$1"
+	tar -C "$2" -xf "$1"
+	exec 8>&-
 }
 
 # The product, in the root directory $1; what is mounted for it is gone afterwards
@@ -107,13 +116,11 @@ key=$( (
 	sha256sum tests/debian.sh tests/vm/image.sh tests/vm/inside/{signer.c,inside.service,tpm2-pcr} tests/host/host.h
 ) | sha256sum | cut -c 1-16)
 [ "$(cat "$place/key" 2>/dev/null)" != "$key" ] || exit 0
-archive=$CACHE/debian-$debian.tar
-[ -f "$archive" ] || make_debian "$archive"
 root=$place/root
 trap 'rm -rf --one-file-system "$root"' EXIT
 rm -rf --one-file-system "$root" "$place/key"
 mkdir "$root"
-tar -C "$root" -xf "$archive"
+unpack_debian "$CACHE/debian-$debian.tar" "$root"
 mkdir -p "$root/srv/p11tpm" "$root/srv/vm/inside" "$root/srv/host"
 files | xargs -0 cp --parents -t "$root/srv/p11tpm"
 cp "$here/inside/signer.c" "$root/srv/vm/inside/"

@@ -96,7 +96,7 @@ token_of_root() {
 	[ -e /var/lib/p11tpm/p11tpm.db ] && return
 	mkdir -p /etc/p11tpm
 	(umask 077 && printf %s "$PIN" >"$PIN_FILE")
-	p11tpm token create --label test --pin-file "$PIN_FILE"
+	p11tpm token create --label test --pin-file "$PIN_FILE" >/dev/null # its URI
 }
 
 TRACE=/sys/kernel/tracing

@@ -13,7 +13,7 @@ if restarted; then
 	exit
 fi
 token_of_root
-p11tpm key generate --label disk --algorithm rsa2048 --pin-file $PIN_FILE
+p11tpm key generate --label disk --algorithm rsa2048 --pin-file $PIN_FILE >/dev/null
 cd /root
 PKCS11_MODULE_PATH=$MODULE openssl req -new -x509 -days 7300 -subj /CN=disk -out disk.pem \
 	-key "org.openssl.engine:pkcs11:pkcs11:token=test;object=disk;type=private;pin-source=file:$PIN_FILE" 2>/dev/null

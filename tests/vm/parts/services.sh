@@ -37,7 +37,7 @@ step_ca_signs() {
 }
 
 token_of_root
-p11tpm key generate --label host --algorithm rsa2048 --pin-file $PIN_FILE
+p11tpm key generate --label host --algorithm rsa2048 --pin-file $PIN_FILE >/dev/null
 p11tpm key public host >/etc/ssh/ssh_host_tpm_key.pub
 chmod 600 /etc/ssh/ssh_host_tpm_key.pub
 printf '[Service]\nStandardInput=file:%s\n' $PIN_FILE | unit ssh-host-agent pin
@@ -47,7 +47,7 @@ check "and has the key" agent_has_key
 printf 'HostKeyAgent %s\nHostKey /etc/ssh/ssh_host_tpm_key.pub\nHostKey /etc/ssh/ssh_host_ed25519_key\n' $AGENT >/etc/ssh/sshd_config.d/tpm.conf
 systemctl start ssh
 check "sshd takes the key" sh -c "sshd -t && systemctl reload-or-restart ssh"
-until_true host_key || true # it begins anew, and does not listen meanwhile
+check "sshd listens again" until_true sh -c "ssh-keyscan -t ed25519 localhost | grep -q ssh-ed25519"
 says "sshd proves that it has the host key in the TPM" "Host 'localhost' is known and matches the RSA host key" host_key
 check "the agent starts again" systemctl restart ssh-host-agent
 says "sshd signs by it" "matches the RSA host key" host_key
