@@ -68,8 +68,8 @@ chmod 755 /usr/local/bin/step-ca
 useradd --system --home-dir /var/lib/step-ca --groups tss step-ca
 install -d -o step-ca -m 700 /var/lib/step-ca
 install -o step-ca -m 600 $PIN_FILE /var/lib/step-ca/pin
-as step-ca sh -euc 'p11tpm token create --label step-ca --pin-file pin
-	p11tpm key generate --label ca --pin-file pin
+as step-ca sh -euc 'p11tpm token create --label step-ca --pin-file pin >/dev/null
+	p11tpm key generate --label ca --pin-file pin >/dev/null
 	p11tpm key public ca --format pem >public.pem
 	rm pin'
 check "step-ca's unit starts, with the PIN as a credential, and signs" step_ca_signs start
