@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import rig
 
 NOT_SWAPPED = b"\x80\x01" + (10).to_bytes(4, "big") + b"\xff\xff\xff\xf2"  # driver.c
+TRANSIENT = 0x80  # the first byte of a key's handle: Part 2, clause 7.2
 ALWAYS = 10_000
 TRIES = 6  # as after the TPM's own code of a context gap
 SECONDS = 5  # for all of them, on a busy machine
@@ -69,6 +70,13 @@ def test_what_the_kernel_has_flushed_is_not_flushed_again(hosts, owner, device):
     hosts("sign", owner.module, env=owner.env)
     after = names(device)[names(device).index("Sign") + 1 :]
     assert after[: after.index("StartAuthSession")] == []
+
+
+def test_the_end_flushes_one_object_and_leaves_the_rest_to_the_kernel(hosts, owner, device):
+    """Each further command would swap what is still there in and out once more."""
+    hosts("sign", owner.module, env=owner.env)
+    assert names(device)[names(device).index("Sign") + 1 :] == ["FlushContext"]
+    assert device.commands[-1].request[10] == TRANSIENT
 
 
 def test_one_that_stays_is_named_with_the_remedy(hosts, owner, device, tmp_path):

@@ -34,8 +34,8 @@ token_of_root
 p11tpm key generate --label first --pin-file $PIN_FILE >/dev/null
 check "20 keys are made" signer $MODULE make 19
 check "what an earlier part has in the TPM ends while it is idle, which takes commands too" until_true nothing_loaded
-counts "one key" 37 6
-counts "20 keys in turn" 37 16 20
+counts "one key" 35 6
+counts "20 keys in turn" 35 16 20
 signer $MODULE 1 20 60 2>/dev/null &
 check "a program that has just signed has a session" until_true something_loaded
 check "nothing is left in the TPM when it is idle" until_true nothing_loaded
