@@ -43,8 +43,8 @@ HERE = Path(__file__).resolve().parent
 BOTH = ("root", "syslog_message")
 MODULE = (*BOTH, "complain", "copies", "fork", "interface", "origin", "start", "wiping")
 NATIVE = (
-    *BOTH, "connection", "descriptor", "device", "ecdh", "exit", "idle_timer", "keeper", "secret", "swtpm", "tabrmd",
-    "tctildr",
+    *BOTH, "connection", "descriptor", "device", "ecdh", "exit", "hash", "idle_timer", "keeper", "secret", "swtpm",
+    "tabrmd", "tctildr",
 )  # fmt: skip
 
 # _FILE_OFFSET_BITS: as Python.h has it, since files with and without Python.h exchange a struct stat.

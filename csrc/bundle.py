@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 NOT_FOR_HOSTS = "cli"
 START = "p11tpm.entry"  # what every start loads, with all that it needs
-EXTENSIONS = {name for name in sys.stdlib_module_names if name.startswith("_")}
 # What codecs are looked up by name, by what is imported.
 ENCODINGS = ("ascii", "idna", "latin_1", "utf_16_be", "utf_16_le", "utf_32_be")
 
@@ -81,8 +80,7 @@ def compiled_as_it_is(source: Path) -> bytes:
 def imports(node: ast.AST, *, later: bool = True) -> Iterator[str]:
     """Return the names of modules, and of what may be one, that a program imports, but for those of its types only.
 
-    `later`: also those that its functions import, those that are a `Late` (p11tpm/host/imports.py), and those that a
-    table names (p11tpm/algorithm.py), which are extension modules and begin with an underscore.
+    `later`: also those that its functions import, and those that are a `Late` (p11tpm/host/imports.py).
     """
     if isinstance(node, ast.If) and is_for_types(node):
         for other in node.orelse:
@@ -90,8 +88,6 @@ def imports(node: ast.AST, *, later: bool = True) -> Iterator[str]:
         return
     if isinstance(node, ast.FunctionDef) and not later:
         return
-    if later and isinstance(node, ast.Constant) and node.value in EXTENSIONS:
-        yield node.value
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     if later and isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Late":

@@ -9,11 +9,19 @@ void send_to_syslog(const char *path, int severity, const char *line);
 int ecdh(int bits, const uint8_t *scalar, const uint8_t *x, const uint8_t *y,
          uint8_t *own_x, uint8_t *own_y, uint8_t *shared_x);
 
+typedef struct hash hash;
+
+hash *hash_new(int digest_size);
+void hash_add(hash *at, const uint8_t *data, size_t size);
+void hash_result(const hash *at, uint8_t *digest);
+void hash_free(hash *at);
+void hash_digest(int digest_size, const uint8_t *data, size_t size, uint8_t *digest);
+void hash_mac(int digest_size, const uint8_t *key, size_t key_size, const uint8_t *data, size_t size, uint8_t *mac);
+
 #define SECRET_SIZE ...
 
 uint8_t *secret_new(void);
 void secret_free(uint8_t *secret);
-void secret_mac(const uint8_t *secret, size_t secret_size, const uint8_t *data, size_t size, uint8_t *mac);
 void secret_mask(const uint8_t *secret, size_t secret_size, const uint8_t *fixed, size_t fixed_size,
                  uint8_t *bytes, size_t size);
 

@@ -14,6 +14,7 @@
 
 #include "connection.h"
 #include "ecdh.h"
+#include "hash.h"
 #include "secret.h"
 #include "secure.h"
 #include "syslog_message.h"

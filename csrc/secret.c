@@ -6,8 +6,8 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
-#define OPENSSL_SUPPRESS_DEPRECATED /* for SHA256_Init() and the others of its kind */
-#include <openssl/sha.h>
+
+#include "hash.h"
 
 #define PLACES 16 /* in an area, which is a page where that has 4 KiB */
 #define AREAS 1024
@@ -63,66 +63,20 @@ void secret_free(uint8_t *secret)
     atomic_fetch_and(&areas[i].taken, ~(1u << (secret - areas[i].start) / SECRET_SIZE));
 }
 
-/* ---- HMAC with SHA-256 (RFC 2104), by the functions of libcrypto that need nothing else of it, as in ecdh.c */
+/* ---- what is computed with them */
 
-#define BLOCK 64
-#define DIGEST 32
-
-typedef struct {
-    SHA256_CTX inner, outer;
-} hmac_key;
-
-static void begin_hmac(hmac_key *begun, const uint8_t *key, size_t size)
-{
-    uint8_t block[BLOCK] = { 0 };
-    if (size > BLOCK) {
-        SHA256_Init(&begun->inner);
-        SHA256_Update(&begun->inner, key, size);
-        SHA256_Final(block, &begun->inner);
-    } else {
-        memcpy(block, key, size);
-    }
-    for (size_t i = 0; i < BLOCK; i++)
-        block[i] ^= 0x36;
-    SHA256_Init(&begun->inner);
-    SHA256_Update(&begun->inner, block, BLOCK);
-    for (size_t i = 0; i < BLOCK; i++)
-        block[i] ^= 0x36 ^ 0x5c;
-    SHA256_Init(&begun->outer);
-    SHA256_Update(&begun->outer, block, BLOCK);
-    explicit_bzero(block, BLOCK);
-}
-
-/* Makes the HMAC of two pieces of data, one after the other. */
-static void end_hmac(const hmac_key *begun, const uint8_t *first, size_t first_size, const uint8_t *data, size_t size, uint8_t *mac)
-{
-    hmac_key at = *begun;
-    SHA256_Update(&at.inner, first, first_size);
-    SHA256_Update(&at.inner, data, size);
-    SHA256_Final(mac, &at.inner);
-    SHA256_Update(&at.outer, mac, DIGEST);
-    SHA256_Final(mac, &at.outer);
-    explicit_bzero(&at, sizeof at);
-}
-
-void secret_mac(const uint8_t *secret, size_t secret_size, const uint8_t *data, size_t size, uint8_t *mac)
-{
-    hmac_key begun;
-    begin_hmac(&begun, secret, secret_size);
-    end_hmac(&begun, data, size, NULL, 0, mac);
-    explicit_bzero(&begun, sizeof begun);
-}
+#define DIGEST SHA256_DIGEST_LENGTH
 
 void secret_mask(const uint8_t *secret, size_t secret_size, const uint8_t *fixed, size_t fixed_size, uint8_t *bytes, size_t size)
 {
-    hmac_key begun;
+    hmac begun;
     uint8_t mask[DIGEST];
-    begin_hmac(&begun, secret, secret_size);
+    hmac_begin(&begun, DIGEST, secret, secret_size);
     for (size_t at = 0; at < size; at++) {
         uint32_t number = (uint32_t)(at / DIGEST) + 1;
         uint8_t counter[] = { (uint8_t)(number >> 24), (uint8_t)(number >> 16), (uint8_t)(number >> 8), (uint8_t)number };
         if (at % DIGEST == 0)
-            end_hmac(&begun, counter, sizeof counter, fixed, fixed_size, mask);
+            hmac_end(&begun, counter, sizeof counter, fixed, fixed_size, mask);
         bytes[at] ^= mask[at % DIGEST];
     }
     explicit_bzero(mask, sizeof mask);

@@ -13,9 +13,6 @@ uint8_t *secret_new(void);
 /* Overwrites a secret and gives its place back. */
 void secret_free(uint8_t *secret);
 
-/* Gives the HMAC of some data under a secret: 32 bytes. */
-void secret_mac(const uint8_t *secret, size_t secret_size, const uint8_t *data, size_t size, uint8_t *mac);
-
 /* Hides or uncovers `size` bytes in place by the mask that KDFa makes of a secret and of `fixed`, which is all that its HMACs
  * are of but for the counter: TPM 2.0 Part 1, clauses 11.4.7 and 11.4.10.2. */
 void secret_mask(const uint8_t *secret, size_t secret_size, const uint8_t *fixed, size_t fixed_size, uint8_t *bytes, size_t size);

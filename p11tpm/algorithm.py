@@ -74,10 +74,10 @@ class Hash:
     `words`: its names in the standard's constants, see `constants`. `size` and `block`: bytes of a digest, and of what
     is hashed at a time. `tpm`: its TPM_ALG_ID (TPM 2.0 Part 2, clause 6.3), 0 where no TPM is asked for it.
     `digest_info`: DER of PKCS #1's DigestInfo up to the digest (RFC 8017, clause 9.2, note 1), empty where no mechanism
-    has it. `modules`: those of CPython that compute it without libcrypto, the first that there is.
+    has it. `native`: whether csrc/hash.c computes it; hashlib has the others.
     """
 
-    __slots__ = ("block", "digest_info", "modules", "size", "tpm", "words")
+    __slots__ = ("block", "digest_info", "native", "size", "tpm", "words")
 
     def __init__(
         self,
@@ -87,32 +87,32 @@ class Hash:
         *,
         tpm: int = 0,
         digest_info: str = "",
-        modules: tuple[str, ...] = (),
+        native: bool = False,
     ) -> None:
         self.words = words
         self.size = size
         self.block = block
         self.tpm = tpm
         self.digest_info = bytes.fromhex(digest_info)
-        self.modules = modules
+        self.native = native
 
 
-HASHES = {  # _sha2: Python 3.12 and later
-    "md5": Hash(("MD5",), 16, 64, digest_info="3020300c06082a864886f70d020505000410", modules=("_md5",)),
+HASHES = {
+    "md5": Hash(("MD5",), 16, 64, digest_info="3020300c06082a864886f70d020505000410"),
     "sha1": Hash(
         ("SHA1", "SHA_1"),
         20,
         64,
         tpm=0x0004,
         digest_info="3021300906052b0e03021a05000414",
-        modules=("_sha1",),
+        native=True,
     ),
     "sha224": Hash(
         ("SHA224",),
         28,
         64,
         digest_info="302d300d06096086480165030402040500041c",
-        modules=("_sha2", "_sha256"),
+        native=True,
     ),
     "sha256": Hash(
         ("SHA256",),
@@ -120,7 +120,7 @@ HASHES = {  # _sha2: Python 3.12 and later
         64,
         tpm=0x000B,
         digest_info="3031300d060960864801650304020105000420",
-        modules=("_sha2", "_sha256"),
+        native=True,
     ),
     "sha384": Hash(
         ("SHA384",),
@@ -128,7 +128,7 @@ HASHES = {  # _sha2: Python 3.12 and later
         128,
         tpm=0x000C,
         digest_info="3041300d060960864801650304020205000430",
-        modules=("_sha2", "_sha512"),
+        native=True,
     ),
     "sha512": Hash(
         ("SHA512",),
@@ -136,7 +136,7 @@ HASHES = {  # _sha2: Python 3.12 and later
         128,
         tpm=0x000D,
         digest_info="3051300d060960864801650304020305000440",
-        modules=("_sha2", "_sha512"),
+        native=True,
     ),
     "sha3_224": Hash(("SHA3_224",), 28, 144),
     "sha3_256": Hash(("SHA3_256",), 32, 136),

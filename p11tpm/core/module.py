@@ -12,7 +12,7 @@ from p11tpm.error import Error
 from p11tpm.host import log
 from p11tpm.host.config import Config
 from p11tpm.host.ending import Ending
-from p11tpm.host.imports import load_extensions
+from p11tpm.host.imports import load_fcntl
 from p11tpm.store import Store
 
 TYPE_CHECKING = False
@@ -142,7 +142,7 @@ class Module:
         token = self.token(slot)
         if not read_write and token.logged_in == CKU.SO:
             raise Error(CKR.SESSION_READ_WRITE_SO_EXISTS, "the SO is logged in: read-write sessions only")
-        load_extensions()
+        load_fcntl()
         session = Session(token, read_write=read_write)
         with self._opening, self._lock:
             session.handle = self._sessions.add(session)

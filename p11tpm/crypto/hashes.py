@@ -1,61 +1,88 @@
-"""Hashes and HMAC for what every host needs: those of CPython itself.
+"""Hashes and HMAC for what every host needs: those of csrc/hash.c.
 
 hashlib would start libcrypto, which costs every host two milliseconds, and whose locks a fork may leave taken in the
-child: its functions let go of the GIL while they hold them. hashlib has what a Python was built without.
+child: its functions let go of the GIL while they hold them. hashlib has what few hosts need.
 """
 
 from __future__ import annotations
 
-import sys
 from _operator import _compare_digest as compare_digest
 
+from p11tpm._native import ffi, lib
 from p11tpm.algorithm import HASHES
-from p11tpm.host.imports import import_lock
+from p11tpm.host.imports import Late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import hashlib
+    import hmac
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Protocol
+
+    class Context(Protocol):
+        """A hash or an authentication code in the making, as hashlib has them."""
+
+        def update(self, data: bytes, /) -> None:
+            """Process the next bytes."""
+
+        def digest(self) -> bytes:
+            """Return the result."""
+else:
+    hashlib = Late("hashlib")
+    hmac = Late("hmac")
 
 __all__ = ["compare_digest", "digest", "mac", "new"]
 
-_INNER = bytes(byte ^ 0x36 for byte in range(256))
-_OUTER = bytes(byte ^ 0x5C for byte in range(256))
 
-_found: dict[str, Callable[..., Any]] = {}
+class _Native:
+    """A hash in the making, whose digest has so many bytes."""
+
+    __slots__ = ("_at", "_size")
+
+    def __init__(self, size: int) -> None:
+        at = lib.hash_new(size)
+        if at == ffi.NULL:
+            raise MemoryError
+        self._at = ffi.gc(at, lib.hash_free)
+        self._size = size
+
+    def update(self, data: bytes) -> None:
+        """Process the next bytes."""
+        lib.hash_add(self._at, data, len(data))
+
+    def digest(self) -> bytes:
+        """Return the result."""
+        made = bytearray(self._size)
+        lib.hash_result(self._at, ffi.from_buffer(made))
+        return bytes(made)
 
 
-def _find(name: str) -> Callable[..., Any]:
-    with import_lock:
-        for module in HASHES[name].modules:
-            if module not in sys.stdlib_module_names:  # the search for it would go through all paths
-                continue
-            try:
-                return getattr(__import__(module), name)  # type: ignore[no-any-return]
-            except ImportError:
-                continue
-        import hashlib
-
-        return lambda data=b"": hashlib.new(name, data, usedforsecurity=False)
+def new(name: str) -> Context:
+    """Begin a hash, by the name that hashlib knows."""
+    row = HASHES[name]
+    return _Native(row.size) if row.native else _of_hashlib(name)()
 
 
-def new(name: str, data: bytes = b"") -> Any:
-    """Begin a hash, by the name that hashlib knows: an object as hashlib's are."""
-    make = _found.get(name)
-    if make is None:
-        make = _found[name] = _find(name)
-    return make(data)
+def _of_hashlib(name: str) -> Callable[..., Any]:
+    return lambda data=b"": hashlib.new(name, data, usedforsecurity=False)
 
 
 def digest(name: str, data: bytes) -> bytes:
     """Return the hash of some data."""
-    hashed: bytes = new(name, data).digest()
-    return hashed
+    row = HASHES[name]
+    if not row.native:
+        hashed: bytes = _of_hashlib(name)(data).digest()
+        return hashed
+    made = bytearray(row.size)
+    lib.hash_digest(row.size, data, len(data), ffi.from_buffer(made))
+    return bytes(made)
 
 
 def mac(name: str, key: bytes | bytearray, data: bytes) -> bytes:
     """Return the HMAC of some data (RFC 2104)."""
-    begun = new(name)
-    size = begun.block_size
-    block = bytes(key if len(key) <= size else digest(name, bytes(key))).ljust(size, b"\0")
-    return digest(name, block.translate(_OUTER) + digest(name, block.translate(_INNER) + data))
+    row = HASHES[name]
+    if not row.native:
+        return hmac.new(key, data, _of_hashlib(name)).digest()
+    made = bytearray(row.size)
+    lib.hash_mac(row.size, ffi.from_buffer(key), len(key), data, len(data), ffi.from_buffer(made))
+    return bytes(made)

@@ -9,16 +9,8 @@ from p11tpm.error import Error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Protocol
 
-    class Context(Protocol):
-        """A hash or an authentication code in the making, as hashlib has them."""
-
-        def update(self, data: bytes, /) -> None:
-            """Process the next bytes."""
-
-        def digest(self) -> bytes:
-            """Return the result."""
+    from p11tpm.crypto.hashes import Context
 
 
 _MOST = 2048  # bytes

@@ -47,7 +47,7 @@ def recovered(block: bytes) -> bytes | None:
 
 def _mgf1(seed: bytes, length: int, digest: str) -> bytes:
     """Mask generation function (RFC 8017, appendix B.2.1)."""
-    size = hashes.new(digest).digest_size
+    size = HASHES[digest].size
     blocks = (hashes.digest(digest, seed + number.to_bytes(4, "big")) for number in range(-(-length // size)))
     return b"".join(blocks)[:length]
 
@@ -57,7 +57,7 @@ def pss_room(bits: int, digest: str, salt_length: int) -> int:
 
     Raises CKR_MECHANISM_PARAM_INVALID for a salt without room.
     """
-    room: int = (bits - 1 + 7) // 8 - hashes.new(digest).digest_size - 2
+    room = (bits - 1 + 7) // 8 - HASHES[digest].size - 2
     if salt_length > room:
         raise Error(CKR.MECHANISM_PARAM_INVALID, f"a key of this size has room for a salt of {max(0, room)} bytes")
     return room
@@ -65,7 +65,7 @@ def pss_room(bits: int, digest: str, salt_length: int) -> int:
 
 def check_pss_digest(hashed: bytes, digest: str) -> None:
     """Check that data are as long as a digest: CKR_DATA_LEN_RANGE."""
-    if len(hashed) != hashes.new(digest).digest_size:
+    if len(hashed) != HASHES[digest].size:
         raise Error(CKR.DATA_LEN_RANGE, f"RSA-PSS with {digest} signs a digest of that length and nothing else")
 
 
@@ -126,8 +126,7 @@ def pkcs1_plain(block: bytes) -> bytes:
 
 def oaep_least(digest: str) -> int:
     """Return how many bytes of padding EME-OAEP needs with a hash."""
-    size: int = hashes.new(digest).digest_size
-    return 2 * size + 2
+    return 2 * HASHES[digest].size + 2
 
 
 def oaep(data: bytes, size: int, digest: str, mask: str, label: bytes) -> bytes:

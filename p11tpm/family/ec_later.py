@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p11tpm.algorithm import CURVES
+from p11tpm.algorithm import CURVES, HASHES
 from p11tpm.ck import CKA
 from p11tpm.crypto import hashes, padding, point
 from p11tpm.crypto.message import Message
@@ -74,7 +74,7 @@ def agree(token: Token, key: Object, params: Any, length: int | None) -> bytes:
 
 def x963(shared: bytes, info: bytes, digest: str, length: int | None) -> bytes:
     """Derive `length` bytes, or one digest, by the key derivation function of ANSI X9.63 (SEC 1, clause 3.6.1)."""
-    size = hashes.new(digest).digest_size
+    size = HASHES[digest].size
     blocks = range(1, -(-(length or size) // size) + 1)
     made = b"".join(hashes.digest(digest, shared + count.to_bytes(4, "big") + info) for count in blocks)
     return made[: length or size]

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from functools import partial
 
+from p11tpm.algorithm import HASHES
 from p11tpm.ck import CKR
 from p11tpm.error import Error
 from p11tpm.family.family import Family
@@ -52,7 +53,7 @@ class Hmac(Family):
         """Return what signs or verifies."""
         digest = row.digest or ""
         new = partial(hashlib.new, digest, usedforsecurity=False)  # MD5 wherever it is wanted
-        most = new().digest_size
+        most = HASHES[digest].size
         if key.in_tpm:
             return Mac(lambda: _TpmHmac(token.tpm, key, digest), params, most)
         value = key.secret()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from p11tpm.crypto.message import Context
+    from p11tpm.crypto.hashes import Context
 
 
 class Mac:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from p11tpm.algorithm import HASHES
 from p11tpm.ck import CKR
 from p11tpm.crypto import hashes
 from p11tpm.error import Error
@@ -80,7 +81,7 @@ def _hkdf(keys: list[Object], _row: Mechanism, params: HkdfParams, length: int |
 def hkdf(key: bytes, salt: bytes | None, params: HkdfParams, length: int | None) -> bytes:
     """Derive `length` bytes, or one digest, by HKDF (RFC 5869); without the second step not more than a digest."""
     digest = params.digest
-    size = hashes.new(digest).digest_size
+    size = HASHES[digest].size
     if params.extract:
         key = hashes.mac(digest, salt or bytes(size), key)
     if not params.expand:

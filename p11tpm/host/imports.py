@@ -39,8 +39,6 @@ class Late:
         return getattr(self._module, name)
 
 
-# The extension modules of logins and signatures. Those of all else are loaded when they are first needed.
-_EXTENSIONS = ("fcntl", "_sha1", "_sha256", "_sha512", "_sha2")
 _taken: list[bool] = []  # whether the thread that forks holds `import_lock`
 
 
@@ -68,16 +66,10 @@ posix.register_at_fork(
 )
 
 
-def load_extensions() -> None:
-    """Load what logins and signatures need of extension modules, while paths lead to them.
+def load_fcntl() -> None:
+    """Load the one extension module that logins need and a start does not, while paths lead to it.
 
     When the host has changed its root directory, nothing is loaded from a path any more.
     """
     with import_lock:
-        for name in _EXTENSIONS:
-            if name not in sys.stdlib_module_names:
-                continue
-            try:
-                __import__(name)
-            except ImportError:  # a Python that was built without it: p11tpm/crypto/hashes.py
-                continue
+        import fcntl  # noqa: F401

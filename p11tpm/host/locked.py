@@ -56,7 +56,7 @@ class Locked:
     def mac(self, data: bytes) -> bytes:
         """Return the HMAC of some data under the secret, with SHA-256."""
         made = bytearray(_DIGEST)  # what ffi.new() makes is not wiped when it is freed
-        lib.secret_mac(self._at, self._size, data, len(data), ffi.from_buffer(made))
+        lib.hash_mac(_DIGEST, self._at, self._size, data, len(data), ffi.from_buffer(made))
         return bytes(made)
 
     def mask(self, fixed: bytes, data: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import partial
 
+from p11tpm.algorithm import HASHES
 from p11tpm.ck import CKF, CKO, CKR
 from p11tpm.crypto.message import Message
 from p11tpm.error import Error
@@ -27,7 +28,7 @@ class Digest:
         row = token.mechanism(given.type, CKF.DIGEST)
         row.params(given)
         self._message = Message.hashed(row.digest, _new)
-        self.size: int = _new(row.digest or "").digest_size
+        self.size = HASHES[row.digest or ""].size
         self.update = self._message.update
         self.digest = self._message.whole
         self.finish = self._message.finish

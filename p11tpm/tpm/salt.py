@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from posix import urandom
 
+from p11tpm import algorithm
 from p11tpm._native import ffi, lib
-from p11tpm.algorithm import CURVES
 from p11tpm.ck import CKR
 from p11tpm.crypto import hashes
 from p11tpm.error import Error
@@ -18,7 +18,7 @@ from p11tpm.tpm import template
 from p11tpm.tpm.codec import HASHES, sized
 from p11tpm.tpm.kdf import kdfe, mgf1
 
-_CURVES = {"p256", "p384"}  # those of csrc/agreement.c
+_CURVES = {"p256", "p384"}  # those of csrc/ecdh.c
 
 
 def make_salt(srk_public: bytes, label: bytes = b"SECRET") -> tuple[bytes, bytes]:
@@ -37,7 +37,7 @@ def _ecc(public: bytes, digest: str, label: bytes) -> tuple[bytes, bytes]:
     name = template.curve(public)
     if name not in _CURVES:
         raise Error(CKR.DEVICE_ERROR, f"the storage root key is on the curve {name}: P-256 or P-384 is needed")
-    curve = CURVES[name]
+    curve = algorithm.CURVES[name]
     size = curve.size
     point = template.ec_point(public)
     if max(point) >> curve.bits:
@@ -51,7 +51,7 @@ def _ecc(public: bytes, digest: str, label: bytes) -> tuple[bytes, bytes]:
     if failed:
         raise _no_point()
     ephemeral = bytes(ffi.buffer(own_x))
-    salt = kdfe(digest, bytes(ffi.buffer(shared)), label, ephemeral, x, hashes.new(digest).digest_size * 8)
+    salt = kdfe(digest, bytes(ffi.buffer(shared)), label, ephemeral, x, algorithm.HASHES[digest].size * 8)
     ffi.memmove(shared, bytes(size), size)
     return salt, sized(ephemeral) + sized(bytes(ffi.buffer(own_y)))
 

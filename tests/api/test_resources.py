@@ -106,8 +106,8 @@ OURS = {
     "tpm.kdf", "tpm.loaded", "tpm.retry", "tpm.salt", "tpm.template", "tpm.tpm", "tpm.turns", "tpm.wire",
 }
 PYTHONS = {  # or fewer, as a version of Python has it
-    "__future__", "_cffi_backend", "_functools", "_operator", "_p11tpm", "_p11tpm.lib", "_sha1", "_sha2", "_sha256",
-    "_sha512", "_sqlite3", "errno", "fcntl", "itertools",
+    "__future__", "_cffi_backend", "_functools", "_operator", "_p11tpm", "_p11tpm.lib", "_sqlite3", "errno", "fcntl",
+    "itertools",
 }
 # fmt: on
 HEAVY = {"tpm2_pytss", "cryptography", "asn1crypto", "logging", "dataclasses", "pathlib", "typing", "tomllib"}

@@ -94,7 +94,6 @@ LOADED_WHEN_NEEDED = {
 # The files that hold `import_lock` themselves, and at how many places: those that load a module of a computed name, or
 # change what an import sees, or keep a fork waiting for something else.
 HOLDS_THE_LOCK = {
-    "crypto.hashes": 1,
     "host.imports": 2,
     "host.trylock": 2,
     "store.database": 1,
