@@ -73,11 +73,13 @@ class TpmError(Error):
 class TPM:
     """Response codes that are told apart (TPM 2.0 Part 2, clause 6.6.3), with the entity's number where it counts."""
 
+    VALUE = 0x084
     INITIALIZE = 0x100
     FAILURE = 0x101
+    POLICY = 0x126
     PCR_CHANGED = 0x128
     HANDLE_1 = 0x18B
-    POLICY_CC = 0x1C4
+    VALUE_1 = 0x1C4
     INTEGRITY = 0x1DF
     AUTH_UNAVAILABLE = 0x12F
     NV_SPACE = 0x14B
@@ -85,6 +87,7 @@ class TPM:
     AUTH_FAIL = 0x98E
     POLICY_FAIL = 0x99D
     BAD_AUTH = 0x9A2
+    POLICY_CC = 0x9A4
     CONTEXT_GAP = 0x901
     OBJECT_MEMORY = 0x902
     SESSION_MEMORY = 0x903
@@ -100,6 +103,10 @@ class TPM:
     RETRY = 0x922
     NV_UNAVAILABLE = 0x923
 
+
+# What is answered where the machine's state, or the time, is not what a policy asks for (Part 3, clause 23), and what
+# is answered to a session that does not satisfy the policy of what it is to use
+POLICY_REFUSALS = frozenset({TPM.VALUE, TPM.POLICY, TPM.VALUE_1, TPM.POLICY_FAIL, TPM.POLICY_CC})
 
 FLUSHED_BY = {  # options of tpm2_flushcontext for a TPM that is full
     TPM.CONTEXT_GAP: "-s",
@@ -131,6 +138,7 @@ _TPM = {
     TPM.NV_UNAVAILABLE: CKR.DEVICE_ERROR,
     TPM.INITIALIZE: CKR.DEVICE_ERROR,
     TPM.FAILURE: CKR.DEVICE_ERROR,
+    **dict.fromkeys(POLICY_REFUSALS, CKR.FUNCTION_FAILED),
     **dict.fromkeys(range(TPM.REFERENCE_H0, TPM.REFERENCE_LAST + 1), CKR.DEVICE_ERROR),
 }
 

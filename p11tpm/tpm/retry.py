@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic, sleep
 
 from p11tpm.ck import CKR
-from p11tpm.error import TPM, Error, TpmError
+from p11tpm.error import POLICY_REFUSALS, TPM, Error, TpmError
 from p11tpm.tpm.connection import LostError, NotKeptError, StaleError
 
 _FULL = frozenset({TPM.CONTEXT_GAP, TPM.OBJECT_MEMORY, TPM.SESSION_MEMORY, TPM.MEMORY, TPM.SESSION_HANDLES})
@@ -73,8 +73,11 @@ class Retry:
 
 
 def _is_about_what_is_loaded(code: int) -> bool:
-    """Return whether a handle or session is not what it was taken for: format one without P (Part 2, clause 6.6.2)."""
-    return code & 0xC0 == 0x80
+    """Return whether a handle or session is not what it was taken for: format one without P (Part 2, clause 6.6.2).
+
+    A policy that is not satisfied is no such thing, although it is the session that the TPM complains of.
+    """
+    return code & 0xC0 == 0x80 and code not in POLICY_REFUSALS
 
 
 def outcome(error: Exception) -> Error:

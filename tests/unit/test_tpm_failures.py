@@ -120,6 +120,18 @@ def test_codes_of_a_resource_manager_are_the_tpms(ground):
     assert ground.unseal() == SECRET
 
 
+@pytest.mark.parametrize("code", [0x084, 0x126, 0x1C4, 0x99D, 0x9A4])
+def test_a_policy_that_is_not_satisfied_is_no_stale_session(ground, key, code):
+    """A use that the TPM refuses is not tried once more, as it is if the session may be another program's by now."""
+    ground.sign(key)
+    ground.proxy.clear()
+    refuse(ground.proxy, "Sign", code, 10)
+    with pytest.raises(TpmError) as caught:
+        ground.sign(key)
+    assert (caught.value.code, caught.value.rv) == (code, CKR.FUNCTION_FAILED)
+    assert ground.proxy.names == ["Sign"]
+
+
 # -- reset, replaced, gone
 
 
