@@ -70,6 +70,15 @@ class TpmError(Error):
         self.command = command
 
 
+class StateError(Error):
+    """The machine is not in a state in which a token opens, or a key works; no PIN was tried."""
+
+    guess = False
+
+    def __init__(self, why: str) -> None:
+        super().__init__(CKR.FUNCTION_FAILED, why)
+
+
 class TPM:
     """Response codes that are told apart (TPM 2.0 Part 2, clause 6.6.3), with the entity's number where it counts."""
 
@@ -81,6 +90,8 @@ class TPM:
     HANDLE_1 = 0x18B
     VALUE_1 = 0x1C4
     INTEGRITY = 0x1DF
+    VALUE_2 = 0x2C4
+    SIGNATURE_2 = 0x2DB
     AUTH_UNAVAILABLE = 0x12F
     NV_SPACE = 0x14B
     NV_DEFINED = 0x14C
@@ -104,8 +115,8 @@ class TPM:
     NV_UNAVAILABLE = 0x923
 
 
-# What is answered where the machine's state, or the time, is not what a policy asks for (Part 3, clause 23), and what
-# is answered to a session that does not satisfy the policy of what it is to use
+# Answers of the TPM where the machine's state, or the time, is another than a policy asks for (Part 3, clause 23), and
+# to a session that does not satisfy the policy of an object
 POLICY_REFUSALS = frozenset({TPM.VALUE, TPM.POLICY, TPM.VALUE_1, TPM.POLICY_FAIL, TPM.POLICY_CC})
 
 FLUSHED_BY = {  # options of tpm2_flushcontext for a TPM that is full
@@ -124,6 +135,7 @@ _TPM = {
     TPM.BAD_AUTH: CKR.DEVICE_ERROR,
     TPM.INTEGRITY: CKR.DEVICE_ERROR,
     TPM.PCR_CHANGED: CKR.DEVICE_ERROR,
+    TPM.AUTH_UNAVAILABLE: CKR.DEVICE_ERROR,
     TPM.NV_SPACE: CKR.DEVICE_MEMORY,
     TPM.HANDLE_1: CKR.TOKEN_NOT_RECOGNIZED,
     TPM.CONTEXT_GAP: CKR.DEVICE_MEMORY,

@@ -17,6 +17,7 @@ from p11tpm.ck import CKA, CKR, CKU
 from p11tpm.cli import module
 from p11tpm.cli.machine import Machine
 from p11tpm.cli.output import as_text, example, json_option, print_json, printable
+from p11tpm.core.binding import described, way_back
 from p11tpm.core.pin import ROLES, reserve
 from p11tpm.core.pin_file import PinFile
 from p11tpm.error import Error
@@ -25,6 +26,7 @@ from p11tpm.host.config import Config
 from p11tpm.store.rows import counts_guesses
 from p11tpm.tpm import Srk, Tpm
 from p11tpm.tpm.room import Room
+from p11tpm.tpm.state import States, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +38,7 @@ OK, NOTE, WRONG = "ok", "note", "wrong"
 _COLOURS = {OK: "green", NOTE: "yellow", WRONG: "red"}
 _MAKERS_OF_CHIPS = frozenset({"ATML", "IFX", "NTC", "NTZ", "STM"})  # TCG Vendor ID Registry
 _SLOW_SWAP = 0.01  # seconds
+_OF_FIRMWARE = range(4)  # PCRs: TCG PC Client Platform Firmware Profile, clause 3.3.4
 _AGENT_ALLOWS = ("/usr/lib*/*", "/usr/local/lib*/*")  # ssh-agent(1), option -P
 
 
@@ -103,6 +106,7 @@ def _findings() -> Iterator[Finding]:
             for token in machine.tokens:
                 yield (found := _token(machine, token))
                 if found.state != WRONG:
+                    yield from _binding(token)
                     yield from _residents(token)
                     usable.append(token)
             yield from _strays(usable)
@@ -318,6 +322,36 @@ def _token(machine: Machine, token: Token) -> Finding:
         limit = machine.config.pin_tries
         return Finding(about, NOTE, f"{failures} of {limit} wrong PINs counted", "find the program that has an old PIN")
     return Finding(about, OK, "this TPM has its storage root key")
+
+
+def _binding(token: Token) -> Iterator[Finding]:
+    """Check whether a token that is bound to the machine's state opens now, and what will keep it from that."""
+    row = token.row
+    if not row.policy:
+        return
+    label = printable(token.label)
+    about = f"token '{label}'"
+    states = States.parse(row.policy)
+    bound = f"bound to {described(states)}"
+    try:
+        why = token.why_shut()
+    finally:
+        token.tpm.release()
+    if why:
+        yield Finding(about, WRONG, f"{bound}, and does not open now: {why}", way_back(row, states))
+    else:
+        yield Finding(about, OK, f"{bound}, and opens now")
+    if not row.recovery_private:
+        text = "bound without a recovery code: after a change of the machine its keys are lost"
+        yield Finding(about, NOTE, text, f"p11tpm token bind '{label}' again, without --no-recovery")
+    if firmware := [pcr for pcr in states.pcrs if pcr in _OF_FIRMWARE]:
+        text = f"bound to PCR {written(firmware)}: an update of the firmware ends that"
+        yield Finding(
+            about, NOTE, text, "bind to PCR 7, and to a signed PCR 11, instead; or keep the recovery code at hand"
+        )
+    if len(states.alternatives) > 1:
+        text = f"opens in {len(states.alternatives)} states"
+        yield Finding(about, NOTE, text, f"after the update, drop the old ones: p11tpm token reseal '{label}'")
 
 
 def _residents(token: Token) -> Iterator[Finding]:

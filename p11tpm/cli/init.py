@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from p11tpm.ck import CKR, CKU
-from p11tpm.cli import key, module, prompt, token
+from p11tpm.cli import binding, key, module, prompt, token
 from p11tpm.cli.machine import Machine
 from p11tpm.cli.output import example, printable, wait
 from p11tpm.error import Error
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from p11tpm.cli.logged import LoggedToken
     from p11tpm.cli.pair import Pair
+    from p11tpm.core.binding import Wish
 
 
 @click.command(epilog=example("p11tpm init", "p11tpm init --label work --key-label laptop --algorithm rsa2048"))
@@ -27,12 +28,21 @@ if TYPE_CHECKING:
 @prompt.pin_file_option
 @prompt.so_pin_file_option
 @prompt.no_pin_option
+@binding.binding_options
 def init(
-    label: str, key_label: str, algorithm: str, pin_file: Path | None, so_pin_file: Path | None, *, no_pin: bool
+    label: str,
+    key_label: str,
+    algorithm: str,
+    pin_file: Path | None,
+    so_pin_file: Path | None,
+    wish: Wish | None,
+    *,
+    no_pin: bool,
 ) -> None:
     """Make a token with a first key, and say how to use it with ssh.
 
     Asks for a PIN and, if you want one, for an SO PIN. With --pin-file, or 'pin-file' in p11tpm.conf, nothing is asked.
+    With --pcr or --signed-pcr the token opens only in a state of the machine: see 'p11tpm token bind'.
     """
     with Machine() as machine:
         if machine.tokens:
@@ -42,14 +52,15 @@ def init(
                 f"there is already a token '{there}': add a key with 'p11tpm key generate --label NAME'",
             )
         key.check_label(key_label)
-        so_pin, pin = token.new_pins(machine, label, pin_file, so_pin_file, no_pin=no_pin)
-        one = wait("The TPM makes a token", lambda: machine.add(label, so_pin, pin))
+        so_pin, pin = token.new_pins(machine, label, pin_file, so_pin_file, wish, no_pin=no_pin)
+        one = wait("The TPM makes a token", lambda: machine.add(label, so_pin, pin, wish))
         try:
             first = _first_key(machine, one, pin, key_label, algorithm)
         except BaseException:
             one.delete()  # half an init would stand in the way of the next one
             raise
         click.echo(_next_steps(one.label, first, module.path()))
+        binding.show_code(wish)
         token.say_if_hidden(machine, one)
 
 

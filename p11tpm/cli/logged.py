@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from p11tpm.attribute import Template
+    from p11tpm.core.binding import Wish
     from p11tpm.host.config import Config
     from p11tpm.parameter import Given
     from p11tpm.store import Store
@@ -40,10 +41,18 @@ class LoggedToken(Token):
     """A token that logs its uses."""
 
     @classmethod
-    def create(cls, config: Config, store: Store, label: str, so_pin: bytes | None, pin: bytes | None) -> Self:
+    def create(
+        cls,
+        config: Config,
+        store: Store,
+        label: str,
+        so_pin: bytes | None,
+        pin: bytes | None,
+        wish: Wish | None = None,
+    ) -> Self:
         """Make a token; see `Token.create`."""
         with logged(config, Use("init-token", label)):
-            return super().create(config, store, label, so_pin, pin)
+            return super().create(config, store, label, so_pin, pin, wish)
 
     def login(self, user: int, pin: bytes) -> None:
         """Log in; see `Token.login`."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from p11tpm.core.binding import Wish
     from p11tpm.core.token import Token
 
 
@@ -61,9 +62,9 @@ class Machine:
             token.close(Ending())
         self.store.close()
 
-    def add(self, label: str, so_pin: bytes | None, pin: bytes | None) -> LoggedToken:
+    def add(self, label: str, so_pin: bytes | None, pin: bytes | None, wish: Wish | None = None) -> LoggedToken:
         """Make a token; see `Token.create`."""
-        token = LoggedToken.create(self.config, self.store, label, so_pin, pin)
+        token = LoggedToken.create(self.config, self.store, label, so_pin, pin, wish)
         self.tokens.append(token)
         return token
 
@@ -74,11 +75,13 @@ class Machine:
         if any(token.label == label for token in self.tokens):
             raise Error(CKR.ARGUMENTS_BAD, f"there is already a token '{label}': choose another label")
 
-    def check_tpm(self) -> None:
-        """Refuse to ask for the PIN of a new token where no TPM answers that could make it."""
+    def check_tpm(self, wish: Wish | None = None) -> None:
+        """Refuse to ask for a PIN where no TPM answers, or where a token cannot be bound as is wished."""
         tpm = Tpm(self.config.tcti)
         try:
             tpm.lockout()
+            if wish:
+                wish.states(tpm)
         finally:
             tpm.release()
 
@@ -114,24 +117,33 @@ class Machine:
         return [token for token in self.tokens if token.label == label] or (shown if len(shown) == 1 else [])
 
     def log_in(self, token: Token, pin_file: Path | None) -> None:
-        """Log the user in; a token without PIN needs none.
+        """Log the user in; a token without PIN needs none."""
+        self.with_pin(token, pin_file, lambda pin: None if pin is None else token.login(CKU.USER, pin))
+
+    def with_pin(self, token: Token, pin_file: Path | None, work: Callable[[bytes | None], None]) -> None:
+        """Call `work` with the user's PIN; None for a token without.
 
         The PIN comes from `pin_file`, else from the file that the configuration names, else from the terminal.
         """
         flags = token.flags(token.row)
         if not flags & CKF.LOGIN_REQUIRED:
+            work(None)
             return
         if flags & CKF.USER_PIN_FINAL_TRY:
             say("this is the last try before the PIN is locked")
-        if pin_file or not self.config.pin_file or not self.is_shown(token):
-            token.login(CKU.USER, prompt.existing(f"PIN of token '{printable(token.label)}'", pin_file))
+        if pin_file or not self.reads_pin_of(token):
+            work(prompt.existing(f"PIN of token '{printable(token.label)}'", pin_file))
         else:
-            self._log_in_by_file(token)
+            self._with_pin_of_file(token, work)
 
-    def _log_in_by_file(self, token: Token) -> None:
+    def reads_pin_of(self, token: Token) -> bool:
+        """Return whether programs read the PIN of this token from a file."""
+        return bool(self.config.pin_file) and self.is_shown(token)
+
+    def _with_pin_of_file(self, token: Token, work: Callable[[bytes | None], None]) -> None:
         source = PinFile.configured(self.config)
         try:
-            token.login(CKU.USER, source.read())
+            work(source.read())
         except Error as error:
             if error.rv != CKR.PIN_INCORRECT:
                 raise

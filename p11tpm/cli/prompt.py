@@ -39,6 +39,11 @@ so_pin_file_option = click.option(
     type=_SECRET,
     help="Read the SO PIN (it sets a new PIN when the PIN is lost) from this file (mode 600; '-' is stdin).",
 )
+recovery_file_option = click.option(
+    "--recovery-file",
+    type=_SECRET,
+    help="Read the recovery code from this file (mode 600; '-' is stdin) instead of asking for it.",
+)
 no_pin_option = click.option(
     "--no-pin",
     is_flag=True,

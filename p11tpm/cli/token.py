@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from p11tpm.ck import CKF
-from p11tpm.cli import prompt
+from p11tpm.cli import binding, prompt
 from p11tpm.cli.machine import Machine
 from p11tpm.cli.output import confirm, example, json_option, print_json, print_listing, printable, say, wait
 from p11tpm.cli.pair import pairs
@@ -17,6 +17,7 @@ from p11tpm.cli.uri import token_uri
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from p11tpm.core.binding import Wish
     from p11tpm.core.token import Token
 
 _PIN_STATES = (
@@ -29,7 +30,11 @@ _PIN_STATES = (
 
 @click.group(epilog=example("p11tpm token create --label web", "p11tpm token list"))
 def token() -> None:
-    """Make, list and delete tokens. Most people need one, and 'p11tpm init' makes it."""
+    """Make, list, bind and delete tokens. Most people need one, and 'p11tpm init' makes it."""
+
+
+for command in (binding.bind, binding.unbind, binding.reseal, binding.recover):
+    token.add_command(command)
 
 
 @token.command("list", epilog=example("p11tpm token list --json"))
@@ -60,6 +65,7 @@ def _line(machine: Machine, one: Token) -> tuple[tuple[str, ...], tuple[str, ...
         printable(one.label),
         _keys(machine, one),
         f"PIN: {_pin_state(one)}",
+        binding.bound_to(one),
         "" if machine.is_shown(one) else "not shown to programs",
     )
     return columns, (token_uri(one.row),)
@@ -72,6 +78,7 @@ def _described(machine: Machine, one: Token) -> dict[str, object]:
         "serial": row.serial,
         "pin": _pin_state(one),
         "keys": len(pairs(machine, one)),
+        "policy": binding.described_json(row),
         "shown": machine.is_shown(one),
         "tpm": row.tpm,
         "capabilities": list(one.capabilities),
@@ -85,15 +92,18 @@ def _described(machine: Machine, one: Token) -> dict[str, object]:
 @prompt.pin_file_option
 @prompt.so_pin_file_option
 @prompt.no_pin_option
-def create(label: str, pin_file: Path | None, so_pin_file: Path | None, *, no_pin: bool) -> None:
+@binding.binding_options
+def create(label: str, pin_file: Path | None, so_pin_file: Path | None, wish: Wish | None, *, no_pin: bool) -> None:
     """Make a token without keys and print its PKCS#11 URI.
 
     Asks for a PIN and, if you want one, for an SO PIN. With --pin-file, or 'pin-file' in p11tpm.conf, nothing is asked.
+    A token that is bound to the machine's state (see 'p11tpm token bind') has a recovery code, on a line of its own.
     """
     with Machine() as machine:
-        so_pin, pin = new_pins(machine, label, pin_file, so_pin_file, no_pin=no_pin)
-        one = wait("The TPM makes a token", lambda: machine.add(label, so_pin, pin))
+        so_pin, pin = new_pins(machine, label, pin_file, so_pin_file, wish, no_pin=no_pin)
+        one = wait("The TPM makes a token", lambda: machine.add(label, so_pin, pin, wish))
         click.echo(token_uri(one.row))
+        binding.show_code(wish)
         say_if_hidden(machine, one)
 
 
@@ -104,13 +114,19 @@ def say_if_hidden(machine: Machine, one: Token) -> None:
 
 
 def new_pins(
-    machine: Machine, label: str, pin_file: Path | None, so_pin_file: Path | None, *, no_pin: bool
+    machine: Machine,
+    label: str,
+    pin_file: Path | None,
+    so_pin_file: Path | None,
+    wish: Wish | None,
+    *,
+    no_pin: bool,
 ) -> tuple[bytes | None, bytes | None]:
     """Read the SO PIN and the PIN for a new token, once it is clear that there can be one with this label."""
     if no_pin and (pin_file or so_pin_file):
         raise click.UsageError("--no-pin and a PIN file contradict each other.")
     machine.check_new_label(label)
-    machine.check_tpm()
+    machine.check_tpm(wish)
     if no_pin:
         return None, None
     known = None if pin_file else machine.pin_of_new(label)

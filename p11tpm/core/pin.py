@@ -7,7 +7,7 @@ from time import monotonic, time
 
 from p11tpm.ck import CKF, CKR, CKU
 from p11tpm.crypto import hashes
-from p11tpm.error import POLICY_REFUSALS, TPM, Error, TpmError
+from p11tpm.error import POLICY_REFUSALS, TPM, Error, StateError, TpmError
 from p11tpm.host.config import PIN_LONGEST
 from p11tpm.store.rows import counts_guesses
 from p11tpm.tpm import AbsentError, SilentError
@@ -24,7 +24,8 @@ _FLAGS = {  # a failure was counted, one try is left, no try is left (clause 3.2
     CKU.SO: (CKF.SO_PIN_COUNT_LOW, CKF.SO_PIN_FINAL_TRY, CKF.SO_PIN_LOCKED),
     CKU.USER: (CKF.USER_PIN_COUNT_LOW, CKF.USER_PIN_FINAL_TRY, CKF.USER_PIN_LOCKED),
 }
-_NOT_COUNTED = POLICY_REFUSALS | {TPM.LOCKOUT, TPM.PCR_CHANGED}  # answers before the TPM looks at the value
+# Answers before the TPM looks at the value
+_NOT_COUNTED = POLICY_REFUSALS | {TPM.LOCKOUT, TPM.PCR_CHANGED, TPM.AUTH_UNAVAILABLE}
 _LOCKOUT_AGE = 1.0  # seconds for which the TPM's lockout state is not asked for again
 
 # PINs that failed in this process, as a hash under a key of its own: they outlive a run, since hosts begin a new one
@@ -225,7 +226,7 @@ class Try:
             if self._failures:
                 self._tries.clear()
             self._lock.end()
-        elif isinstance(error, AbsentError | SilentError):
+        elif isinstance(error, AbsentError | SilentError | StateError):
             if self._noted and not error.guess:
                 self._lock.end()
         elif isinstance(error, TpmError):

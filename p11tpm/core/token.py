@@ -6,22 +6,26 @@ from p11tpm.ck import CKF, CKR, CKU
 from p11tpm.core.objects import Objects
 from p11tpm.core.token_state import TokenState
 from p11tpm.error import Error, GoneError
+from p11tpm.host import log
 from p11tpm.host.ending import Ending
 from p11tpm.host.imports import Late
 from p11tpm.mechanism import Mechanism, offered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
+    from p11tpm.core import binding, pin_file, software, token_tpm
     from p11tpm.core import pin as pins
-    from p11tpm.core import pin_file, software, token_tpm
+    from p11tpm.core.binding import Wish
     from p11tpm.core.object import Object
     from p11tpm.core.software import InSoftware
     from p11tpm.core.token_tpm import TokenTpm
     from p11tpm.host.config import Config
     from p11tpm.store import Store, TokenRow
 else:
+    binding = Late("p11tpm.core.binding")
     pins = Late("p11tpm.core.pin")
     pin_file = Late("p11tpm.core.pin_file")
     software = Late("p11tpm.core.software")
@@ -43,42 +47,67 @@ class Token(TokenState):
         return [cls(config, store, row) for row in store.tokens()]
 
     @classmethod
-    def create(cls, config: Config, store: Store, label: str, so_pin: bytes | None, pin: bytes | None) -> Self:
+    def create(
+        cls,
+        config: Config,
+        store: Store,
+        label: str,
+        so_pin: bytes | None,
+        pin: bytes | None,
+        wish: Wish | None = None,
+    ) -> Self:
         """Make a token: storage root key, SO and USER objects in the TPM, one row in the store.
 
-        Without `pin` the token needs no login, and its keys are protected by the store's file mode alone. Without
-        `so_pin` nobody can reset a PIN. The store is changed last, in one transaction.
+        Without `pin` the token needs no login, and its keys are protected by the store's file mode alone, or by what
+        the token is bound to: `wish`. Without `so_pin` nobody can reset a PIN. The store is changed last, in one
+        transaction.
         """
-        return cls._create(config, store, label, so_pin, pin, no_pin=pin is None)
+        return cls._create(config, store, label, so_pin, pin, wish, no_pin=pin is None)
 
     @classmethod
     def initialize(cls, config: Config, store: Store, label: str, so_pin: bytes) -> Self:
         """Make a token as C_InitToken does: with an SO, whose turn it then is to set the user's PIN (clause 5.5.7)."""
-        return cls._create(config, store, label, so_pin, None, no_pin=False)
+        return cls._create(config, store, label, so_pin, None, None, no_pin=False)
 
     @classmethod
     def _create(
-        cls, config: Config, store: Store, label: str, so_pin: bytes | None, pin: bytes | None, *, no_pin: bool
+        cls,
+        config: Config,
+        store: Store,
+        label: str,
+        so_pin: bytes | None,
+        pin: bytes | None,
+        wish: Wish | None,
+        *,
+        no_pin: bool,
     ) -> Self:
         for new in (so_pin, pin):
             if new is not None:
                 pins.check_new(new, config.pin_min)
-        tpm = token_tpm.connect(config, store)
+        ties = binding.Binding(config, store, token_tpm.connect(config, store))
         try:
-            row = token_tpm.new_row(tpm, label, so_pin, pin, no_pin=no_pin)
+            row = token_tpm.new_row(ties, label, so_pin, pin, wish, no_pin=no_pin)
         finally:
-            tpm.release()
+            ties.tpm.release()
         row.id = store.add_token(row)
         return cls(config, store, row)
 
     def reinitialize(self, label: str, so_pin: bytes) -> None:
-        """Destroy all objects and the user's PIN, if the SO's PIN is right; it stays (C_InitToken, clause 5.5.7)."""
+        """Destroy all objects and the user's PIN, if the SO's PIN is right; it stays (C_InitToken, clause 5.5.7).
+
+        The new token is not bound to a state of the machine.
+        """
         with self.lock:
             try:
                 self.tpm.open(CKU.SO, so_pin)
                 self._evict_all()
-                new = token_tpm.new_row(self.tpm.tpm, label, so_pin, None, no_pin=False)
+                ties = binding.Binding(self._config, self.store, self.tpm.tpm)
+                new = token_tpm.new_row(ties, label, so_pin, None, None, no_pin=False)
                 new.id = self.id
+                if self.row.policy:
+                    log.error(
+                        f"token '{self.label}' was initialised again, and is no longer bound to the machine's state"
+                    )
                 self.store.replace_token(new, self.tpm.row.uuid)
             finally:
                 self.close(Ending())
@@ -219,6 +248,35 @@ class Token(TokenState):
         if key.in_tpm or key.record.secret is None:
             return self.tpm
         return software.InSoftware(self.tpm.secret_of)
+
+    # -- what the token is bound to
+
+    def bind(self, pin: bytes | None, wish: Wish) -> None:
+        """Bind the token, with all of its keys, to states of the machine, or to none; `pin` is None for one without.
+
+        StateError if it does not open now, or would not open in the present state: nothing is changed then.
+        """
+        with self.lock:
+            self.tpm.bind(pin, wish)
+
+    def reseal(self, pin: bytes | None, others: Sequence[dict[int, bytes]] = ()) -> None:
+        """Bind the token to the present values of the same PCRs, and to `others`: see `binding.Wish`."""
+        with self.lock:
+            self.tpm.reseal(pin, others)
+
+    def why_shut(self) -> str:
+        """Return why the token does not open in the present state of the machine; empty if it does, or is not bound."""
+        with self.lock:
+            return self.tpm.why_shut()
+
+    def recover(self, code: str, pin: bytes | None, *, bound: bool = True) -> None:
+        """Set a new PIN by the recovery code, in any state of the machine.
+
+        The token is then bound to the present values of the same PCRs, or not `bound` any more. CKR_ARGUMENTS_BAD for a
+        wrong code.
+        """
+        with self.lock:
+            self.tpm.recover(code, pin, bound=bound)
 
     # -- keys that stay in the TPM
 

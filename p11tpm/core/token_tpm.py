@@ -10,7 +10,7 @@ from posix import urandom
 from time import time
 
 from p11tpm.ck import CKA, CKR, CKU
-from p11tpm.core.pin import Tries, auth_value, check_new
+from p11tpm.core.pin import Tries, Try, auth_value, check_new
 from p11tpm.core.secret import SIZE, Secret
 from p11tpm.error import Error
 from p11tpm.host import log
@@ -21,10 +21,11 @@ from p11tpm.tpm import Blob, DisplacedError, Key, NotResidentError, Srk, Tpm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Concatenate, ParamSpec, TypeVar
 
-    from p11tpm.core import key_material, residents
+    from p11tpm.core import binding, key_material, residents
+    from p11tpm.core.binding import Binding, Wish
     from p11tpm.core.identity import Identity
     from p11tpm.core.key_material import KeyMaterial
     from p11tpm.core.object import Object
@@ -32,15 +33,18 @@ if TYPE_CHECKING:
     from p11tpm.host.config import Config
     from p11tpm.host.ending import Ending
     from p11tpm.store import Record, Store
-    from p11tpm.tpm import importing, provision, symmetric
+    from p11tpm.tpm import importing, policy, provision, state, symmetric
 
     P = ParamSpec("P")
     T = TypeVar("T")
 else:
+    binding = Late("p11tpm.core.binding")
     importing = Late("p11tpm.tpm.importing")
     key_material = Late("p11tpm.core.key_material")
+    policy = Late("p11tpm.tpm.policy")
     provision = Late("p11tpm.tpm.provision")
     residents = Late("p11tpm.core.residents")
+    state = Late("p11tpm.tpm.state")
     symmetric = Late("p11tpm.tpm.symmetric")
 
 _SEQUENCES = 5  # times that a long message is begun, if other threads cost it what the TPM had of it
@@ -56,6 +60,7 @@ class TokenTpm:
         self._lock = _thread.RLock()
         self._secret: Secret | None = None
         self._so_auth = Locked()
+        self._kept_binding: Binding | None = None
         self.tpm = connect(config, self._store)
         tries = (Tries(config, self._store, self.tpm, identity.id, user) for user in (CKU.SO, CKU.USER))
         self.tries = dict(zip((CKU.SO, CKU.USER), tries, strict=True))
@@ -102,12 +107,26 @@ class TokenTpm:
             self._identity.whose = row.uuid
 
     def _open_user(self, row: TokenRow, pin: bytes) -> Secret:
-        _require_user_pin(row)
-        with self.tries[CKU.USER].attempt(row, pin, row.user_private) as auth:
-            return self._unseal(row, auth)
+        with self._try(row, pin) as auth:
+            return Secret(self._unseal(row, auth))
 
-    def _unseal(self, row: TokenRow, auth: bytes) -> Secret:
-        return Secret(self.tpm.unseal(Blob(row.user_public, row.user_private), auth))
+    def _try(self, row: TokenRow, pin: bytes | None) -> Try:
+        """Return a context in which the user's PIN is tried; None for a token without PIN."""
+        if pin is None and row.no_pin:
+            return self.tries[CKU.USER].guard(row)
+        _require_user_pin(row)
+        return self.tries[CKU.USER].attempt(row, pin or b"", row.user_private)
+
+    def _unseal(self, row: TokenRow, auth: bytes) -> bytes:
+        if row.policy:
+            return self._binding.unseal(row, auth)
+        return self.tpm.unseal(Blob(row.user_public, row.user_private), auth)
+
+    @property
+    def _binding(self) -> Binding:
+        if self._kept_binding is None:
+            self._kept_binding = binding.Binding(self._config, self._store, self.tpm)
+        return self._kept_binding
 
     def check_user(self, pin: bytes) -> None:
         """Check the user's PIN and nothing else; see `Try` for the errors."""
@@ -145,8 +164,8 @@ class TokenTpm:
                 if not row.no_pin:
                     raise Error(CKR.USER_NOT_LOGGED_IN, "log in first")
                 self._bind(row)
-                with self.tries[CKU.USER].guard(row) as auth:
-                    self._secret = self._unseal(row, auth)
+                with self._try(row, None) as auth:
+                    self._secret = Secret(self._unseal(row, auth))
                 self._identity.whose = row.uuid
             return self._secret
 
@@ -158,7 +177,7 @@ class TokenTpm:
             user, so = Blob(row.user_public, row.user_private), Blob(row.so_public, row.so_private)
             new = auth_value(row, CKU.USER, pin)
             with self.tries[CKU.SO].guard(row):
-                blob = provision.reset_user_auth(self._bound(), user, so, bytes(self._so_auth), new)
+                blob = provision.reset_user_auth(self._bound(), user, so, _branches(row), bytes(self._so_auth), new)
             self._store.update_token(row, user_private=blob.private, user_pin_set=True)
             self.tries[CKU.USER].clear()
 
@@ -178,8 +197,52 @@ class TokenTpm:
                 _require_user_pin(row)
                 blob = Blob(row.user_public, row.user_private)
                 with self.tries[user].attempt(row, old, row.user_private) as auth:
-                    blob = provision.change_user_auth(self.tpm, blob, row.so_public, auth, new_auth)
+                    blob = provision.change_user_auth(self.tpm, blob, _branches(row), auth, new_auth)
                 self._store.update_token(row, user_private=blob.private)
+
+    # -- what the token is bound to
+
+    def bind(self, pin: bytes | None, wish: Wish) -> None:
+        """Have the token open as is wished, by its PIN: see `Token.bind`."""
+        with self._lock:
+            row = self.row
+            self._bind(row)
+            fields = self._binding.seal_anew(row, *self._opened(row, pin), wish)
+            self._store.update_token(row, **fields)
+
+    def reseal(self, pin: bytes | None, others: Sequence[dict[int, bytes]]) -> None:
+        """Have the token open in the present state and in others: see `Token.reseal`."""
+        with self._lock:
+            row = self.row
+            self._bind(row)
+            wish = binding.Wish.same(row, others)
+            fields = self._binding.seal(row, *self._opened(row, pin), wish)
+            self._store.update_token(row, **fields)
+
+    def _opened(self, row: TokenRow, pin: bytes | None) -> tuple[bytes, bytes]:
+        """Return the token's secret and the authorisation value that opens it."""
+        with self._try(row, pin) as auth:
+            return self._unseal(row, auth), auth
+
+    def why_shut(self) -> str:
+        """Return why the token does not open now: see `Binding.why_shut`."""
+        row = self.row
+        return self._binding.why_shut(row) if row.policy else ""
+
+    def recover(self, code: str, pin: bytes | None, *, bound: bool) -> None:
+        """Set a new PIN by the recovery code: see `Token.recover`."""
+        if pin is not None:
+            check_new(pin, self._config.pin_min)
+        with self._lock:
+            row = self.row
+            self._bind(row)
+            wish = binding.Wish.same(row)
+            auth = b"" if pin is None else auth_value(row, CKU.USER, pin)
+            secret = self._binding.recovered(row, code)
+            seal = self._binding.seal if bound else self._binding.seal_anew
+            fields = seal(row, secret, auth, wish if bound else binding.Wish())
+            self._store.update_token(row, **fields, user_pin_set=pin is not None)
+            self.tries[CKU.USER].clear()
 
     # -- keys
 
@@ -300,10 +363,18 @@ def _require_user_pin(row: TokenRow) -> None:
         raise Error(CKR.USER_PIN_NOT_INITIALIZED, "the user has no PIN: the SO has not set one")
 
 
-def new_row(tpm: Tpm, label: str, so_pin: bytes | None, pin: bytes | None, *, no_pin: bool) -> TokenRow:
+def _branches(row: TokenRow) -> tuple[bytes, ...]:
+    """Return the policies that the token's user object accepts."""
+    states = state.States.parse(row.policy).digests(pin=not row.no_pin) if row.policy else ()
+    return policy.branches(row.so_public, *states)
+
+
+def new_row(
+    ties: Binding, label: str, so_pin: bytes | None, pin: bytes | None, wish: Wish | None, *, no_pin: bool
+) -> TokenRow:
     """Make the TPM objects of a new token, and its row, which is not in the store yet."""
     uuid, salt = urandom(16), urandom(16)
-    ground = provision.provision(tpm)
+    ground = provision.provision(ties.tpm)
     row = TokenRow(
         uuid=uuid,
         label=label,
@@ -320,7 +391,7 @@ def new_row(tpm: Tpm, label: str, so_pin: bytes | None, pin: bytes | None, *, no
     # A role without a PIN gets a random one that nobody knows: the SO, or the user until the SO has set one.
     so_auth = auth_value(row, CKU.SO, so_pin if so_pin is not None else urandom(32))
     user_auth = b"" if no_pin else auth_value(row, CKU.USER, pin if pin is not None else urandom(32))
-    so, user = provision.create_token(tpm, so_auth, user_auth, urandom(SIZE), no_pin=no_pin)
+    so = provision.create_so(ties.tpm, so_auth)
     row.so_public, row.so_private = so.public, so.private
-    row.user_public, row.user_private = user.public, user.private
+    row.update(ties.seal_anew(row, urandom(SIZE), user_auth, wish or binding.Wish()))
     return row

@@ -23,9 +23,14 @@ _FORMS = {2, 3, 4}  # the first byte of a point: compressed, in two ways, or unc
 _DOMAIN_OIDS = {CKK.DSA: "1.2.840.10040.4.1", CKK.DH: "1.2.840.113549.1.3.1"}
 
 
+def rsa_key(modulus: int, exponent: int) -> keys.RSAPublicKey:
+    """Return an RSAPublicKey of PKCS #1 (RFC 8017, appendix A.1.1)."""
+    return keys.RSAPublicKey({"modulus": modulus, "public_exponent": exponent})
+
+
 def rsa_public(modulus: int, exponent: int) -> Template:
     """Return the attributes that describe an RSA public key (Current Mechanisms 3.0, clause 2.1.2)."""
-    key = keys.RSAPublicKey({"modulus": modulus, "public_exponent": exponent})
+    key = rsa_key(modulus, exponent)
     return {
         CKA.MODULUS: unsigned(modulus),
         CKA.PUBLIC_EXPONENT: unsigned(exponent),

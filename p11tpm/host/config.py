@@ -63,13 +63,25 @@ class Config:
     of the token that programs are shown, None for the first one, ``*`` for all. `bus` is ``trusted`` if nobody can
     listen on the way to the TPM, else ``untrusted``. `pin_file` is the absolute path of the file with the token's PIN,
     empty if there is none, and `pin_credential` says that systemd made it. `pin_tries` is the number of wrong PINs
-    before this package stops asking the TPM, `pin_min` the length of a new PIN in bytes. `mechanisms` is None for all
+    before this package stops asking the TPM, `pin_min` the length of a new PIN in bytes. `pcr_signature` is the
+    absolute path of the file with signed values of PCRs, empty for the one of systemd. `mechanisms` is None for all
     of them, or which ones: `Choice`. `log` is ``syslog``, ``stderr``, ``off`` or an absolute path, `log_level` is
     ``error`` or ``debug``, and `log_uses` says whether each use of a key is logged as well.
     """
 
     __slots__ = (
-        *("bus", "log", "log_level", "log_uses", "mechanisms", "pin_credential", "pin_file", "pin_min", "pin_tries"),
+        *(
+            "bus",
+            "log",
+            "log_level",
+            "log_uses",
+            "mechanisms",
+            "pcr_signature",
+            "pin_credential",
+            "pin_file",
+            "pin_min",
+            "pin_tries",
+        ),
         *("store", "tcti", "token"),
     )
 
@@ -82,6 +94,7 @@ class Config:
         self.pin_credential = False
         self.pin_tries = 5
         self.pin_min = 4
+        self.pcr_signature = ""
         self.mechanisms: Choice | None = None
         self.log = "syslog"
         self.log_level = "error"
@@ -232,6 +245,7 @@ _SETTINGS: dict[str, Callable[[str], Any]] = {
     "bus": _word("untrusted", "trusted"),
     "token": _any,
     "pin-file": _path_or_none,
+    "pcr-signature": _path,
     "mechanisms": _mechanisms,
     "pin-tries": _number(1, 10),
     "pin-min-length": _number(4, PIN_LONGEST),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from typing import Any
 
@@ -20,7 +20,8 @@ class TokenRow:
     0 for a storage root key that is made anew each time, `tpm` is ``manufacturer|model|firmware``, `capabilities` are
     words such as ``rsa2048`` between spaces, `created` is a Unix time in seconds. `failed` is not a column: whether a
     PIN of the token was wrong and counts. `no_pin` is believed if the TPM does not count wrong values of the object
-    that a PIN would open.
+    that a PIN would open. `policy` is the text of the states of the machine in which the token opens, empty for any,
+    `ticket` what the TPM gave for the last signature of a state, and the `recovery` object opens by a code.
     """
 
     __slots__ = (
@@ -30,12 +31,16 @@ class TokenRow:
         "id",
         "label",
         "no_pin",
+        "policy",
+        "recovery_private",
+        "recovery_public",
         "salt",
         "serial",
         "so_private",
         "so_public",
         "srk_handle",
         "srk_public",
+        "ticket",
         "tpm",
         "user_pin_set",
         "user_private",
@@ -59,11 +64,17 @@ class TokenRow:
     tpm: str
     capabilities: str
     created: int
+    policy: str
+    ticket: bytes
+    recovery_public: bytes
+    recovery_private: bytes
     failed: bool
 
     def __init__(self, **fields: Any) -> None:
-        for name, empty in _EMPTY.items():
-            setattr(self, name, empty)
+        self.update({**_EMPTY, **fields})
+
+    def update(self, fields: Mapping[str, Any]) -> None:
+        """Set columns, in this row alone."""
         for name, value in fields.items():
             setattr(self, name, value)
 
@@ -80,11 +91,12 @@ def _label_column(label: str) -> str | bytes:
 
 _EMPTY: dict[str, Any] = {
     "id": 0,
-    **dict.fromkeys(("label", "serial", "tpm", "capabilities"), ""),
+    **dict.fromkeys(("label", "serial", "tpm", "capabilities", "policy"), ""),
     **dict.fromkeys(("no_pin", "user_pin_set", "failed"), False),
     **dict.fromkeys(("srk_handle", "created"), 0),
     **dict.fromkeys(("uuid", "salt", "srk_public"), b""),
     **dict.fromkeys(("so_public", "so_private", "user_public", "user_private"), b""),
+    **dict.fromkeys(("ticket", "recovery_public", "recovery_private"), b""),
 }
 
 _NO_DA = 1 << 10  # TPMA_OBJECT.noDA: TPM 2.0 Part 2, clause 8.3

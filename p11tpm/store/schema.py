@@ -70,6 +70,13 @@ MIGRATIONS: Sequence[Sequence[str]] = (
     ),
     # The value of a secret key, encrypted under the token's secret
     ("ALTER TABLE object ADD COLUMN secret BLOB",),
+    # What a token is bound to, and what opens it wherever the machine is
+    (
+        "ALTER TABLE token ADD COLUMN policy TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE token ADD COLUMN ticket BLOB NOT NULL DEFAULT x''",
+        "ALTER TABLE token ADD COLUMN recovery_public BLOB NOT NULL DEFAULT x''",
+        "ALTER TABLE token ADD COLUMN recovery_private BLOB NOT NULL DEFAULT x''",
+    ),
 )
 
 

@@ -105,12 +105,22 @@ class Store:
         return self.database.write(lambda db: _identifier(db.execute(query, row.values()).lastrowid))
 
     def update_token(self, row: TokenRow, **fields: Any) -> None:
-        """Change columns of one token, if it is still the one that `row` was read of: see `add`."""
+        """Change columns of one token, if it is still the one that `row` was read of: see `add`.
+
+        CKR_FUNCTION_FAILED if another program has changed the objects that its PINs open since then.
+        """
         unknown = fields.keys() - set(COLUMNS)
         if unknown or not fields:
             raise TypeError(f"no columns of a token: {sorted(unknown)}")
-        query = f"UPDATE token SET {', '.join(f'{name}=?' for name in fields)} WHERE id=?"
-        self._write_as(row.id, row.uuid, lambda db: db.execute(query, (*fields.values(), row.id)).close())
+        settings = ", ".join(f"{name}=?" for name in fields)
+        query = f"UPDATE token SET {settings} WHERE id=? AND so_private=? AND user_private=?"
+
+        def work(db: Connection) -> None:
+            if not db.execute(query, (*fields.values(), row.id, row.so_private, row.user_private)).rowcount:
+                why = "another program changed the token's PIN, or what it is bound to, at the same time: try again"
+                raise Error(CKR.FUNCTION_FAILED, why)
+
+        self._write_as(row.id, row.uuid, work)
 
     def replace_token(self, row: TokenRow, was: bytes) -> None:
         """Make a token anew under its identifier, if it `was` this one: other columns, no objects, no wrong PINs."""

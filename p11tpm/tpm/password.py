@@ -26,10 +26,10 @@ class PasswordSession:
     def __init__(self) -> None:
         self._password = bytearray()
 
-    def begin(self, auth: bytes, *, hides: bool, hidden: bool) -> None:  # noqa: ARG002 - nothing is hidden
+    def begin(self, auth: bytes | None, *, hides: bool, hidden: bool) -> None:  # noqa: ARG002 - nothing is hidden
         """Begin a command: `auth` is the value of the object that is authorised, empty for none."""
         self._password[:] = bytes(len(self._password))
-        self._password = bytearray(auth.rstrip(b"\0"))
+        self._password = bytearray((auth or b"").rstrip(b"\0"))
 
     def hide(self, parameters: bytes) -> bytes:
         """Return the parameters as they are."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 from p11tpm.algorithm import CURVES
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error, TpmError
-from p11tpm.tpm import command, salt, symmetric, template
+from p11tpm.tpm import command, policy, salt, symmetric, template
 from p11tpm.tpm.codec import HASHES, Blob, Reader, Srk, sized, u16, u32
 from p11tpm.tpm.loaded import OWNER, create_primary
 from p11tpm.tpm.password import PasswordSession
+from p11tpm.tpm.policy_session import PolicySession
 from p11tpm.tpm.tpm import repeated
 
 TYPE_CHECKING = False
@@ -159,13 +160,16 @@ def _describe(properties: dict[int, int]) -> str:
 # -- the token's objects
 
 
-def create_token(
-    tpm: Tpm, so_auth: bytes, user_auth: bytes, secret: bytes, *, no_pin: bool = False
-) -> tuple[Blob, Blob]:
-    """Make the object that knows the SO's PIN and the one that seals `secret` with the user's."""
-    so = tpm.create(template.so(), so_auth, tpm.random(32))
-    user = tpm.create(template.user(so.public, no_pin=no_pin), user_auth, secret)
-    return so, user
+def create_so(tpm: Tpm, auth: bytes) -> Blob:
+    """Make the object that knows the SO's PIN."""
+    return tpm.create(template.so(), auth, tpm.random(32))
+
+
+def create_user(
+    tpm: Tpm, branches: tuple[bytes, ...], auth: bytes, secret: bytes, *, no_pin: bool = False, bound: bool = False
+) -> Blob:
+    """Make the object that seals a token's secret; see `policy.branches` and `template.user`."""
+    return tpm.create(template.user(policy.any_of(*branches), no_pin=no_pin, bound=bound), auth, secret)
 
 
 @repeated
@@ -183,34 +187,38 @@ def change_auth(tpm: Tpm, blob: Blob, old_auth: bytes, new_auth: bytes) -> Blob:
 
 
 @repeated
-def change_user_auth(tpm: Tpm, user: Blob, so_public: bytes, old_auth: bytes, new_auth: bytes) -> Blob:
+def change_user_auth(tpm: Tpm, user: Blob, branches: tuple[bytes, ...], old_auth: bytes, new_auth: bytes) -> Blob:
     """Change the user's authorisation value by the old one. TpmError 0x98E: the old one is wrong.
+
+    `branches` are those of the user's policy: see `policy.branches`.
 
     Load comes first and in the policy session too: its response proves that session's key and nonces, without which a
     fault on the bus would look like a wrong PIN to the TPM. Later it would undo the policy, as every use does.
     """
     tpm.loaded.make_room(0)
-    with _Policy(tpm) as session:
+    with PolicySession(tpm) as session:
         handle = tpm.loaded.load_in(PasswordSession(), user, session)
         try:
             tpm.wire.plain(command.POLICY_AUTH_VALUE, u32(session.handle))
-            _choose_branch(tpm, session, so_public)
+            _choose_branch(tpm, session, branches)
             return _change(tpm, session, handle, user, old_auth, new_auth)
         finally:
             tpm.let_go(handle[0])
 
 
 @repeated
-def reset_user_auth(tpm: Tpm, user: Blob, so: Blob, so_auth: bytes, new_auth: bytes) -> Blob:
+def reset_user_auth(
+    tpm: Tpm, user: Blob, so: Blob, branches: tuple[bytes, ...], so_auth: bytes, new_auth: bytes
+) -> Blob:
     """Set the user's authorisation value without knowing the old one, by the SO's. TpmError 0x98E: that is wrong.
 
     A policy needs a session, so this one and `change_user_auth` are the same on a bus that is trusted.
     """
     tpm.loaded.make_room(0)
-    with _Policy(tpm) as session:
+    with PolicySession(tpm) as session:
         cipher = tpm.loaded.hmac_session()
         _prove_so(tpm, session, so, so_auth)
-        _choose_branch(tpm, session, so.public)
+        _choose_branch(tpm, session, branches)
         handle = tpm.loaded.load_in(PasswordSession(), user)
         try:
             return _change(tpm, session, handle, user, b"", new_auth, cipher)
@@ -218,42 +226,22 @@ def reset_user_auth(tpm: Tpm, user: Blob, so: Blob, so_auth: bytes, new_auth: by
             tpm.let_go(handle[0])
 
 
-class _Policy:
-    """A context with a policy session, which a change of the user's authorisation value uses up."""
-
-    __slots__ = ("_session", "_tpm")
-
-    def __init__(self, tpm: Tpm) -> None:
-        self._tpm = tpm
-
-    def __enter__(self) -> HmacSession:
-        self._session = self._tpm.loaded.policy_session()
-        return self._session
-
-    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
-        try:
-            if isinstance(error, Error):
-                self._tpm.let_go(self._session.handle)
-        finally:
-            self._session.wipe()
-
-
 def _prove_so(tpm: Tpm, session: HmacSession, so: Blob, auth: bytes) -> None:
     """PolicySecret: the SO's authorisation value goes into a policy session (Part 3, clause 23.4)."""
     parameters = u16(0) + u16(0) + u16(0) + u32(0)  # nonceTPM, cpHashA, policyRef, expiration: no limits
     handle = tpm.loaded.load(so, salted=True)
-    policy = (session.handle, u32(session.handle))
+    target = (session.handle, u32(session.handle))
     try:
-        tpm.wire.authorised(command.POLICY_SECRET, tpm.loaded.session(), (handle, policy), auth, parameters)
+        tpm.wire.authorised(command.POLICY_SECRET, tpm.loaded.session(), (handle, target), auth, parameters)
     finally:
         tpm.let_go(handle[0])
 
 
-def _choose_branch(tpm: Tpm, session: HmacSession, so_public: bytes) -> None:
-    """Finish either branch of the user's policy."""
-    policy, branches = u32(session.handle), template.policy_branches(so_public)
-    tpm.wire.plain(command.POLICY_COMMAND_CODE, policy, u32(command.OBJECT_CHANGE_AUTH.code))
-    tpm.wire.plain(command.POLICY_OR, policy, u32(len(branches)) + b"".join(map(sized, branches)))
+def _choose_branch(tpm: Tpm, session: HmacSession, branches: tuple[bytes, ...]) -> None:
+    """Finish either branch of the user's policy that changes the PIN."""
+    handle = u32(session.handle)
+    tpm.wire.plain(command.POLICY_COMMAND_CODE, handle, u32(command.OBJECT_CHANGE_AUTH.code))
+    tpm.wire.plain(command.POLICY_OR, handle, policy.or_parameters(branches))
 
 
 def _change(

@@ -75,7 +75,7 @@ class Retry:
 def _is_about_what_is_loaded(code: int) -> bool:
     """Return whether a handle or session is not what it was taken for: format one without P (Part 2, clause 6.6.2).
 
-    A policy that is not satisfied is no such thing, although it is the session that the TPM complains of.
+    The TPM complains of the session where a policy is not satisfied, too, which another session does not help.
     """
     return code & 0xC0 == 0x80 and code not in POLICY_REFUSALS
 

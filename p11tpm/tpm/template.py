@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from p11tpm.algorithm import CURVES
-from p11tpm.crypto import hashes
-from p11tpm.tpm import command
-from p11tpm.tpm.codec import HASH_IDS, Reader, name_of, sized, u16, u32
+from p11tpm.tpm.codec import HASH_IDS, Reader, sized, u16, u32
 
 RSA, KEYED_HASH, ECC, SYMMETRIC = 0x0001, 0x0008, 0x0023, 0x0025
 _NULL = u16(0x0010)
@@ -52,6 +50,16 @@ def imported_ec(curve: str, x: bytes, y: bytes) -> bytes:
     return _head(ECC, _IMPORTED) + _NULL + _NULL + u16(CURVES[curve].tpm) + _NULL + sized(x) + sized(y)
 
 
+def authority(modulus: int, exponent: int) -> bytes:
+    """Return the public area of an RSA key that signs states of the machine, as systemd gives it to a TPM.
+
+    Its Name is a part of policies, so it is the same whatever made the key.
+    """
+    number = modulus.to_bytes((modulus.bit_length() + 7) // 8, "big")
+    sizes = u16(modulus.bit_length()) + u32(0 if exponent == 65537 else exponent)
+    return _head(RSA, SIGN | DECRYPT | USER_WITH_AUTH) + _NULL + _NULL + sizes + sized(number)
+
+
 def aes(bits: int, *, made: bool) -> bytes:
     """Return the template of an AES key for any mode; `made`: by the TPM, else its value comes with the command."""
     origin = SENSITIVE_DATA_ORIGIN if made else 0
@@ -78,36 +86,19 @@ def so() -> bytes:
     return _head(KEYED_HASH, _FIXED | USER_WITH_AUTH) + _NULL + sized(b"")
 
 
-def user(so_public: bytes, *, no_pin: bool = False) -> bytes:
+def user(policy: bytes, *, no_pin: bool = False, bound: bool = False) -> bytes:
     """Return the template of the object that seals a token's secret; the policy says who may change its PIN.
 
-    Without a PIN it is not protected against guessing, since there is nothing to guess.
+    Without a PIN it is not protected against guessing, since there is nothing to guess. One that is `bound` opens by
+    its policy only, which says in which states of the machine, too.
     """
-    attributes = _FIXED | USER_WITH_AUTH | ADMIN_WITH_POLICY | (NO_DA if no_pin else 0)
-    return _head(KEYED_HASH, attributes, policy_or(*policy_branches(so_public))) + _NULL + sized(b"")
+    attributes = _FIXED | ADMIN_WITH_POLICY | (0 if bound else USER_WITH_AUTH) | (NO_DA if no_pin else 0)
+    return _head(KEYED_HASH, attributes, policy) + _NULL + sized(b"")
 
 
-def _extend(policy: bytes, *more: bytes) -> bytes:
-    for part in more:
-        policy = hashes.digest("sha256", policy + part)
-    return policy
-
-
-def policy_branches(so_public: bytes) -> tuple[bytes, bytes]:
-    """Return the two ways to a new PIN, as policy digests (Part 3, clause 23).
-
-    The user's: PolicyAuthValue . PolicyCommandCode(ObjectChangeAuth). The SO's: PolicySecret(SO) . the same code.
-    """
-    change = u32(command.POLICY_COMMAND_CODE.code) + u32(command.OBJECT_CHANGE_AUTH.code)
-    own = _extend(bytes(32), u32(command.POLICY_AUTH_VALUE.code), change)
-    # PolicySecret extends twice, the second time by policyRef, which is empty (Part 3, clause 23.2.3, PolicyUpdate)
-    officer = _extend(bytes(32), u32(command.POLICY_SECRET.code) + name_of(so_public), b"", change)
-    return own, officer
-
-
-def policy_or(*branches: bytes) -> bytes:
-    """Return the digest of a policy that any of these policies satisfies (Part 3, clause 23.6)."""
-    return _extend(bytes(32), u32(command.POLICY_OR.code) + b"".join(branches))
+def recovery() -> bytes:
+    """Return the template of the object that gives a bound token back for a code too long to be guessed."""
+    return _head(KEYED_HASH, _FIXED | USER_WITH_AUTH | NO_DA) + _NULL + sized(b"")
 
 
 def is_rsa(public: bytes) -> bool:

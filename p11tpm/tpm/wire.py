@@ -66,11 +66,13 @@ class Wire:
         command: Command,
         session: Session,
         handles: tuple[Handle, ...],
-        auth: bytes,
+        auth: bytes | None,
         parameters: bytes,
         cipher: HmacSession | None = None,
     ) -> tuple[int, bytes]:
         """Send a command in a session that authorises its first handle. TamperedError if the response is forged.
+
+        With `auth` None there is nothing to authorise, and a policy session goes on after it.
 
         `cipher` encrypts instead of the session: for a caller that does not know the object's authorisation value, or
         to have the response prove that the TPM knows this session's key and nonces too.

@@ -16,7 +16,7 @@ from fuzz.recording import Conversation
 from fuzz.tamper import resized
 from p11tpm.ck import CKR
 from p11tpm.error import TPM, Error
-from p11tpm.tpm import importing, provision, template
+from p11tpm.tpm import importing, policy, provision, template
 from rig.proxy import NAMES
 from unit.tpm_ground import NEW, SECRET, SO, USER, Ground
 
@@ -100,8 +100,8 @@ def conversations():
             "create": lambda tpm: both(tpm.create(template.ec("p256"), USER)),
             "import": lambda tpm: both(importing.import_key(tpm, IMPORTED, USER, (1).to_bytes(32, "big"))),
             "login and sign": lambda tpm: (tpm.unseal(user, USER), tpm.sign(ecc, bytes(48))),
-            "change": lambda tpm: both(provision.change_user_auth(tpm, user, so.public, USER, NEW)),
-            "reset": lambda tpm: both(provision.reset_user_auth(tpm, user, so, SO, NEW)),
+            "change": lambda tpm: both(provision.change_user_auth(tpm, user, policy.branches(so.public), USER, NEW)),
+            "reset": lambda tpm: both(provision.reset_user_auth(tpm, user, so, policy.branches(so.public), SO, NEW)),
             "change SO": lambda tpm: both(provision.change_auth(tpm, so, SO, NEW)),
             "lockout": lambda tpm: vars_of(tpm.lockout()),
             "provision": lambda tpm: found(provision.provision(tpm)),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from p11tpm.tpm import hmac_session, kdf, salt, template
+from p11tpm.tpm import hmac_session, kdf, policy, salt, template
 from p11tpm.tpm.codec import HASHES, name_of, u16, u32
 
 # ms-tpm-20-ref and libtpms, KdfTestData.h: self-test of CryptKDFa (the label there counts its zero byte)
@@ -229,7 +229,7 @@ def test_salts_of_tpm_test_vectors_for_rsa(monkeypatch):
 
 def test_the_policy_of_the_users_pin():
     """As ESYS had it from swtpm 0.7: PolicyAuthValue and PolicyCommandCode(ObjectChangeAuth) in a trial session."""
-    own, _ = template.policy_branches(template.so())
+    own, _ = policy.branches(template.so())
     assert own.hex() == "98cbaba62e682c148a202acad533d9d63f85a68392fe1b66648d1c491aef1b3a"
 
 

@@ -31,11 +31,11 @@ def ground(swtpm):
 
 
 def change_user(ground: Ground, old: bytes = USER) -> None:
-    ground.changed = provision.change_user_auth(ground.tpm, ground.user, ground.so.public, old, NEW)
+    ground.changed = provision.change_user_auth(ground.tpm, ground.user, ground.branches, old, NEW)
 
 
 def reset_user(ground: Ground, so: bytes = SO) -> None:
-    ground.changed = provision.reset_user_auth(ground.tpm, ground.user, ground.so, so, NEW)
+    ground.changed = provision.reset_user_auth(ground.tpm, ground.user, ground.so, ground.branches, so, NEW)
 
 
 def change_so(ground: Ground, old: bytes = SO) -> None:

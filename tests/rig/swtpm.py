@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -72,6 +73,11 @@ class Swtpm(Stoppable):
         self.power_off()
         self._start()
 
+    def reboot(self) -> None:
+        """Orderly, as an operating system does it: the TPM counts nothing."""
+        self.tool("shutdown", "--clear")
+        self.restart()
+
     def power_off(self) -> None:
         """Nobody answers on the port until `restart()`."""
         if self._process:
@@ -114,6 +120,14 @@ class Swtpm(Stoppable):
         tries = ("--max-tries", str(max_tries))
         times = ("--recovery-time", seconds, "--lockout-recovery-time", seconds)
         self.tool("dictionarylockout", "--setup-parameters", *tries, *times)
+
+    def extend(self, pcr: int, event: bytes) -> None:
+        """Measure an event into a PCR, in the bank of SHA-256."""
+        self.tool("pcrextend", f"{pcr}:sha256={hashlib.sha256(event).hexdigest()}")
+
+    def pcr(self, pcr: int) -> bytes:
+        """The value of a PCR in the bank of SHA-256."""
+        return bytes.fromhex(self.tool("pcrread", f"sha256:{pcr}").partition("0x")[2].strip())
 
     def clear(self) -> None:
         """TPM2_Clear: a new owner, all keys of the old one are lost."""

@@ -43,7 +43,9 @@ HEAVY = {
 LOADED_WHEN_NEEDED = {
     "cli",
     "core.adding",
+    "core.binding",
     "core.key_material",
+    "core.pcr_signature",
     "core.residents",
     "core.software",
     "core.uses",
@@ -83,12 +85,16 @@ LOADED_WHEN_NEEDED = {
     "keys.derive",
     "keys.generate",
     "keys.wrap",
+    "tpm.bound",
     "tpm.importing",
     "tpm.password",
+    "tpm.policy",
+    "tpm.policy_session",
     "tpm.provision",
     "tpm.reclaim",
     "tpm.resident",
     "tpm.room",
+    "tpm.state",
     "tpm.symmetric",
 }
 # The files that hold `import_lock` themselves, and at how many places: those that load a module of a computed name, or

@@ -62,7 +62,13 @@ def test_a_missing_store_does_not_import_sqlite(tmp_path):
 
 
 def test_a_token_is_read_as_it_was_written(store):
-    texts = {"label": "über", "serial": "00ff", "tpm": "INTC|x|1.2", "capabilities": "p256 rsa2048"}
+    texts = {
+        "label": "über",
+        "serial": "00ff",
+        "tpm": "INTC|x|1.2",
+        "capabilities": "p256 rsa2048",
+        "policy": "pcr=7:00",
+    }
     numbers = {"srk_handle": 0x81000001, "created": 1_700_000_000, "no_pin": False, "user_pin_set": True}
     blobs = {name: name.encode() for name in COLUMNS if name not in texts and name not in numbers}
     fields = {**texts, **numbers, **blobs}

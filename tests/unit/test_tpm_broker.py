@@ -24,7 +24,7 @@ from p11tpm.tpm.tabrmd import Broker, Message, address, call
 from rig.deadline import exit_code, fork, join
 from rig.process import wait_until
 from rig.tabrmd import BUS_NAME
-from unit.tpm_ground import SECRET, SO, USER, timer_threads
+from unit.tpm_ground import SECRET, SO, USER, create_token, timer_threads
 
 CONNECTIONS = 27  # that tpm2-abrmd allows at a time, by default
 PLACES = ("DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS", "XDG_RUNTIME_DIR")
@@ -93,7 +93,7 @@ def test_one_socket_and_the_timer(tpm):
 
 def test_a_token_by_way_of_the_broker(tpm):
     provision.provision(tpm)
-    _, user = provision.create_token(tpm, SO, USER, SECRET)
+    _, user = create_token(tpm, SO, USER, SECRET)
     assert tpm.unseal(user, USER) == SECRET
 
 
@@ -188,7 +188,7 @@ def test_a_new_broker_is_found(bus, tpm):
 
 def test_a_wrong_pin_after_a_new_broker_counts_once(bus, tpm):
     provision.provision(tpm)
-    _, user = provision.create_token(tpm, SO, USER, SECRET)
+    _, user = create_token(tpm, SO, USER, SECRET)
     tpm.unseal(user, USER)
     bus.restart()
     with pytest.raises(Error) as caught:

@@ -27,7 +27,7 @@ from p11tpm.tpm.hmac_session import TamperedError
 from rig.deadline import exit_code, fork, join
 from rig.device import Device, response_of
 from rig.process import wait_until
-from unit.tpm_ground import SECRET, SO, USER, Ground, timer_threads
+from unit.tpm_ground import SECRET, SO, USER, Ground, create_token, timer_threads
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_device(swtpm):
     device = Device(swtpm)
     tpm = Tpm(device.tcti)
     provision.provision(tpm)
-    so, user = provision.create_token(tpm, SO, USER, SECRET)
+    so, user = create_token(tpm, SO, USER, SECRET)
     assert tpm.unseal(user, USER) == SECRET
     assert so.public != user.public
     ours = descriptors_of(device)
@@ -129,10 +129,11 @@ def descriptors_of(device: Device) -> list[int]:
 
 SEVERAL = """
 import os, sys
-from p11tpm.tpm import Tpm, template, Key, provision
+from p11tpm.tpm import Tpm, template, Key, policy, provision
 tpm = Tpm(sys.argv[1], 0.3)
 provision.provision(tpm)
-so, user = provision.create_token(tpm, b"s" * 32, b"u" * 32, b"secret")
+so = provision.create_so(tpm, b"s" * 32)
+user = provision.create_user(tpm, policy.branches(so.public), b"u" * 32, b"secret")
 assert tpm.unseal(user, b"u" * 32) == b"secret"
 keys = []
 for _ in range(5):

@@ -257,10 +257,10 @@ def test_a_storage_root_key_that_is_not_persistent(transient, swtpm):
         transient.sign(key)
     transient.start_again()
     assert swtpm.loaded() == swtpm.persistent() == []
-    user = provision.change_user_auth(transient.tpm, transient.user, transient.so.public, USER, NEW)
+    user = provision.change_user_auth(transient.tpm, transient.user, transient.branches, USER, NEW)
     assert transient.tpm.unseal(user, NEW) == SECRET
     transient.tpm.unseal(transient.so, SO)
-    user = provision.reset_user_auth(transient.tpm, user, transient.so, SO, USER)
+    user = provision.reset_user_auth(transient.tpm, user, transient.so, transient.branches, SO, USER)
     assert transient.tpm.unseal(user, USER) == SECRET
     transient.tpm.release()
     swtpm.clear()

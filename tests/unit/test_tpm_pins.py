@@ -7,9 +7,9 @@ import tpm2_pytss as tss
 
 from fuzz.tamper import name_of as name_of_command
 from p11tpm.error import TPM, Error, TpmError
-from p11tpm.tpm import provision, template
+from p11tpm.tpm import policy, provision, template
 from p11tpm.tpm.codec import name_of
-from unit.tpm_ground import NEW, SECRET, SO, USER, WRONG, Ground
+from unit.tpm_ground import NEW, SECRET, SO, USER, WRONG, Ground, create_token
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_trailing_zero_bytes_do_not_count(ground):
 
 def test_the_user_changes_the_value_by_the_old_one(ground):
     tpm = ground.tpm
-    user = provision.change_user_auth(tpm, ground.user, ground.so.public, USER, NEW)
+    user = provision.change_user_auth(tpm, ground.user, ground.branches, USER, NEW)
     assert ground.proxy.names == [
         "StartAuthSession",
         "Load",
@@ -69,7 +69,7 @@ def test_the_user_changes_the_value_by_the_old_one(ground):
 
 def test_a_wrong_old_value_changes_nothing_and_leaves_nothing(ground, swtpm):
     change = provision.change_user_auth
-    refused(TPM.AUTH_FAIL, change, ground.tpm, ground.user, ground.so.public, WRONG, NEW)
+    refused(TPM.AUTH_FAIL, change, ground.tpm, ground.user, ground.branches, WRONG, NEW)
     assert ground.tpm.lockout().counter == 1
     assert swtpm.loaded() == []
 
@@ -78,7 +78,7 @@ def test_the_so_resets_the_value_without_knowing_it(ground, swtpm):
     tpm = ground.tpm
     tpm.unseal(ground.so, SO)  # the SO's login
     ground.proxy.clear()
-    user = provision.reset_user_auth(tpm, ground.user, ground.so, SO, NEW)
+    user = provision.reset_user_auth(tpm, ground.user, ground.so, ground.branches, SO, NEW)
     assert ground.proxy.names == [
         "StartAuthSession",
         "Load",
@@ -91,7 +91,7 @@ def test_the_so_resets_the_value_without_knowing_it(ground, swtpm):
         "FlushContext",
     ]
     assert tpm.unseal(user, NEW) == SECRET
-    refused(TPM.AUTH_FAIL, provision.reset_user_auth, tpm, ground.user, ground.so, WRONG, NEW)
+    refused(TPM.AUTH_FAIL, provision.reset_user_auth, tpm, ground.user, ground.so, ground.branches, WRONG, NEW)
     assert swtpm.loaded() == ["0x2000000"]
 
 
@@ -105,18 +105,18 @@ def test_the_so_changes_the_own_value(ground):
 
 def test_a_token_without_pin_is_not_protected_against_guessing(ground):
     tpm = ground.tpm
-    _, user = provision.create_token(tpm, SO, b"", SECRET, no_pin=True)
+    _, user = create_token(tpm, SO, b"", SECRET, no_pin=True)
     assert tpm.unseal(user, b"") == SECRET
     refused(TPM.BAD_AUTH, tpm.unseal, user, WRONG)
     assert tpm.lockout().counter == 0
 
 
 def change_by_the_user(ground: Ground) -> None:
-    provision.change_user_auth(ground.tpm, ground.user, ground.so.public, USER, NEW)
+    provision.change_user_auth(ground.tpm, ground.user, ground.branches, USER, NEW)
 
 
 def change_by_the_so(ground: Ground) -> None:
-    provision.reset_user_auth(ground.tpm, ground.user, ground.so, SO, NEW)
+    provision.reset_user_auth(ground.tpm, ground.user, ground.so, ground.branches, SO, NEW)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_what_follows_the_sos_pin_is_tried_again(ground):
         return response
 
     ground.proxy.change = cut
-    user = provision.reset_user_auth(ground.tpm, ground.user, ground.so, SO, NEW)
+    user = provision.reset_user_auth(ground.tpm, ground.user, ground.so, ground.branches, SO, NEW)
     assert ground.tpm.unseal(user, NEW) == SECRET
 
 
@@ -188,7 +188,7 @@ def test_names_are_those_that_the_tpm_gives(ground, referee):
 
 def test_the_policies_are_those_that_a_trial_session_gives(ground, referee):
     esapi, code = referee.esapi, tss.TPM2_CC.ObjectChangeAuth
-    own, officer = template.policy_branches(ground.so.public)
+    own, officer = policy.branches(ground.so.public)
 
     trial = referee.policy(tss.TPM2_SE.TRIAL)
     esapi.policy_auth_value(trial)
@@ -203,14 +203,14 @@ def test_the_policies_are_those_that_a_trial_session_gives(ground, referee):
     assert bytes(esapi.policy_get_digest(trial)) == officer
     esapi.policy_or(trial, tss.TPML_DIGEST([own, officer]))
     both = bytes(esapi.policy_get_digest(trial))
-    assert both == template.policy_or(own, officer)
+    assert both == policy.any_of(own, officer)
     assert tss.TPMT_PUBLIC.unmarshal(ground.user.public)[0].authPolicy == both
     esapi.flush_context(trial)
 
 
 def test_what_the_so_proves_does_not_unseal(ground, referee):
     esapi = referee.esapi
-    branches = tss.TPML_DIGEST(list(template.policy_branches(ground.so.public)))
+    branches = tss.TPML_DIGEST(list(policy.branches(ground.so.public)))
     esapi.tr_set_auth(referee.so[0], SO)
     session = referee.policy()
     esapi.policy_secret(referee.so[0], session, expiration=0)

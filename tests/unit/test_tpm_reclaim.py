@@ -135,7 +135,7 @@ def test_the_connection_knows_what_makes_a_handle(proxy, sent):
 def test_the_commands_that_make_and_end_handles():
     """They are those of Part 3; what is not declared here would stay in a TPM without resource manager."""
     assert {one.name for one in COMMANDS if one.makes} == {
-        *("StartAuthSession", "Load", "CreatePrimary", "HMAC_Start", "HashSequenceStart")
+        *("StartAuthSession", "Load", "CreatePrimary", "HMAC_Start", "HashSequenceStart", "LoadExternal")
     }
     assert {one.name for one in COMMANDS if one.ends} == {"FlushContext", "SequenceComplete"}
 

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from p11tpm.tpm import command, provision, template
-from unit.tpm_ground import NEW, SECRET, SO, USER, Ground
+from unit.tpm_ground import NEW, SECRET, SO, USER, Ground, create_token
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def seen(ground: Ground, *secrets: bytes) -> int:
 def test_no_secret_is_on_the_wire(proxy):
     ground = Ground(proxy)
     tpm = ground.tpm
-    provision.create_token(tpm, SO, USER, SECRET)
+    create_token(tpm, SO, USER, SECRET)
     ground.unseal()
     so_data = tpm.unseal(ground.so, SO)
-    user = provision.change_user_auth(tpm, ground.user, ground.so.public, USER, NEW)
-    provision.reset_user_auth(tpm, user, ground.so, SO, USER)
+    user = provision.change_user_auth(tpm, ground.user, ground.branches, USER, NEW)
+    provision.reset_user_auth(tpm, user, ground.so, ground.branches, SO, USER)
     provision.change_auth(tpm, ground.so, SO, NEW)
     random = tpm.random(32)
     key, other = ground.key(template.rsa(2048)), ground.key(template.ec("p256"))

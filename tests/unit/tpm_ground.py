@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-from p11tpm.tpm import Key, Tpm, provision, template
+from p11tpm.tpm import Blob, Key, Tpm, policy, provision, template
 
 if TYPE_CHECKING:
     from p11tpm.tpm import Srk
@@ -25,6 +25,12 @@ CURVES = {
 }
 
 
+def create_token(tpm: Tpm, so_auth: bytes, auth: bytes, secret: bytes, *, no_pin: bool = False) -> tuple[Blob, Blob]:
+    """Make the objects of a token: the one that knows the SO's PIN, and the one that seals `secret` by the user's."""
+    so = provision.create_so(tpm, so_auth)
+    return so, provision.create_user(tpm, policy.branches(so.public), auth, secret, no_pin=no_pin)
+
+
 class Ground:
     """A token on a TPM that a proxy watches; `key` makes more."""
 
@@ -33,7 +39,7 @@ class Ground:
         self.tpm = Tpm(proxy.tcti, idle_seconds)
         self.provision = provision.provision(self.tpm)
         self.srk: Srk = self.provision.srk
-        self.so, self.user = provision.create_token(self.tpm, SO, USER, SECRET)
+        self.so, self.user = create_token(self.tpm, SO, USER, SECRET)
         self.unseal()  # the first use of such an object after a start answers RETRY, once
         self.start_again()
 
@@ -47,6 +53,11 @@ class Ground:
         """As a new process finds the TPM: no session, nothing loaded."""
         self.tpm.release()
         self.proxy.clear()
+
+    @property
+    def branches(self) -> tuple[bytes, ...]:
+        """The policies that the user's object accepts."""
+        return policy.branches(self.so.public)
 
     def unseal(self, auth: bytes = USER) -> bytes:
         return self.tpm.unseal(self.user, auth)
