@@ -47,6 +47,11 @@ class BareTpm:
         answer = self._command(0x120, OWNER, handle, area=_EMPTY, more=handle.to_bytes(4, "big"))
         assert answer[HEADER - 4 : HEADER] == bytes(4)
 
+    def extend(self, pcr: int, digest: bytes) -> None:
+        """Extend a PCR in the bank of SHA-256."""
+        answer = self._command(0x182, pcr, area=_EMPTY, more=bytes.fromhex("00000001000b") + digest)
+        assert answer[HEADER - 4 : HEADER] == bytes(4)
+
     def guesses(self) -> int:
         """Return the number of wrong authorisation values that the TPM counts: TPM_PT_LOCKOUT_COUNTER."""
         return int.from_bytes(self._command(0x17A, 6, 0x20E, 1)[-4:], "big")

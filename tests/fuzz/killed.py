@@ -176,9 +176,11 @@ class Operation:
         self.start: str = more.get("start", "store")
         self.before: tuple[str, ...] = more.get("before", ())
         self.weight: int = more.get("weight", 2)
+        self.states: tuple[int, ...] = more.get("states", ())  # of the machine in which the token opens: before, after
 
 
 RESIDENT = ("key", "resident", "key", "--pin-file", "{pin}")
+BIND = ("token", "bind", "--pcr", "7", "--pin-file", "{pin}")
 GONE_RESIDENT = ("key", "resident", "gone", "--pin-file", "{pin}")
 OPERATIONS = {
     "C_InitToken": Operation(Host.init_token, user=None, start="nothing"),
@@ -210,6 +212,20 @@ OPERATIONS = {
     "cert import": Operation(("cert", "import", "{certificate}", "--label", "new"), made=1, weight=1),
     "cert delete": Operation(("cert", "delete", "cert", "--yes"), more=-1, weight=1),
     "token create": Operation(("token", "create", "--label", "new", "--pin-file", "{pin}"), weight=1),
+    "token bind": Operation(BIND, states=(0, 1), weight=3),
+    "token reseal": Operation(
+        ("token", "reseal", "--next", "{values}", "--pin-file", "{pin}"), before=BIND, states=(1, 2), weight=3
+    ),
+    "token unbind": Operation(
+        ("token", "unbind", "--yes", "--pin-file", "{pin}"), before=BIND, states=(1, 0), weight=3
+    ),
+    "token recover": Operation(
+        ("token", "recover", "--recovery-file", "{said}", "--pin-file", "{new pin}"),
+        before=BIND,
+        pins=(PIN, NEW_PIN),
+        states=(1, 1),
+        weight=3,
+    ),
     "token delete": Operation(("token", "delete", "token", "--yes"), before=RESIDENT),
 }
 
@@ -221,8 +237,12 @@ class Ground:
         self.module = module
         self.tpm = BareTpm(port)
         self.store, self.pristine = directory / "store", directory / "pristine"
+        self.tpm.extend(7, bytes(range(32)))
         self.words = {
             "pin": str(write_secret(directory / "pin", PIN.decode())),
+            "new pin": str(write_secret(directory / "new-pin", NEW_PIN.decode())),
+            "values": str(write_secret(directory / "values", f"7:sha256={'11' * 32}\n")),
+            "said": str(write_secret(directory / "said", "")),
             "certificate": str(directory / "certificate"),
         }
         Path(self.words["certificate"]).write_bytes(certificate_template(certificate("other"))[CKA.VALUE])
@@ -245,8 +265,12 @@ class Ground:
         run.finalize()
         shutil.copytree(self.store, self.pristine)
 
-    def restore(self, start: str) -> None:
-        """Begin with the store as it was, or with none, on a TPM that has nothing of it loaded or resident."""
+    def restore(self, operation: Operation) -> None:
+        """Begin with the store as it was, or with none, on a TPM that has nothing of it loaded or resident.
+
+        Then comes what is done before the operation.
+        """
+        start = operation.start
         for handle in self.tpm.loaded():
             self.tpm.flush(handle)
         keys = [handle for handle in self.tpm.handles("persistent") if handle in HANDLES]
@@ -255,18 +279,19 @@ class Ground:
         shutil.rmtree(self.store, ignore_errors=True)
         if start == "store":
             shutil.copytree(self.pristine, self.store)
+        if operation.before:
+            assert in_new_process(functools.partial(self.command, operation.before)) == 0, operation.before
 
     # -- in new processes
 
     def command(self, words: tuple[str, ...]) -> int:
-        """Run a command of p11tpm, whose output nobody reads."""
-        with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):  # noqa: PTH123
+        """Run a command of p11tpm; what it prints, such as a recovery code, another command may read from a file."""
+        said, null = Path(self.words["said"]), Path(os.devnull)
+        with (said if words == BIND else null).open("w") as file, contextlib.redirect_stdout(file):
             return command.main([word.format(**self.words) for word in words], standalone_mode=False) or 0
 
     def work(self, operation: Operation, point: int) -> int:
         """Do the operation up to a point, and give the number of points that it has had."""
-        if operation.before:
-            self.command(operation.before)
         if isinstance(operation.do, tuple):
             act = functools.partial(self.command, operation.do)
         else:
@@ -336,8 +361,17 @@ class Ground:
     def _is_new(self, operation: Operation, labels: list[str], pin: bytes, news: int, objects: int) -> bool:
         if isinstance(operation.do, tuple) and operation.do[:2] == RESIDENT[:2]:
             return self._is_resident() != ("--undo" in operation.do)
+        if operation.states:
+            states = self._states()
+            assert states in operation.states, f"{states} states"
+            return states == operation.states[1] and (pin == NEW_PIN or NEW_PIN not in operation.pins)
         changed = news or objects != OBJECTS or "new" in labels or pin == NEW_PIN
         return bool(changed) or self._right(SO, operation.so_pins) == NEW_SO_PIN
+
+    def _states(self) -> int:
+        with closing(sqlite3.connect(self.store / NAME)) as db:
+            ((policy,),) = db.execute("SELECT policy FROM token")
+        return len(policy.splitlines())
 
     def _is_resident(self) -> bool:
         with closing(sqlite3.connect(self.store / NAME)) as db:
@@ -418,7 +452,7 @@ def main(module: str, port: int, directory: Path, kills: int, seed: int) -> None
     ground = Ground(module, port, directory)  # this process has begun and ended a run then: its children begin faster
     total = sum(operation.weight for operation in OPERATIONS.values())
     for name, operation in OPERATIONS.items():
-        ground.restore(operation.start)
+        ground.restore(operation)
         begun = time.monotonic()
         points = in_new_process(lambda operation=operation: ground.work(operation, NEVER))
         seconds = time.monotonic() - begun
@@ -427,7 +461,7 @@ def main(module: str, port: int, directory: Path, kills: int, seed: int) -> None
             continue
         count = min(points, -(-kills * operation.weight // total))
         for point in [None, *sorted(dice.sample(range(points), count))]:
-            ground.restore(operation.start)
+            ground.restore(operation)
             work = functools.partial(ground.work, operation, NEVER if point is None else point)
             moment = dice.uniform(0, seconds)
             ended = in_new_process(work, after(moment) if point is None else lambda _pid: None)
