@@ -335,6 +335,7 @@ def build_native(package: Path, path: Path, directory: Path, *, strict: bool) ->
 
 def build(module: Path, copy: Path | None, *, check: bool) -> list[Path]:
     """Build what was asked for and give the files; nothing is replaced unless all could be built, or by a check."""
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")  # before there are threads, which get None until a first call ends
     with tempfile.TemporaryDirectory(prefix="p11tpm-build-") as temporary, ThreadPoolExecutor() as pool:
         package, directory = copy or package_directory(), Path(temporary)
         built_module = pool.submit(build_module, package, directory / "module", strict=check)
@@ -346,11 +347,11 @@ def build(module: Path, copy: Path | None, *, check: bool) -> list[Path]:
             built_module.result()
             return []
         compileall.compile_dir(package, quiet=1)  # the module itself never writes bytecode
+        native = package / f"_native{suffix}"
+        built = [(built_native.result(), native), (built_module.result(), module)]
+        placed = [place(*one) for one in built]
         bundle = write_bundle(package, directory)
-        native = package / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
-        built = [(built_native.result(), native, 0o755), (built_module.result(), module, 0o755)]
-        built.append((bundle, package / bundle.name, 0o644))
-        return [place(*one) for one in built]
+        return [*placed, place(bundle, package / bundle.name, 0o644)]
 
 
 def main() -> int:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NOT_FOR_HOSTS = "cli"
-START = "p11tpm.entry"  # what every start loads, with all that it needs
+# Each is loaded with all that it needs: by every start, by logins, by signatures.
+GROUPS = ("p11tpm.entry", "p11tpm.core.token_tpm", "p11tpm.operation.sign")
 # What codecs are looked up by name, by what is imported.
 ENCODINGS = ("ascii", "idna", "latin_1", "utf_16_be", "utf_16_le", "utf_32_be")
 
@@ -42,7 +43,7 @@ for name in sorted(set(sys.modules) - before):
 
 
 class TypesLeftOut(ast.NodeTransformer):
-    """Leaves out of a program what nothing reads when it runs: functions' annotations, and what they alone need."""
+    """Leaves out of a program what nothing reads when it runs: annotations, and what they alone need."""
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
         """Leave out the type of an argument."""
@@ -53,6 +54,14 @@ class TypesLeftOut(ast.NodeTransformer):
         """Leave out the type of a result."""
         node.returns = None
         return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:
+        """Leave out the type of a variable."""
+        return ast.Assign([node.target], node.value) if node.value else ast.Pass()
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.stmt:
+        """Leave out what says how annotations are read."""
+        return ast.Pass() if node.module == "__future__" else node
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
         """Leave out imports for types, but not what there is instead of them when the program runs."""
@@ -112,6 +121,13 @@ def in_order(name: str, sources: dict[str, Path], done: dict[str, bool]) -> dict
     return done
 
 
+def groups(sources: dict[str, Path]) -> list[list[str]]:
+    """Return the modules of each of GROUPS, without those that every start has loaded."""
+    first = in_order(GROUPS[0], sources, {})
+    rest = [[name for name in in_order(last, sources, {}) if name not in first] for last in GROUPS[1:]]
+    return [group for group in ([*first], *rest) if group]
+
+
 @functools.cache
 def brought_in(names: frozenset[str]) -> dict[str, Path]:
     """Return the sources and extension modules, by name, of modules outside of the package and of what they import."""
@@ -122,8 +138,11 @@ def brought_in(names: frozenset[str]) -> dict[str, Path]:
 
 
 def write_bundle(package: Path, directory: Path) -> Path:
-    """Write the file that finder.py reads."""
-    sources, wanted = {}, {f"encodings.{name}" for name in ENCODINGS}
+    """Write the file that finder.py reads; a package that is to find its extension module there has it already."""
+    sources, wanted = dict[str, Path](), {f"encodings.{name}" for name in ENCODINGS}
+    native = package / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
+    if native.exists():
+        sources["p11tpm._native"] = native
     for source in package.rglob("*.py"):
         inner = source.relative_to(package).with_suffix("").parts
         if inner[0] != NOT_FOR_HOSTS:
@@ -139,15 +158,15 @@ def write(sources: dict[str, Path], package: Path, bundle: Path) -> Path:
     telling: dict[Path, Path] = {}  # the first source of each directory that is not the package's
     modules, states = {}, dict[str, tuple[int, int]]()
     for name, source in sorted(sources.items()):
-        ours, code = source.is_relative_to(package), b""
-        teller = telling.setdefault(source.parent, source) if source.suffix == ".py" and not ours else source
-        path, telling_path = (str(one.relative_to(package) if ours else one) for one in (source, teller))
+        inside, code = source.is_relative_to(package), b""
+        teller = telling.setdefault(source.parent, source) if source.suffix == ".py" and not inside else source
+        path, telling_path = (str(one.relative_to(package) if inside else one) for one in (source, teller))
         status = teller.stat()  # if the source changes meanwhile, what is read is not taken for the new one
         states.setdefault(telling_path, (status.st_mtime_ns, status.st_size))
         with contextlib.suppress(SyntaxError):  # the import reports it
             if source.suffix == ".py":
-                code = compiled(source) if ours else compiled_as_it_is(source)
+                code = compiled(source) if inside else compiled_as_it_is(source)
             modules[name] = (path, telling_path, code)
-    first = in_order(START, {name: source for name, source in sources.items() if source.is_relative_to(package)}, {})
-    bundle.write_bytes(finder.pack(modules, states, [*first]))
+    ours = {name: sources[name] for name, (path, _, code) in modules.items() if code and path[0] != "/"}
+    bundle.write_bytes(finder.pack(modules, states, groups(ours)))
     return bundle

@@ -116,6 +116,33 @@ PyObject *trusted_path(PyObject *self, PyObject *argument)
     return trusted ? PyUnicode_DecodeFSDefault(real) : NULL;
 }
 
+static bool is_as_it_was(int directory, PyObject *path, PyObject *state)
+{
+    long long time, size;
+    struct stat now;
+    PyObject *name;
+    if (!PyArg_ParseTuple(state, "LL", &time, &size) || !PyUnicode_FSConverter(path, &name))
+        return false;
+    bool there = fstatat(directory, PyBytes_AS_STRING(name), &now, 0) == 0;
+    Py_DECREF(name);
+    return there && now.st_size == size && now.st_mtim.tv_sec * 1000000000LL + now.st_mtim.tv_nsec == time;
+}
+
+PyObject *changed_files(PyObject *self, PyObject *states)
+{
+    (void)self;
+    PyObject *path, *state, *changed = PySet_New(NULL);
+    int directory = open(PACKAGE, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    for (Py_ssize_t at = 0; changed && PyDict_Next(states, &at, &path, &state);) {
+        bool same = is_as_it_was(directory, path, state);
+        if (PyErr_Occurred() || (!same && PySet_Add(changed, path)))
+            Py_CLEAR(changed);
+    }
+    if (directory >= 0)
+        close(directory);
+    return changed;
+}
+
 PyObject *map_bundle(void)
 {
     char real[PATH_MAX], why[2 * PATH_MAX];

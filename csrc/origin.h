@@ -12,6 +12,10 @@ bool trusts_paths(void);
  * nowhere. */
 PyObject *trusted_path(PyObject *self, PyObject *argument);
 
+/* For finder.py: gives the paths, relative ones below the package, of those files of a dict whose time of change (ns) and size (bytes)
+ * are not what it has for them. */
+PyObject *changed_files(PyObject *self, PyObject *states);
+
 /* The file with the byte code, in memory, where neither the root directory nor an upgrade changes it; NULL without an exception
  * if there is none. */
 PyObject *map_bundle(void);

@@ -188,22 +188,25 @@ static void complain_of_code(void)
 static bool use_bundle(void)
 {
     static PyMethodDef check = { "trusted_path", trusted_path, METH_O, NULL };
+    static PyMethodDef change = { "changed_files", changed_files, METH_O, NULL };
     static PyMethodDef release = { "release_bundle", release_bundle, METH_NOARGS, NULL };
     bool fits = PyImport_GetMagicNumber() == MAGIC;
     PyObject *code = fits ? PyMarshal_ReadObjectFromString(FINDER, FINDER_SIZE) : NULL;
     PyObject *finder = code ? PyImport_ExecCodeModule("_p11tpm_finder", code) : NULL;
     PyObject *package = finder ? PyUnicode_DecodeFSDefault(PACKAGE) : NULL;
     PyObject *trusted = package ? PyCFunction_New(&check, NULL) : NULL;
-    PyObject *released = trusted ? PyCFunction_New(&release, NULL) : NULL;
+    PyObject *changed = trusted ? PyCFunction_New(&change, NULL) : NULL;
+    PyObject *released = changed ? PyCFunction_New(&release, NULL) : NULL;
     PyObject *bundle = released ? map_bundle() : NULL;
     PyObject *done = released && !PyErr_Occurred()
-        ? PyObject_CallMethod(finder, "install", "OOOO", package, bundle ? bundle : Py_None, trusted, released)
+        ? PyObject_CallMethod(finder, "install", "OOOOO", package, bundle ? bundle : Py_None, trusted, changed, released)
         : NULL;
     if (!done)
         complain_of_code();
     Py_XDECREF(done);
     Py_XDECREF(bundle);
     Py_XDECREF(released);
+    Py_XDECREF(changed);
     Py_XDECREF(trusted);
     Py_XDECREF(package);
     Py_XDECREF(finder);

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 BUILD = Path(__file__).resolve().parents[2] / "csrc" / "build.py"
 
@@ -31,6 +31,15 @@ def build(module: Path, package: Path, env: Mapping[str, str] | None = None) -> 
         command, env=env, capture_output=True, text=True, errors="surrogateescape", timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (0, f"Built {module}\n"), done
+
+
+def changed_files(package: Path) -> Callable[[dict[str, tuple[int, int]]], set[str]]:
+    """Return what csrc/origin.c: changed_files does, for a package at another place than a module's."""
+
+    def is_as_it_was(path: Path, state: tuple[int, int]) -> bool:
+        return path.exists() and (path.stat().st_mtime_ns, path.stat().st_size) == state
+
+    return lambda states: {path for path, state in states.items() if not is_as_it_was(package / path, state)}
 
 
 class Core:

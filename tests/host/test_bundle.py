@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 import p11tpm
-from host.core import WHOLE
+from host.core import WHOLE, changed_files
 
 PACKAGE = Path(p11tpm.__file__).parent
-STANDARD = {"__future__"}
+CSRC = Path(__file__).resolve().parents[2] / "csrc"
+STANDARD = {"hmac"}  # what Python does not have frozen
 
 # What a copy of the core tells at the end of its import: its modules' loaders, and whether each is what it should be.
 PROBE = """
-import sys
+import hmac, sys
 def tell(name, module):
     spec, path = module.__spec__, module.__file__
     codes = [value.__code__ for value in vars(module).values() if getattr(value, "__module__", "") == name
@@ -91,6 +92,12 @@ def loaders(told):
     return {name: loader for name, (loader, _) in told["modules"].items()}
 
 
+def index(bundle):
+    data = bundle.read_bytes()
+    near, far, states, groups = marshal.loads(data[12 : 12 + int.from_bytes(data[8:12], "little")])
+    return {**near, **marshal.loads(far)}, states, groups
+
+
 def test_the_modules_own_python_takes_everything_from_the_file(copy, user, is_good):
     said, told = copy.sign(user.env)
     assert is_good(said)
@@ -105,9 +112,8 @@ def test_the_start_loads_what_its_list_has(copy, user, is_good):
     said, told = copy.sign(user.env)
     assert is_good(said)
     assert set(told["first"]) == set(told["modules"]) - STANDARD
-    data = copy.bundle.read_bytes()
-    *_, first = marshal.loads(data[12 : 12 + int.from_bytes(data[8:12], "little")])
-    assert set(first) == set(told["first"])
+    *_, groups = index(copy.bundle)
+    assert {name for names, *_ in groups["p11tpm.entry"] for name in names} == set(told["first"])
 
 
 def test_an_edited_source_is_stronger(copy, user, is_good):
@@ -186,14 +192,65 @@ def test_code_that_is_not_good_is_taken_from_the_source(copy, user, is_good):
     assert is_good(copy.sign(user.env)[0])
 
 
+def test_a_group_that_is_not_good_is_loaded_one_by_one(copy, user, is_good):
+    data = copy.bundle.read_bytes()
+    *_, groups = index(copy.bundle)
+    begin = 12 + int.from_bytes(data[8:12], "little")
+    for parts in groups.values():
+        _, start, *_ = parts[len(parts) // 2]
+        data = flip(data, begin + start)
+    copy.bundle.write_bytes(data)
+    said, told = copy.sign(user.env)
+    assert is_good(said)
+    assert set(loaders(told).values()) == {"Finder"}
+
+
+GROUP = """
+import gc, sys
+from pathlib import Path
+from bundle import write
+from finder import install
+package = Path(sys.argv[1])
+sources = {"p11tpm.a": "a.py", "p11tpm.b": "b/__init__.py", "p11tpm.b.c": "b/c.py", "p11tpm.entry": "entry.py"}
+sources = {name: package / path for name, path in {"p11tpm": "__init__.py", **sources}.items()}
+bundle = memoryview(write(sources, package, package.parent / "bundle.bin").read_bytes())
+install(str(package), bundle, str, lambda _: set(), int)
+import builtins
+builtins.fails = True
+try:
+    import p11tpm.entry
+except MemoryError:
+    print(*sorted(name for name in sys.modules if name.startswith("p11tpm")), gc.isenabled())
+import p11tpm
+print(hasattr(p11tpm, "b"))
+builtins.fails = False
+import p11tpm.entry
+from p11tpm import b
+print(b.c.made, p11tpm.entry.b is b, sys.modules["p11tpm.b.c"] is b.c, gc.isenabled())
+"""
+
+
+def test_a_group_that_could_not_be_loaded_is_loaded_later(write_bundle, tmp_path):  # noqa: ARG001 - it brings csrc
+    """What memory did not suffice for is not taken for loaded, and neither is the package that it is in."""
+    texts = {"__init__": "", "a": "", "b/__init__": "from p11tpm.b import c\n", "entry": "from p11tpm import a, b\n"}
+    texts["b/c"] = "import builtins\nif builtins.fails:\n    raise MemoryError\nmade = 1\n"
+    for name, text in texts.items():
+        place = tmp_path / "p11tpm" / f"{name}.py"
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(text)
+    command = [sys.executable, "-c", GROUP, tmp_path / "p11tpm"]
+    env = {**os.environ, "PYTHONPATH": str(CSRC)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stderr, done.stdout) == ("", "p11tpm p11tpm.a True\nFalse\n1 True True True\n")
+
+
 def test_the_build_leaves_a_file_that_fits():
     """The checkout's own, but for sources that were edited since."""
     bundle = PACKAGE / "bundle.bin"
     assert bundle.stat().st_mode & 0o777 == 0o644
-    data = bundle.read_bytes()
-    modules, states, first = marshal.loads(data[12 : 12 + int.from_bytes(data[8:12], "little")])
-    assert {"p11tpm", "p11tpm.entry", "p11tpm.tpm.wire", *STANDARD} <= set(modules)
-    assert first[-1] == "p11tpm.entry"
+    modules, states, groups = index(bundle)
+    assert {"p11tpm", "p11tpm.entry", "p11tpm.tpm.wire", "p11tpm._native", *STANDARD} <= set(modules)
+    assert all(parts[-1][0][-1] == last for last, parts in groups.items())
     for source, telling, *_ in modules.values():
         assert telling == source or (source.endswith(".py") and Path(source).parent == Path(telling).parent)
     for path, (time, size) in states.items():
@@ -215,7 +272,7 @@ def test_an_upgrade_of_another_package_is_noticed(write_bundle, tmp_path):  # no
     bundle = write(sources, package, tmp_path / "bundle.bin").read_bytes()
 
     def found(name):
-        spec = Finder(str(package), memoryview(bundle), str, int).find_spec(name)
+        spec = Finder(str(package), memoryview(bundle), str, changed_files(package), int).find_spec(name)
         return spec is not None and type(spec.loader) is Finder
 
     assert all(found(name) for name in sources)
@@ -228,14 +285,18 @@ def test_types_are_left_out_of_the_file(write_bundle, tmp_path):  # noqa: ARG001
 
     source = tmp_path / "one.py"
     source.write_text(
-        "TYPE_CHECKING = False\nif TYPE_CHECKING:\n    from there import Thing\n"
+        "from __future__ import annotations\nTYPE_CHECKING = False\nif TYPE_CHECKING:\n    from there import Thing\n"
         "def f(a: Thing, *b: Thing, c: Thing = 1) -> Thing:\n    'Text.'\n    return a, b, c\n"
+        "d: Thing = 2\ne: Thing\nclass G:\n    h: Thing\n    i: Thing = 3\n"
     )
     names = {}
     exec(marshal.loads(compiled(source)), names)
     assert names["f"](1, 2) == (1, (2,), 1)
     assert names["f"].__annotations__ == {}
+    assert (names["d"], "e" in names, names["G"].i) == (2, False, 3)
+    assert not any("__annotations__" in part for part in (names, vars(names["G"])))
     assert b"there" not in compiled(source)
+    assert b"__future__" not in compiled(source)
     assert b"Text" not in compiled(source)
 
 

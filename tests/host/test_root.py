@@ -13,7 +13,7 @@ import pytest
 
 import p11tpm
 import rig
-from host.core import WHOLE
+from host.core import WHOLE, changed_files
 
 PACKAGE = Path(p11tpm.__file__).parent
 STANDARD = [Path(sysconfig.get_path(name, vars={"base": sys.base_prefix})) for name in ("stdlib", "platstdlib")]
@@ -154,7 +154,8 @@ def test_an_extension_module_that_was_replaced_is_not_loaded(write_bundle, tmp_p
     place.touch()
     status = place.stat()
     states = {str(place): (status.st_mtime_ns, status.st_size)}
-    finder = Finder(str(tmp_path), memoryview(pack({"extension": (str(place), str(place), b"")}, states)), str, int)
+    bundle = memoryview(pack({"extension": (str(place), str(place), b"")}, states))
+    finder = Finder(str(tmp_path), bundle, str, changed_files(tmp_path), int)
     assert finder.find_spec("extension").loader.path == str(place)
     place.write_bytes(b"another version")
     with pytest.raises(ImportError, match="was replaced since C_Initialize: start the program again"):
