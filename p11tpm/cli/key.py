@@ -9,6 +9,7 @@ import click
 from p11tpm.algorithm import CURVES
 from p11tpm.attribute import TRUE, ulong
 from p11tpm.ck import CKA, CKM, CKR
+from p11tpm.cli.binding import bound_to
 from p11tpm.cli.machine import Machine, has_key, select, token_option
 from p11tpm.cli.output import as_label, confirm, example, json_option, print_json, print_listing, printable, wait
 from p11tpm.cli.pair import Pair, pairs
@@ -98,13 +99,14 @@ def list_(token_label: str | None, *, as_json: bool) -> None:
         if as_json:
             print_json([_described(one) for one in keys])
         else:
-            print_listing([_line(one) for one in keys])
+            bound = bound_to(token)
+            print_listing([_line(one, bound) for one in keys])
 
 
-def _line(one: Pair) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _line(one: Pair, bound: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     elsewhere = "in software" if one.private else "public key only"
     where = f"resident at {one.resident:#x}" if one.resident else "" if one.in_tpm else elsewhere
-    return (one.name, one.algorithm, f"id {one.id.hex()}", where), (one.uri,)
+    return (one.name, one.algorithm, f"id {one.id.hex()}", where, bound), (one.uri,)
 
 
 def _described(one: Pair) -> dict[str, str | bool | None]:

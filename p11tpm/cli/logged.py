@@ -13,7 +13,7 @@ from p11tpm.error import rv_of
 from p11tpm.keys.generate import generate_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Self
 
     from p11tpm.attribute import Template
@@ -74,6 +74,21 @@ class LoggedToken(Token):
                 if kind(attributes)[0] in KEYS:
                     uses.enter_context(logged(self._config, Use("destroy", self.seen.label, attributes)))
             self.objects.destroy(*ids)
+
+    def bind(self, pin: bytes | None, wish: Wish) -> None:
+        """Bind the token to states of the machine, or to none; see `Token.bind`."""
+        with logged(self._config, Use("bind" if wish.pcrs or wish.signed else "unbind", self.seen.label)):
+            super().bind(pin, wish)
+
+    def reseal(self, pin: bytes | None, others: Sequence[dict[int, bytes]] = ()) -> None:
+        """Bind the token to the present state; see `Token.reseal`."""
+        with logged(self._config, Use("reseal", self.seen.label)):
+            super().reseal(pin, others)
+
+    def recover(self, code: str, pin: bytes | None, *, bound: bool = True) -> None:
+        """Set a new PIN by the recovery code; see `Token.recover`."""
+        with logged(self._config, Use("recover", self.seen.label)):
+            super().recover(code, pin, bound=bound)
 
     def delete(self) -> None:
         """Remove the token; see `Token.delete`."""

@@ -113,7 +113,6 @@ class Binding:
         known = approval.ticket
         secret = self._opened(row, Blob(row.user_public, row.user_private), auth, states, approval)
         if approval.ticket != known:
-            self._ticket = approval.ticket
             self._keep(row, approval.ticket)
         return secret
 
@@ -127,11 +126,13 @@ class Binding:
 
     def _keep(self, row: TokenRow, ticket: bytes) -> None:
         """Store a ticket for the next login; where that cannot be done, this process has it."""
+        self._ticket = ticket
         if self._store.writable:
             try:
                 self._store.update_token(row, ticket=ticket)
             except Error:
                 return
+            self._ticket = b""
 
     def _opened(self, row: TokenRow, user: Blob, auth: bytes, states: States, approval: Approval) -> bytes:
         branches = policy.branches(row.so_public, *states.digests(pin=not row.no_pin))

@@ -80,7 +80,8 @@ def test_from_the_first_command_to_recovery(bound, pin_file, new_pin_file, swtpm
         bound("key", "generate", "--label", "x", "--pin-file", pin_file),
         r"token 'p11tpm' is bound to PCR 7\+14: PCR 7 is another; start the machine as before, or: p11tpm token rec",
     )
-    assert "bound to PCR 7+14: shut now" in good(bound("token", "list"))
+    for noun in ("token", "key"):
+        assert "bound to PCR 7+14: shut now" in good(bound(noun, "list"))
     code = write_secret(tmp_path / "code", "0" * 32 + "\n")
     recover = ("token", "recover", "--recovery-file", code, "--pin-file", new_pin_file)
     failed(bound(*recover), "the recovery code is wrong; nothing was changed")

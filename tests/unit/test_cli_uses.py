@@ -50,6 +50,25 @@ def test_commands(cli, tmp_path, pin_file, so_pin_file):
     ]
 
 
+def test_a_token_is_bound_and_freed(cli, tmp_path, pin_file, swtpm):
+    swtpm.extend(7, b"keys of the firmware")
+    good(cli("init", "--pin-file", pin_file))
+    code = write_secret(tmp_path / "code", cli("token", "bind", "--pcr", "7", "--pin-file", pin_file).stdout)
+    good(cli("token", "reseal", "--pin-file", pin_file))
+    swtpm.extend(7, b"another key")
+    failed(cli("token", "unbind", "--yes", "--pin-file", pin_file), "PCR 7 is another")
+    good(cli("token", "recover", "--recovery-file", code, "--pin-file", pin_file))
+    good(cli("token", "unbind", "--yes", "--pin-file", pin_file))
+    token, ok = 'token="p11tpm"', "answer=CKR_OK"
+    assert said(tmp_path)[-5:] == [
+        f"use=bind {token} {ok}",
+        f"use=reseal {token} {ok}",
+        f"use=unbind {token} answer=CKR_FUNCTION_FAILED",
+        f"use=recover {token} {ok}",
+        f"use=unbind {token} {ok}",
+    ]
+
+
 def test_nothing_without_the_setting(p11tpm_cli, host_env, tmp_path):
     env = host_env()
     write_secret(tmp_path / "p11tpm.conf", f"log = {tmp_path}/log\n")
