@@ -33,6 +33,17 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(600)  # the first of them may have to make step-ca
 
 OFFICE = Provisioner()
+FOR_CERTIFICATES = x509.KeyUsage(
+    key_cert_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 UNIT = ROOT / "systemd" / "step-ca.service"
 
 
@@ -68,6 +79,7 @@ def write_chain(directory: Path, public_key: Path) -> None:
     root = ec.generate_private_key(ec.SECP256R1())
     now = dt.datetime.now(dt.UTC)
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root")])
+    issuers_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(root.public_key())
     for name, key in ("root", root.public_key()), ("intermediate", load_pem_public_key(public_key.read_bytes())):
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
@@ -76,6 +88,8 @@ def write_chain(directory: Path, public_key: Path) -> None:
         builder = builder.not_valid_after(now + dt.timedelta(days=9))
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        builder = builder.add_extension(issuers_key, critical=False)
+        builder = builder.add_extension(FOR_CERTIFICATES, critical=True)
         certificate = builder.sign(root, hashes.SHA256())
         (directory / f"{name}.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
 

@@ -43,6 +43,7 @@ class CaClient:
 
     def __init__(self, port: int, root: Path, certificate: Path | None = None) -> None:
         context = ssl.create_default_context(cafile=str(root))
+        context.verify_flags |= ssl.VERIFY_X509_STRICT  # which clients have from Python 3.13 on
         if certificate:
             context.load_cert_chain(certificate)
         self._connection = http.client.HTTPSConnection("localhost", port, timeout=30, context=context)
