@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -65,7 +64,7 @@ class Machine:
     def shell(self) -> None:
         """Have somebody use the machine at this terminal; Ctrl-a x ends it."""
         command = self._command(KERNEL, "-serial", "mon:stdio", "-serial", "null")
-        os.execvp(command[0], command)
+        subprocess.run(command, check=False)
 
     @property
     def console(self) -> list[str]:

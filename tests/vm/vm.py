@@ -12,6 +12,7 @@ the end. Root runs it: making the machine needs the right to mounts of its own.
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -72,9 +73,11 @@ def main(wanted: list[str]) -> int:
             sys.exit(f"Cannot run a virtual machine: there is no {program}")
     if subprocess.run(["bash", str(HERE / "image.sh"), str(PLACE)], timeout=1800, check=False).returncode:
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the machine goes, and all that was made for it
     if wanted == ["shell"]:
         with Machine(PLACE) as machine:
             machine.shell()
+        return 0
     for one in set(wanted) - {"all", "shell"}:
         if not (HERE / "parts" / f"{one}.sh").exists():
             sys.exit(f"there is no part '{one}' in tests/vm/parts")
