@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from machine import Kept
+
 OVMF = Path("/usr/share/OVMF")
 VARIABLES = OVMF / "OVMF_VARS_4M.fd"  # without any key
 OWNER = str(uuid.uuid4())  # of the keys in variables (EFI_SIGNATURE_DATA: UEFI 2.10, section 32.4.1)
@@ -34,8 +36,8 @@ class Measured(Machine):
     FIRMWARE = OVMF / "OVMF_CODE_4M.fd"
     MACHINE = "q35"
 
-    def __init__(self, place: Path, variables: Path = VARIABLES) -> None:
-        super().__init__(place)
+    def __init__(self, place: Path, variables: Path = VARIABLES, kept: Kept | None = None) -> None:
+        super().__init__(place, kept)
         self._variables = self._directory / "variables"
         shutil.copyfile(variables, self._variables)
 
@@ -46,12 +48,16 @@ class Measured(Machine):
     def _start(self, kernel: str) -> list[str]:
         code = f"if=pflash,format=raw,unit=0,readonly=on,file={self.FIRMWARE}"
         variables = f"if=pflash,format=raw,unit=1,file={self._variables}"
-        image = uki.make(self._place, f"{kernel} root=LABEL=root", Signer(self._directory, "pcrs"), self._directory)
+        image = self._image(f"{kernel} root=LABEL=root")
         self._sign(image)
         return [
             *("-machine", self.MACHINE, "-drive", code, "-drive", variables),
-            *disk("esp", self._esp(image), ",bootindex=0"),
+            *disk("esp", self._esp(image), device=",bootindex=0"),
         ]
+
+    def _image(self, cmdline: str) -> Path:
+        """Make what the firmware starts."""
+        return uki.make(self._place, cmdline, Signer(self._directory, "pcrs"), self._directory)
 
     def _sign(self, image: Path) -> None:
         """Sign what the firmware starts, where it wants that."""
@@ -76,8 +82,8 @@ class Secured(Measured):
     FIRMWARE = OVMF / "OVMF_CODE_4M.secboot.fd"
     MACHINE = "q35,smm=on"
 
-    def __init__(self, place: Path, variables: Path, signer: Signer) -> None:
-        super().__init__(place, variables)
+    def __init__(self, place: Path, variables: Path, signer: Signer, kept: Kept | None = None) -> None:
+        super().__init__(place, variables, kept)
         self._signer = signer
 
     def refuses(self) -> bool:
@@ -120,7 +126,7 @@ class SecureBoots:
             words = f"Secure Boot by key {signer.name}, {'on' if enabled else 'off'}"
             found: dict[str, str] = {}
             yield f"boot - {words}"
-            with Secured(self._place, self._variables(signer, enabled=enabled), signer) as machine:
+            with Secured(self._place, variables_for(signer, self._directory, enabled=enabled), signer) as machine:
                 yield from self._figures(machine, parts, seconds, found)
             if len(found) != len(self.FOUND):
                 return
@@ -128,7 +134,7 @@ class SecureBoots:
             yield _check(state == wanted, f"{words}: Secure Boot and lockdown are {', '.join(state)}")
             seven.add(pcr)
         yield _check(len(seven) == 3, "PCR 7 is another one by each key, and when it is off")
-        with Secured(self._place, self._variables(two, enabled=True), one) as machine:
+        with Secured(self._place, variables_for(two, self._directory, enabled=True), one) as machine:
             try:
                 refused = machine.refuses()
             finally:
@@ -152,16 +158,17 @@ class SecureBoots:
         finally:
             self.console = machine.console
 
-    def _variables(self, signer: Signer, *, enabled: bool) -> Path:
-        """Make variables of firmware that start what the signer signed; Secure Boot may be disabled in its setup."""
-        path = self._directory / "variables"
-        keys = [word for kind in ("--set-pk", "--add-kek", "--add-db") for word in (kind, OWNER, signer.certificate)]
-        for options in (
-            ["--input", VARIABLES, "--output", path, *keys, "--secure-boot"],
-            ["--inplace", path, "--set-true" if enabled else "--set-false", "SecureBootEnable"],
-        ):
-            said([Path(sys.executable).with_name("virt-fw-vars"), *options], os.environ, self._directory)
-        return path
+
+def variables_for(signer: Signer, directory: Path, *, enabled: bool) -> Path:
+    """Make variables of firmware that start what the signer signed; Secure Boot may be disabled in its setup."""
+    path = directory / f"variables-{signer.name}-{enabled}"
+    keys = [word for kind in ("--set-pk", "--add-kek", "--add-db") for word in (kind, OWNER, signer.certificate)]
+    for options in (
+        ["--input", VARIABLES, "--output", path, *keys, "--secure-boot"],
+        ["--inplace", path, "--set-true" if enabled else "--set-false", "SecureBootEnable"],
+    ):
+        said([Path(sys.executable).with_name("virt-fw-vars"), *options], os.environ, directory)
+    return path
 
 
 def _check(passed: bool, words: str) -> str:

@@ -17,23 +17,45 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 MEMORY = 1024  # MiB
-SCRATCH = 64 << 20  # bytes of an empty disk
+UNCHANGED = ",snapshot=on"  # what the machine writes to a disk is gone with it
+SCRATCH = 64 << 20  # bytes of a disk
 BOOT_SECONDS = 300  # until the first part begins, for a start in between, and from the last part until it is off
 KILL_SECONDS = 10  # inside/run: until a part that is late is gone
 TAIL = 40  # lines of the console that are shown when a machine does not do what it should
 KERNEL = "rw console=ttyS0 loglevel=4 panic=-1 no_timer_check systemd.show_status=no"  # a busy emulator's timer is late
 
 
+class Kept:
+    """What machines that are started one after the other have in common: a TPM, and a disk that is empty at first."""
+
+    def __init__(self) -> None:
+        self.chip = Chip()
+        self._directory = Path(tempfile.mkdtemp(prefix="vm-"))
+        self.disk = self._directory / "scratch"
+        with self.disk.open("wb") as file:
+            file.truncate(SCRATCH)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.chip.__exit__(None, None, None)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
 class Machine:
-    """A machine with a TPM, a disk that is as new each time, and an empty second one; with the parts on a third.
+    """A machine with a disk that is as new each time, the parts on another, and with what is kept, if anything is.
 
     It is what `image.sh` made in `place`.
     """
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, kept: Kept | None = None) -> None:
         self._place = place
         self._directory = Path(tempfile.mkdtemp(prefix="vm-"))
-        self._chip = Chip()
+        self._kept = kept or Kept()
+        self._keeps = kept is not None
         self._console = self._directory / "console"
 
     def __enter__(self) -> Self:
@@ -42,7 +64,8 @@ class Machine:
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _: TracebackType | None
     ) -> None:
-        self._chip.__exit__(None, None, None)
+        if not self._keeps:
+            self._kept.__exit__(None, None, None)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def run(self, parts: list[str], seconds: int) -> Iterator[str]:
@@ -101,19 +124,13 @@ class Machine:
             *("nice", "qemu-system-x86_64", "-accel", "tcg,tb-size=512", "-cpu", "max"),
             *("-smp", "1", "-m", str(MEMORY), "-nodefaults", "-display", "none"),
             *("-global", "ICH9-LPC.disable_s3=0"),
-            *disk("root", self._place / "image"),
-            *disk("scratch", self._scratch()),
+            *disk("root", self._place / "image", UNCHANGED),
+            *disk("scratch", self._kept.disk),
             *disk("inside", self._inside()),
             *self._start(kernel),
-            *self._chip.start(),
+            *self._kept.chip.start(),
             *serial,
         ]
-
-    def _scratch(self) -> Path:
-        path = self._directory / "scratch"
-        with path.open("wb") as file:
-            file.truncate(SCRATCH)
-        return path
 
     def _inside(self) -> Path:
         """Make a disk of the parts, and of what they share."""
@@ -125,7 +142,7 @@ class Machine:
         return path
 
 
-def disk(name: str, path: Path, options: str = "") -> list[str]:
-    """Give qemu a disk to which nothing is written, though the machine may."""
-    drive = f"file={path},if=none,id={name},format=raw,snapshot=on"
-    return ["-drive", drive, "-device", f"nvme,drive={name},serial={name}{options}"]
+def disk(name: str, path: Path, drive: str = "", device: str = "") -> list[str]:
+    """Give qemu a disk, with more options for either half of it."""
+    half = f"file={path},if=none,id={name},format=raw{drive}"
+    return ["-drive", half, "-device", f"nvme,drive={name},serial={name}{device}"]

@@ -23,10 +23,13 @@ PHASES = ["sysinit", "sysinit:ready"]  # what systemd-pcrphase(8) adds to PCR 11
 SECONDS = 60
 
 
-def make(place: Path, cmdline: str, pcrs: Signer, directory: Path) -> Path:
-    """Return the image, in the directory, of what `image.sh` made in `place`; `pcrs` signs the values of PCR 11."""
+def make(place: Path, cmdline: str, pcrs: Signer, directory: Path, signed: str = "") -> Path:
+    """Return the image, in the directory, of what `image.sh` made in `place`.
+
+    `pcrs` signs the values of PCR 11, or those that they would be with the command line `signed`.
+    """
     texts = {"cmdline": cmdline, "pcrpkey": pcrs.public_key()}
-    for name, text in texts.items():
+    for name, text in {**texts, "signed": signed or cmdline}.items():
         (directory / name).write_text(text)
     sections = {
         "osrel": place / "os-release",
@@ -34,7 +37,7 @@ def make(place: Path, cmdline: str, pcrs: Signer, directory: Path) -> Path:
         "linux": place / "vmlinuz",
         "initrd": place / "initrd",
     }
-    sections["pcrsig"] = _signature(sections, pcrs, directory)
+    sections["pcrsig"] = _signature({**sections, "cmdline": directory / "signed"}, pcrs, directory)
     command: list[str | Path] = ["objcopy"]
     at = AFTER_STUB
     for name, path in sections.items():

@@ -17,13 +17,14 @@ import subprocess
 import sys
 import time
 
+from bound import BoundBoots
 from firmware import Measured, SecureBoots
 from machine import HERE, Machine
 
 FAST = ["ssh", "keys", "services", "luks"]  # by one boot, in this order
 FAST_SECONDS = 600
-OTHERS = {"gap": 3000, "suspend": 600, "boot": 900, "secureboot": 600}  # by a boot for each; seconds
-MACHINES = {"boot": Measured, "secureboot": SecureBoots}  # the others: Machine
+OTHERS = {"gap": 3000, "suspend": 600, "boot": 900, "secureboot": 600, "bound": 600}  # by a boot for each; seconds
+MACHINES = {"boot": Measured, "secureboot": SecureBoots, "bound": BoundBoots}  # the others: Machine
 PLACE = HERE.parents[1] / ".vm"
 
 
