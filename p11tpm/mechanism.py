@@ -10,33 +10,17 @@ from __future__ import annotations
 from p11tpm.algorithm import CURVES, constants
 from p11tpm.ck import CKF, CKK, CKM, CKR
 from p11tpm.error import Error
-from p11tpm.parameter import (
-    CbcData,
-    CcmParams,
-    CtrParams,
-    DesCbcData,
-    DesIv,
-    EcdhParams,
-    EddsaParams,
-    GcmParams,
-    HkdfParams,
-    Iv,
-    MacLength,
-    NoParameter,
-    OaepParams,
-    OtherKey,
-    PssParams,
-    PublicValue,
-    StringData,
-    WrapIv,
-)
+from p11tpm.host.imports import Late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
     from typing import Any
 
-    from p11tpm.parameter import Given
+    from p11tpm import parameter as parameters
+    from p11tpm.given import Given
+else:
+    parameters = Late("p11tpm.parameter")
 
 # The form of the data that the TPM gets, or the algorithm in software.
 PKCS1 = "pkcs1"
@@ -93,8 +77,9 @@ _CURVE_FLAGS: dict[tuple[int, ...], int] = {  # of the keys of a mechanism (clau
 class Mechanism:
     """One mechanism: the types of its `keys` (none for a digest), what it `does` (CKF_ flags), in what `form`.
 
-    `family` is the file in p11tpm/family/ that does it; `digest` is the hash of the data; `parameter` the class that
-    decodes its parameter; `sizes` the least and the greatest key size of what is done in software, in the standard's
+    `family` is the file in p11tpm/family/ that does it; `digest` is the hash of the data; `parameter` the name of
+    the class in p11tpm/parameter.py that decodes its parameter, empty if it takes none: what the host has there instead
+    is not looked at; `sizes` the least and the greatest key size of what is done in software, in the standard's
     unit.
     """
 
@@ -108,7 +93,7 @@ class Mechanism:
         form: str = "",
         *,
         digest: str | None = None,
-        parameter: Any = NoParameter,
+        parameter: str = "",
         sizes: tuple[int, int] = (0, 0),
     ) -> None:
         self.family = ""  # digests have none: `_rows`
@@ -150,7 +135,7 @@ class Mechanism:
 
     def params(self, given: Given) -> Any:
         """Decode the mechanism's parameter; CKR_MECHANISM_PARAM_INVALID if it is not what the mechanism takes."""
-        return self.parameter(given, self.digest)
+        return getattr(parameters, self.parameter)(given, self.digest) if self.parameter else None
 
     def sizes(self, capabilities: tuple[str, ...]) -> tuple[int, ...]:
         """Return the key sizes that a token has for the mechanism, or the least and the greatest; empty for none."""
@@ -172,10 +157,10 @@ def _rsa() -> list[Mechanism]:
         Mechanism(CKM.RSA_PKCS_KEY_PAIR_GEN, _RSA, CKF.GENERATE_KEY_PAIR),
         Mechanism(CKM.RSA_PKCS, _RSA, plain, PKCS1),
         Mechanism(CKM.RSA_X_509, _RSA, plain, RAW),
-        Mechanism(CKM.RSA_PKCS_OAEP, _RSA, _CIPHER | _WRAP, OAEP, parameter=OaepParams),
-        Mechanism(CKM.RSA_PKCS_PSS, _RSA, _SIGN, PSS, parameter=PssParams),
+        Mechanism(CKM.RSA_PKCS_OAEP, _RSA, _CIPHER | _WRAP, OAEP, parameter="OaepParams"),
+        Mechanism(CKM.RSA_PKCS_PSS, _RSA, _SIGN, PSS, parameter="PssParams"),
         *(Mechanism(type_, _RSA, _SIGN, PKCS1, digest=digest) for digest, type_ in pkcs1.items()),
-        *(Mechanism(type_, _RSA, _SIGN, PSS, digest=digest, parameter=PssParams) for digest, type_ in pss.items()),
+        *(Mechanism(type_, _RSA, _SIGN, PSS, digest=digest, parameter="PssParams") for digest, type_ in pss.items()),
     ]
 
 
@@ -185,45 +170,45 @@ def _ec() -> list[Mechanism]:
         Mechanism(CKM.EC_KEY_PAIR_GEN, _EC, CKF.GENERATE_KEY_PAIR),
         Mechanism(CKM.ECDSA, _EC, _SIGN, ECDSA),
         *(Mechanism(type_, _EC, _SIGN, ECDSA, digest=digest) for digest, type_ in types.items()),
-        Mechanism(CKM.ECDH1_DERIVE, _EC, CKF.DERIVE, parameter=EcdhParams),
-        Mechanism(CKM.ECDH1_COFACTOR_DERIVE, _EC, CKF.DERIVE, parameter=EcdhParams),
+        Mechanism(CKM.ECDH1_DERIVE, _EC, CKF.DERIVE, parameter="EcdhParams"),
+        Mechanism(CKM.ECDH1_COFACTOR_DERIVE, _EC, CKF.DERIVE, parameter="EcdhParams"),
     ]
 
 
 def _edwards() -> list[Mechanism]:
     return [
         Mechanism(CKM.EC_EDWARDS_KEY_PAIR_GEN, _EDWARDS, CKF.GENERATE_KEY_PAIR, sizes=EDWARDS_SIZES),
-        Mechanism(CKM.EDDSA, _EDWARDS, _SIGN, parameter=EddsaParams, sizes=EDWARDS_SIZES),
+        Mechanism(CKM.EDDSA, _EDWARDS, _SIGN, parameter="EddsaParams", sizes=EDWARDS_SIZES),
     ]
 
 
 def _aes() -> list[Mechanism]:
-    def row(type_: int, does: int, form: str, parameter: Any = NoParameter) -> Mechanism:
+    def row(type_: int, does: int, form: str, parameter: str = "") -> Mechanism:
         return Mechanism(type_, _AES, does, form, parameter=parameter, sizes=(min(AES_SIZES), max(AES_SIZES)))
 
     return [
         row(CKM.AES_KEY_GEN, CKF.GENERATE, ""),
         row(CKM.AES_ECB, _CIPHER | _WRAP, ECB),
-        row(CKM.AES_CBC, _CIPHER | _WRAP, CBC, Iv),
-        row(CKM.AES_CBC_PAD, _CIPHER | _WRAP, CBC_PAD, Iv),
-        row(CKM.AES_CTR, _CIPHER | _WRAP, CTR, CtrParams),
-        row(CKM.AES_CFB128, _CIPHER | _WRAP, CFB, Iv),
-        row(CKM.AES_GCM, _CIPHER | _WRAP, GCM, GcmParams),
-        row(CKM.AES_CCM, _CIPHER | _WRAP, CCM, CcmParams),
+        row(CKM.AES_CBC, _CIPHER | _WRAP, CBC, "Iv"),
+        row(CKM.AES_CBC_PAD, _CIPHER | _WRAP, CBC_PAD, "Iv"),
+        row(CKM.AES_CTR, _CIPHER | _WRAP, CTR, "CtrParams"),
+        row(CKM.AES_CFB128, _CIPHER | _WRAP, CFB, "Iv"),
+        row(CKM.AES_GCM, _CIPHER | _WRAP, GCM, "GcmParams"),
+        row(CKM.AES_CCM, _CIPHER | _WRAP, CCM, "CcmParams"),
         row(CKM.AES_MAC, _SIGN, CBC_MAC),
-        row(CKM.AES_MAC_GENERAL, _SIGN, CBC_MAC, MacLength),
+        row(CKM.AES_MAC_GENERAL, _SIGN, CBC_MAC, "MacLength"),
         row(CKM.AES_CMAC, _SIGN, CMAC),
-        row(CKM.AES_CMAC_GENERAL, _SIGN, CMAC, MacLength),
-        row(CKM.AES_KEY_WRAP, _CIPHER | _WRAP, KEY_WRAP, WrapIv),
-        row(CKM.AES_KEY_WRAP_PAD, _CIPHER | _WRAP, KEY_WRAP_PAD, WrapIv),
-        row(CKM.AES_ECB_ENCRYPT_DATA, CKF.DERIVE, ENCRYPT_ECB, StringData),
-        row(CKM.AES_CBC_ENCRYPT_DATA, CKF.DERIVE, ENCRYPT_CBC, CbcData),
-        row(CKM.AES_KEY_WRAP_KWP, _CIPHER | _WRAP, KEY_WRAP_PAD, WrapIv),
+        row(CKM.AES_CMAC_GENERAL, _SIGN, CMAC, "MacLength"),
+        row(CKM.AES_KEY_WRAP, _CIPHER | _WRAP, KEY_WRAP, "WrapIv"),
+        row(CKM.AES_KEY_WRAP_PAD, _CIPHER | _WRAP, KEY_WRAP_PAD, "WrapIv"),
+        row(CKM.AES_ECB_ENCRYPT_DATA, CKF.DERIVE, ENCRYPT_ECB, "StringData"),
+        row(CKM.AES_CBC_ENCRYPT_DATA, CKF.DERIVE, ENCRYPT_CBC, "CbcData"),
+        row(CKM.AES_KEY_WRAP_KWP, _CIPHER | _WRAP, KEY_WRAP_PAD, "WrapIv"),
     ]
 
 
 def _des() -> list[Mechanism]:
-    def row(type_: int, does: int, form: str, parameter: Any = NoParameter, keys: tuple[int, ...] = _DES) -> Mechanism:
+    def row(type_: int, does: int, form: str, parameter: str = "", keys: tuple[int, ...] = _DES) -> Mechanism:
         lengths = [DES_SIZES[key] for key in keys]
         return Mechanism(type_, keys, does, form, parameter=parameter, sizes=(min(lengths), max(lengths)))
 
@@ -231,14 +216,14 @@ def _des() -> list[Mechanism]:
         row(CKM.DES2_KEY_GEN, CKF.GENERATE, "", keys=(CKK.DES2,)),
         row(CKM.DES3_KEY_GEN, CKF.GENERATE, "", keys=(CKK.DES3,)),
         row(CKM.DES3_ECB, _CIPHER | _WRAP, ECB),
-        row(CKM.DES3_CBC, _CIPHER | _WRAP, CBC, DesIv),
-        row(CKM.DES3_CBC_PAD, _CIPHER | _WRAP, CBC_PAD, DesIv),
+        row(CKM.DES3_CBC, _CIPHER | _WRAP, CBC, "DesIv"),
+        row(CKM.DES3_CBC_PAD, _CIPHER | _WRAP, CBC_PAD, "DesIv"),
         row(CKM.DES3_MAC, _SIGN, CBC_MAC),
-        row(CKM.DES3_MAC_GENERAL, _SIGN, CBC_MAC, MacLength),
+        row(CKM.DES3_MAC_GENERAL, _SIGN, CBC_MAC, "MacLength"),
         row(CKM.DES3_CMAC, _SIGN, CMAC),
-        row(CKM.DES3_CMAC_GENERAL, _SIGN, CMAC, MacLength),
-        row(CKM.DES3_ECB_ENCRYPT_DATA, CKF.DERIVE, ENCRYPT_ECB, StringData),
-        row(CKM.DES3_CBC_ENCRYPT_DATA, CKF.DERIVE, ENCRYPT_CBC, DesCbcData),
+        row(CKM.DES3_CMAC_GENERAL, _SIGN, CMAC, "MacLength"),
+        row(CKM.DES3_ECB_ENCRYPT_DATA, CKF.DERIVE, ENCRYPT_ECB, "StringData"),
+        row(CKM.DES3_CBC_ENCRYPT_DATA, CKF.DERIVE, ENCRYPT_CBC, "DesCbcData"),
     ]
 
 
@@ -256,29 +241,30 @@ def _dh() -> list[Mechanism]:
     return [
         Mechanism(CKM.DH_PKCS_PARAMETER_GEN, _DH, CKF.GENERATE, sizes=DH_SIZES),
         Mechanism(CKM.DH_PKCS_KEY_PAIR_GEN, _DH, CKF.GENERATE_KEY_PAIR, sizes=DH_SIZES),
-        Mechanism(CKM.DH_PKCS_DERIVE, _DH, CKF.DERIVE, parameter=PublicValue, sizes=DH_SIZES),
+        Mechanism(CKM.DH_PKCS_DERIVE, _DH, CKF.DERIVE, parameter="PublicValue", sizes=DH_SIZES),
     ]
 
 
 def _hmac() -> list[Mechanism]:
-    def row(type_: int, digest: str, parameter: Any = NoParameter) -> Mechanism:
+    def row(type_: int, digest: str, parameter: str = "") -> Mechanism:
         keys, sizes = (CKK.GENERIC_SECRET, HMAC_KEYS[digest]), (1, LONGEST_SECRET)
         return Mechanism(type_, keys, _SIGN, HMAC, digest=digest, parameter=parameter, sizes=sizes)
 
     macs, general = constants(CKM, "*_HMAC"), constants(CKM, "*_HMAC_GENERAL")
     return [
         *(row(type_, digest) for digest, type_ in macs.items()),
-        *(row(type_, digest, MacLength) for digest, type_ in general.items()),
+        *(row(type_, digest, "MacLength") for digest, type_ in general.items()),
     ]
 
 
 def _secrets() -> list[Mechanism]:
     in_bits, in_bytes = (8, 8 * LONGEST_SECRET), (1, LONGEST_SECRET)
     hashed = constants(CKM, "*_KEY_DERIVATION")
-    joined = {CKM.CONCATENATE_BASE_AND_KEY: (JOIN_KEY, OtherKey), CKM.CONCATENATE_BASE_AND_DATA: (APPEND, StringData)}
-    joined |= {CKM.CONCATENATE_DATA_AND_BASE: (PREPEND, StringData), CKM.XOR_BASE_AND_DATA: (XOR, StringData)}
+    joined = {CKM.CONCATENATE_BASE_AND_KEY: (JOIN_KEY, "OtherKey")}
+    joined[CKM.CONCATENATE_BASE_AND_DATA] = (APPEND, "StringData")
+    joined |= {CKM.CONCATENATE_DATA_AND_BASE: (PREPEND, "StringData"), CKM.XOR_BASE_AND_DATA: (XOR, "StringData")}
 
-    def derivation(type_: int, form: str, parameter: Any = NoParameter, digest: str | None = None) -> Mechanism:
+    def derivation(type_: int, form: str, parameter: str = "", digest: str | None = None) -> Mechanism:
         return Mechanism(type_, SECRETS, CKF.DERIVE, form, digest=digest, parameter=parameter, sizes=in_bytes)
 
     return [
@@ -286,8 +272,8 @@ def _secrets() -> list[Mechanism]:
         Mechanism(CKM.HKDF_KEY_GEN, (CKK.HKDF,), CKF.GENERATE, sizes=in_bytes),
         *(derivation(type_, HASH, digest=digest) for digest, type_ in hashed.items()),
         *(derivation(type_, form, parameter) for type_, (form, parameter) in joined.items()),
-        derivation(CKM.HKDF_DERIVE, HKDF, HkdfParams),
-        derivation(CKM.HKDF_DATA, HKDF, HkdfParams),
+        derivation(CKM.HKDF_DERIVE, HKDF, "HkdfParams"),
+        derivation(CKM.HKDF_DATA, HKDF, "HkdfParams"),
     ]
 
 

@@ -16,8 +16,8 @@ from p11tpm.cli.pair import Pair, pairs
 from p11tpm.cli.prompt import owner_auth_file_option, pin_file_option, read
 from p11tpm.cli.uri import token_uri
 from p11tpm.error import Error
+from p11tpm.given import Given
 from p11tpm.mechanism import RSA_SIZES
-from p11tpm.parameter import Given
 
 if TYPE_CHECKING:
     from pathlib import Path

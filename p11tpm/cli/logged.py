@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from p11tpm.attribute import Template
     from p11tpm.core.binding import Wish
+    from p11tpm.given import Given
     from p11tpm.host.config import Config
-    from p11tpm.parameter import Given
     from p11tpm.store import Store
 
 

@@ -19,8 +19,9 @@ from p11tpm.crypto.block import convert
 from p11tpm.crypto.cipher import Cipher
 from p11tpm.crypto.hashes import compare_digest
 from p11tpm.error import Error
+from p11tpm.given import refused
 from p11tpm.mechanism import CBC, CBC_PAD, CCM, CFB, CTR, ECB, GCM, KEY_WRAP, KEY_WRAP_PAD
-from p11tpm.parameter import AES_BLOCK, refused
+from p11tpm.parameter import AES_BLOCK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from _p11tpm import ffi
 from p11tpm.attribute import TEMPLATES, pack, unpack
 from p11tpm.ck import CKA, CKR, UNAVAILABLE, name
 from p11tpm.error import Error, LengthOnly
-from p11tpm.parameter import Given
+from p11tpm.given import Given
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

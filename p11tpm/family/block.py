@@ -10,9 +10,9 @@ from p11tpm.family.family import Family
 from p11tpm.family.length import first_bytes
 from p11tpm.family.mac import Mac
 from p11tpm.family.secret_key import generate
+from p11tpm.given import refused
 from p11tpm.host.imports import Late
 from p11tpm.mechanism import CBC, CBC_MAC, ECB, ENCRYPT_ECB
-from p11tpm.parameter import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

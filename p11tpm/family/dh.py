@@ -8,7 +8,7 @@ from p11tpm.ck import CKK
 from p11tpm.crypto.domain import Domain
 from p11tpm.family.domain import OverPrime
 from p11tpm.family.length import last_bytes
-from p11tpm.parameter import refused
+from p11tpm.given import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from p11tpm.crypto.message import Message
 from p11tpm.crypto.public import ec_key, prehashed
 from p11tpm.family.length import last_bytes
 from p11tpm.family.tpm_keys import TpmKeys
+from p11tpm.given import refused
 from p11tpm.host.imports import Late
 from p11tpm.mechanism import curve_of
-from p11tpm.parameter import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

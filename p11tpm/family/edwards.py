@@ -23,7 +23,7 @@ from p11tpm.error import Error, answering
 from p11tpm.family.family import Family
 from p11tpm.family.pair import KeyPair
 from p11tpm.family.private_key import pkcs8
-from p11tpm.parameter import refused
+from p11tpm.given import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p11tpm.crypto.hashes import compare_digest
 from p11tpm.crypto.message import Message
-from p11tpm.parameter import refused
+from p11tpm.given import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from p11tpm.attribute import Template
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
-    from p11tpm.parameter import Given
+    from p11tpm.given import Given
 
 # Forms whose result holds the base key as it is, and so has to be as protected (clauses 2.43.3 to 2.43.6)
 _JOINED = {JOIN_KEY, APPEND, PREPEND, XOR}

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.attribute import Template
     from p11tpm.core.token import Token
-    from p11tpm.parameter import Given
+    from p11tpm.given import Given
 
 
 def generate_key(token: Token, given: Given, template: Template, session: int = 0) -> int:

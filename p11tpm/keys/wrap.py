@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from p11tpm.attribute import Template
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
+    from p11tpm.given import Given
     from p11tpm.keys import create
     from p11tpm.mechanism import Mechanism
-    from p11tpm.parameter import Given
 else:
     create = Late("p11tpm.keys.create")
 

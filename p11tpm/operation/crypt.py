@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
     from p11tpm.crypto.cipher import Cipher
-    from p11tpm.parameter import Given
+    from p11tpm.given import Given
 
 
 def encrypting(token: Token, key: Object, given: Given) -> Crypt:

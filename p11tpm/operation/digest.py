@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
-    from p11tpm.parameter import Given
+    from p11tpm.given import Given
 
 
 _new = partial(hashlib.new, usedforsecurity=False)  # MD5 is there wherever the host wants it

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from p11tpm.core.object import Object
     from p11tpm.core.token import Token
-    from p11tpm.parameter import Given
+    from p11tpm.given import Given
 
 
 class Sign:

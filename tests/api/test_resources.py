@@ -99,9 +99,9 @@ OURS = {
     "crypto", "crypto.hashes", "crypto.message", "crypto.padding", "entry", "entry.attach", "entry.c_memory",
     "entry.decrypt", "entry.digest", "entry.dual", "entry.encrypt", "entry.general", "entry.key", "entry.object",
     "entry.run", "entry.session", "entry.sign", "entry.slot", "entry.verify", "error", "family", "family.ec",
-    "family.family", "host", "host.config", "host.descriptor", "host.ending", "host.files", "host.imports",
+    "family.family", "given", "host", "host.config", "host.descriptor", "host.ending", "host.files", "host.imports",
     "host.locked", "host.log", "host.system", "host.trylock", "mechanism", "operation", "operation.find",
-    "operation.sign", "operation.use", "parameter", "store", "store.database", "store.rows", "store.schema",
+    "operation.sign", "operation.use", "store", "store.database", "store.rows", "store.schema",
     "store.session_objects", "store.store", "tpm", "tpm.codec", "tpm.command", "tpm.connection", "tpm.hmac_session",
     "tpm.kdf", "tpm.loaded", "tpm.retry", "tpm.salt", "tpm.template", "tpm.tpm", "tpm.turns", "tpm.wire",
 }

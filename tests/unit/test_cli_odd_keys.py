@@ -15,10 +15,10 @@ from p11tpm import attribute
 from p11tpm.attribute import TRUE, ulong
 from p11tpm.ck import CKA, CKC, CKK, CKM, CKO
 from p11tpm.cli.machine import Machine
+from p11tpm.given import Given
 from p11tpm.host.config import Config
 from p11tpm.keys.create import create_object
 from p11tpm.keys.generate import generate_pair
-from p11tpm.parameter import Given
 
 P224 = tlv(0x06, bytes.fromhex("2b81040021"))
 

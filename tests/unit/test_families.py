@@ -8,8 +8,8 @@ import pytest
 from p11tpm.ck import CKA, CKF, CKK, CKM, CKR
 from p11tpm.error import Error
 from p11tpm.family.family import family, of_keys
+from p11tpm.given import Given
 from p11tpm.mechanism import MECHANISMS
-from p11tpm.parameter import Given
 
 PACKAGE = Path(__file__).parents[2] / "p11tpm"
 ABILITIES = {

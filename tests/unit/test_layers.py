@@ -27,6 +27,7 @@ ROOMS = (
     {"crypto"},
     {"mechanism", "store"},
     {"parameter", "attribute", "host"},
+    {"given"},
     {"algorithm", "error"},
     {"ck", "_native"},
 )
@@ -85,6 +86,7 @@ LOADED_WHEN_NEEDED = {
     "keys.derive",
     "keys.generate",
     "keys.wrap",
+    "parameter",
     "tpm.bound",
     "tpm.importing",
     "tpm.password",
