@@ -87,7 +87,7 @@ class Machine:
     def shell(self) -> None:
         """Have somebody use the machine at this terminal; Ctrl-a x ends it."""
         command = self._command(KERNEL, "-serial", "mon:stdio", "-serial", "null")
-        subprocess.run(command, check=False)
+        subprocess.run(command, timeout=None, check=False)  # it lasts for as long as somebody wants
 
     @property
     def console(self) -> list[str]:
