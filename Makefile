@@ -118,7 +118,7 @@ fuzz: packages-test $(TOOLS) $(BUILT)
 	@CALLS="$(CALLS)" SECONDS="$(SECONDS)" SEED="$(SEED)" ROUND="$(ROUND)" .venv/bin/python tests/fuzz/storm.py
 
 asan: packages-test $(TOOLS) $(BUILT)
-	@.venv/bin/python tests/host/sanitized.py --numprocesses $$(nproc) --dist loadfile tests/host tests/api
+	@.venv/bin/python tests/host/sanitized.py --numprocesses $$(($$(nproc) + 1)) --dist loadfile tests/host tests/api
 
 clients: packages-test $(TOOLS) $(BUILT)
 	@$(PYTEST) tests/clients --peer --table CLIENTS.md

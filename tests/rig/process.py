@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 SANITIZERS = "P11TPM_TESTS_SANITIZERS"  # names variables that make asan has set
+SANITIZED_SLOWER = 6  # times that waits may take then: all processors are busy with what is watched
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -46,7 +47,8 @@ def write_secret(path: Path, text: str) -> Path:
 
 
 def wait_until(ready: Callable[[], bool], what: str, seconds: float = 10) -> None:
-    """Poll `ready` until it is true; TimeoutError names `what` was waited for."""
+    """Poll `ready` until it is true; TimeoutError names `what` was waited for. It has longer in make asan."""
+    seconds *= SANITIZED_SLOWER if SANITIZERS in os.environ else 1
     deadline = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > deadline:
