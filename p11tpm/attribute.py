@@ -75,6 +75,10 @@ def _is_date(value: bytes) -> bool:
     return 1 <= month <= 12 and 1 <= day <= _DAYS[month - 1] + leap
 
 
+def _is_text(value: bytes) -> bool:
+    return value.isascii() and 0 < len(value) <= _LONGEST_TEXT
+
+
 def _is_ulongs(value: bytes) -> bool:
     return len(value) % 8 == 0
 
@@ -83,6 +87,7 @@ def _is_below_4(value: bytes) -> bool:
     return _is_ulong(value) and to_ulong(value) < 4
 
 
+_LONGEST_TEXT = 4096  # bytes
 _DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 BOOL, ULONG, BYTES, DATE, ULONGS = _is_bool, _is_ulong, _is_bytes, _is_date, _is_ulongs
 TEMPLATES = {CKA.WRAP_TEMPLATE, CKA.UNWRAP_TEMPLATE, CKA.DERIVE_TEMPLATE}  # attributes that are templates themselves
@@ -232,6 +237,8 @@ ATTRIBUTES = (
     ),
     Attribute(CKA.WRAP_WITH_TRUSTED, BOOL, (PRIVATE, SECRET), default=FALSE, change=TO_TRUE),
     Attribute(CKA.ALWAYS_AUTHENTICATE, BOOL, PRIVATE, default=FALSE),
+    # What the TPM asks for at each use of the key: the text of p11tpm/tpm/state.py
+    *(Attribute(CKA.P11TPM_POLICY, _is_text, PRIVATE, key=key, create=NEVER) for key in (CKK.RSA, CKK.EC)),
     # Secret keys (clause 4.10)
     Attribute(CKA.SENSITIVE, BOOL, SECRET, default=FALSE, change=TO_TRUE),
     Attribute(CKA.EXTRACTABLE, BOOL, SECRET, default=FALSE, change=TO_FALSE),

@@ -43,7 +43,7 @@ def _pcrs(_context: click.Context, _option: click.Parameter, value: str | None) 
         raise click.BadParameter(f"{printable(value or '')!r}: write numbers from 0 to 23, such as 7+14.") from None
 
 
-_OPTIONS = (
+OPTIONS = (
     click.option(
         "--pcr",
         "pcrs",
@@ -82,20 +82,27 @@ def binding_options(command: Callable[..., Any]) -> Callable[..., Any]:
         no_recovery: bool,
         **kwargs: Any,
     ) -> Any:
-        if not signed_pcrs and (key or ref):
-            raise click.UsageError("--pcr-key and --pcr-ref go with --signed-pcr.")
-        if not (pcrs or signed_pcrs):
+        if set(pcrs or ()) & set(signed_pcrs or ()):
+            raise click.UsageError("--pcr and --signed-pcr name the same PCR: choose one of them for it.")
+        signed = signed_by(signed_pcrs, key, ref)
+        if not (pcrs or signed):
             if no_recovery:
                 raise click.UsageError("--no-recovery goes with --pcr or --signed-pcr.")
             return command(*args, wish=None, **kwargs)
-        if set(pcrs or ()) & set(signed_pcrs or ()):
-            raise click.UsageError("--pcr and --signed-pcr name the same PCR: choose one of them for it.")
-        signed = Signed(_authority(key), signed_pcrs, ref) if signed_pcrs else None
         return command(*args, wish=Wish(pcrs or (), signed, code=None if no_recovery else new_code()), **kwargs)
 
-    for option in reversed(_OPTIONS):
+    for option in reversed(OPTIONS):
         with_wish = option(with_wish)
     return with_wish
+
+
+def signed_by(pcrs: tuple[int, ...] | None, key: Path | None, ref: str) -> Signed | None:
+    """Return the signed PCRs that these options ask for; None for none, wrong usage for a key without PCRs."""
+    if pcrs:
+        return Signed(_authority(key), pcrs, ref)
+    if key or ref:
+        raise click.UsageError("--pcr-key and --pcr-ref go with --signed-pcr.")
+    return None
 
 
 def _authority(path: Path | None) -> bytes:

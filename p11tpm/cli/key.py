@@ -10,6 +10,7 @@ from p11tpm.algorithm import CURVES
 from p11tpm.attribute import TRUE, ulong
 from p11tpm.ck import CKA, CKM, CKR
 from p11tpm.cli.binding import bound_to
+from p11tpm.cli.condition import Condition, condition_options, limits_of
 from p11tpm.cli.machine import Machine, has_key, select, token_option
 from p11tpm.cli.output import as_label, confirm, example, json_option, print_json, print_listing, printable, wait
 from p11tpm.cli.pair import Pair, pairs
@@ -46,15 +47,22 @@ def key() -> None:
 @key.command(epilog=example("p11tpm key generate --label web --algorithm rsa2048"))
 @click.option("--label", required=True, help="The name of the new key.")
 @algorithm_option
+@condition_options
 @token_option
 @pin_file_option
-def generate(label: str, algorithm: str, token_label: str | None, pin_file: Path | None) -> None:
-    """Make a key pair in the TPM and print its PKCS#11 URI."""
+def generate(
+    label: str, algorithm: str, condition: Condition | None, token_label: str | None, pin_file: Path | None
+) -> None:
+    """Make a key pair in the TPM and print its PKCS#11 URI.
+
+    A key may have an end, or work only while a key of yours has signed the state of the machine: the TPM checks it at
+    each use. It has that for ever, and what is over never works again.
+    """
     with Machine() as machine:
         token = machine.token(token_label)
         check(machine, token, label, algorithm)
         machine.log_in(token, pin_file)
-        click.echo(make(token, label, algorithm).uri)
+        click.echo(make(token, label, algorithm, condition).uri)
 
 
 def check(machine: Machine, token: Token, label: str, algorithm: str) -> None:
@@ -73,9 +81,10 @@ def check_label(label: str) -> None:
         raise click.UsageError(f"A key's label is printable text: {printable(label)!r} is not.")
 
 
-def make(token: LoggedToken, label: str, algorithm: str) -> Pair:
+def make(token: LoggedToken, label: str, algorithm: str, condition: Condition | None = None) -> Pair:
     """Make a key pair in the TPM, for whoever is logged in."""
     shared = {CKA.TOKEN: TRUE, CKA.LABEL: label.encode()}
+    limits = condition.attributes(token) if condition else {}
     if algorithm in CURVES:
         mechanism, size = CKM.EC_KEY_PAIR_GEN, {CKA.EC_PARAMS: CURVES[algorithm].params}
     else:
@@ -83,7 +92,7 @@ def make(token: LoggedToken, label: str, algorithm: str) -> Pair:
         size = {CKA.MODULUS_BITS: ulong(int(algorithm.removeprefix("rsa")))}
     public, private = wait(
         f"The TPM makes a key of type {algorithm}",
-        lambda: token.generate_pair(Given(mechanism), {**shared, **size}, shared),
+        lambda: token.generate_pair(Given(mechanism), {**shared, **size}, {**shared, **limits}),
     )
     return Pair(token_uri(token.row), token.objects.get(public), token.objects.get(private))
 
@@ -106,7 +115,8 @@ def list_(token_label: str | None, *, as_json: bool) -> None:
 def _line(one: Pair, bound: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     elsewhere = "in software" if one.private else "public key only"
     where = f"resident at {one.resident:#x}" if one.resident else "" if one.in_tpm else elsewhere
-    return (one.name, one.algorithm, f"id {one.id.hex()}", where, bound), (one.uri,)
+    limits = ", ".join(filter(None, (bound, limits_of(one.private))))
+    return (one.name, one.algorithm, f"id {one.id.hex()}", where, limits), (one.uri,)
 
 
 def _described(one: Pair) -> dict[str, str | bool | None]:
@@ -116,6 +126,7 @@ def _described(one: Pair) -> dict[str, str | bool | None]:
         "algorithm": one.algorithm,
         "in_tpm": one.in_tpm,
         "resident": f"{one.resident:#x}" if one.resident else None,
+        "limits": limits_of(one.private) or None,
         "uri": one.uri,
         "openssh": _openssh(one),
     }

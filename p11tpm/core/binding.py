@@ -9,7 +9,7 @@ from p11tpm.core.pcr_signature import PcrSignatures
 from p11tpm.crypto import hashes
 from p11tpm.error import POLICY_REFUSALS, TPM, Error, StateError, TpmError
 from p11tpm.tpm import Blob, bound, command, policy, provision, state, template
-from p11tpm.tpm.bound import Approval
+from p11tpm.tpm.bound import Approval, Condition
 from p11tpm.tpm.state import States
 
 TYPE_CHECKING = False
@@ -105,6 +105,7 @@ class Binding:
         self.tpm = tpm
         self._path = config.pcr_signature
         self._ticket = b""  # of a store that cannot be written to
+        self._conditions: dict[bytes, Condition] = {}
 
     def unseal(self, row: TokenRow, auth: bytes) -> bytes:
         """Return a bound token's secret; StateError if the machine is in another state, TpmError as `Tpm.unseal`."""
@@ -163,6 +164,13 @@ class Binding:
 
     def _refused(self, row: TokenRow, states: States, why: str) -> StateError:
         return StateError(f"token '{row.label}' is bound to {described(states)}: {why}; {way_back(row, states)}")
+
+    def condition(self, text: bytes) -> Condition:
+        """Return what the policy of a key asks for at each use."""
+        if text not in self._conditions:
+            states = States.parse(text.decode())
+            self._conditions[text] = Condition(states, self._approval(states, b""))
+        return self._conditions[text]
 
     def why_shut(self, row: TokenRow) -> str:
         """Return why a bound token does not open in the present state of the machine; empty if it does.
@@ -226,9 +234,20 @@ class Binding:
 
 
 def described(states: States) -> str:
-    """Return what a token is bound to: "PCR 7+14, signed PCR 11"."""
+    """Return what a token or a key is bound to: "PCR 7+14, signed PCR 11", "one boot, a time"."""
     parts = [f"PCR {state.written(states.pcrs)}"] if states.pcrs else []
-    return ", ".join(parts + ([f"signed PCR {state.written(states.signed.pcrs)}"] if states.signed else []))
+    parts += [f"signed PCR {state.written(states.signed.pcrs)}"] if states.signed else []
+    parts += [] if states.reset is None else ["one boot"]
+    return ", ".join(parts + ([] if states.clock is None else ["a time"]))
+
+
+def refused_use(states: States) -> StateError:
+    """Return the error of a key whose policy is not satisfied."""
+    if states.times:
+        why = "its time is over, and it never works again: make another one, and delete this one"
+    else:
+        why = "the TPM does not take that for the present state"
+    return StateError(f"the key is bound to {described(states)}: {why}")
 
 
 def way_back(row: TokenRow, states: States) -> str:

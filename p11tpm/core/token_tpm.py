@@ -12,7 +12,7 @@ from time import time
 from p11tpm.ck import CKA, CKR, CKU
 from p11tpm.core.pin import Tries, Try, auth_value, check_new
 from p11tpm.core.secret import SIZE, Secret
-from p11tpm.error import Error
+from p11tpm.error import POLICY_REFUSALS, Error, TpmError
 from p11tpm.host import log
 from p11tpm.host.imports import Late
 from p11tpm.host.locked import Locked
@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     from p11tpm.host.config import Config
     from p11tpm.host.ending import Ending
     from p11tpm.store import Record, Store
-    from p11tpm.tpm import importing, policy, provision, state, symmetric
+    from p11tpm.tpm import bound, importing, policy, provision, state, symmetric
+    from p11tpm.tpm.bound import Time
 
     P = ParamSpec("P")
     T = TypeVar("T")
 else:
     binding = Late("p11tpm.core.binding")
+    bound = Late("p11tpm.tpm.bound")
     importing = Late("p11tpm.tpm.importing")
     key_material = Late("p11tpm.core.key_material")
     policy = Late("p11tpm.tpm.policy")
@@ -224,6 +226,11 @@ class TokenTpm:
         with self._try(row, pin) as auth:
             return self._unseal(row, auth), auth
 
+    def time(self) -> Time:
+        """Return what the TPM counts: boots, and time."""
+        self._bound()
+        return bound.read_time(self.tpm)
+
     def why_shut(self) -> str:
         """Return why the token does not open now: see `Binding.why_shut`."""
         row = self.row
@@ -274,7 +281,10 @@ class TokenTpm:
         if record.tpm_public is None or record.tpm_private is None:
             raise Error(CKR.DEVICE_ERROR, "this key is not in the TPM")
         auth = record.auth or self.secret.auth(record.uuid)
-        return Key(record.uuid, record.tpm_public, record.tpm_private, auth, record.resident if resident else 0)
+        text = record.attributes.get(CKA.P11TPM_POLICY)
+        condition = None if text is None else self._binding.condition(text)
+        handle = record.resident if resident else 0
+        return Key(record.uuid, record.tpm_public, record.tpm_private, auth, handle, condition)
 
     def _use_once(self, key: Object) -> None:
         """Use a key once; CKR_USER_NOT_LOGGED_IN if it waits for the PIN (CKA_ALWAYS_AUTHENTICATE)."""
@@ -305,6 +315,10 @@ class TokenTpm:
             result = work(tpm, self._usable(key.record, resident=False), *arguments, **options)
             self.residents.lost(key.record)
             return result
+        except TpmError as error:
+            if usable.condition is None or error.code not in POLICY_REFUSALS:
+                raise
+            raise binding.refused_use(usable.condition.states) from None
 
     def ecdsa(self, key: Object, digest: bytes) -> tuple[int, int]:
         """Sign a digest of 32, 48 or 64 bytes in the TPM and return r and s."""

@@ -7,20 +7,20 @@ each command.
 from __future__ import annotations
 
 from p11tpm.crypto import hashes
-from p11tpm.error import TPM, TpmError
+from p11tpm.error import TPM, Error, TpmError
 from p11tpm.tpm import command, policy
 from p11tpm.tpm.codec import HASH_IDS, Reader, name_of, sized, u16, u32
 from p11tpm.tpm.hmac_session import TamperedError
 from p11tpm.tpm.loaded import OWNER
 from p11tpm.tpm.password import PasswordSession
 from p11tpm.tpm.policy_session import PolicySession, prove
-from p11tpm.tpm.tpm import repeated
+from p11tpm.tpm.tpm import NOT_RESIDENT, NotResidentError, repeated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from p11tpm.tpm.codec import Blob
+    from p11tpm.tpm.codec import Blob, Key
     from p11tpm.tpm.hmac_session import HmacSession
     from p11tpm.tpm.state import Signed, States
     from p11tpm.tpm.tpm import Tpm
@@ -83,6 +83,8 @@ def _satisfy(tpm: Tpm, session: HmacSession, states: States, approval: Approval,
         _authorize(tpm, handle, states.signed, approval)
     if states.pcrs:
         tpm.wire.plain(command.POLICY_PCR, handle, _ANY_DIGEST + policy.selection(states.pcrs))
+    for operand, offset, operation in states.times:
+        tpm.wire.plain(command.POLICY_COUNTER_TIMER, handle, sized(operand) + u16(offset) + u16(operation))
     if pin:
         tpm.wire.plain(command.POLICY_AUTH_VALUE, handle)
 
@@ -129,6 +131,55 @@ def _verified(tpm: Tpm, public: bytes, message: bytes, signatures: list[bytes]) 
     finally:
         tpm.let_go(key)
     raise ValueError("no signature to verify")
+
+
+class Condition:
+    """What a key's own policy asks for at each use."""
+
+    __slots__ = ("_approval", "states")
+
+    def __init__(self, states: States, approval: Approval) -> None:
+        self.states = states
+        self._approval = approval
+
+    def use(self, tpm: Tpm, what: command.Command, key: Key, parameters: bytes) -> bytes:
+        """Use a key as `Tpm.use` does; TpmError with one of POLICY_REFUSALS if the policy is not satisfied."""
+        try:
+            return self._use(tpm, what, key, parameters)
+        except Error as error:
+            tpm.loaded.drop_lasting()
+            if key.resident and isinstance(error, TpmError) and error.code in NOT_RESIDENT:
+                raise NotResidentError from None
+            raise
+
+    def _use(self, tpm: Tpm, what: command.Command, key: Key, parameters: bytes) -> bytes:
+        session = tpm.loaded.lasting_session(salted=what.hidden)
+        handle = (key.resident, name_of(key.public)) if key.resident else tpm.loaded.key(key)
+        for tries_left in reversed(range(_RESTARTS + 1)):
+            try:
+                _satisfy(tpm, session, self.states, self._approval, pin=True)
+                return tpm.wire.authorised(what, session, (handle,), key.auth, parameters)[1]
+            except TpmError as error:
+                if error.code != TPM.PCR_CHANGED or not tries_left:
+                    raise
+            tpm.wire.plain(command.POLICY_RESTART, u32(session.handle))
+        raise ValueError("no try was left")
+
+
+class Time:
+    """What the TPM counts: its resets, and its clock in milliseconds, which stands still while it is off."""
+
+    __slots__ = ("clock", "reset")
+
+    def __init__(self, info: bytes) -> None:
+        self.clock = int.from_bytes(info[8:16], "big")
+        self.reset = int.from_bytes(info[16:20], "big")
+
+
+@repeated
+def read_time(tpm: Tpm) -> Time:
+    """Ask for TPMS_TIME_INFO (Part 3, clause 29.1)."""
+    return Time(tpm.wire.plain(command.READ_CLOCK)[1])
 
 
 @repeated

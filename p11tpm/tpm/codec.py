@@ -13,6 +13,7 @@ from p11tpm.error import Error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable
+    from typing import Any
 
 HASHES = {hash_.tpm: name for name, hash_ in algorithm.HASHES.items() if hash_.tpm}  # TPM_ALG_ID: the name
 
@@ -109,13 +110,23 @@ class Srk:
 class Key(Blob):
     """A key that can be loaded below the SRK. `id` tells keys apart; `auth` is its authorisation value.
 
-    `resident` is where the TPM keeps it, a persistent handle; 0 if nowhere.
+    `resident` is where the TPM keeps it, a persistent handle; 0 if nowhere. `condition` is what its policy asks for, a
+    `bound.Condition`; None for a key without.
     """
 
-    __slots__ = ("auth", "id", "resident")
+    __slots__ = ("auth", "condition", "id", "resident")
 
-    def __init__(self, id_: Hashable, public: bytes, private: bytes, auth: bytes, resident: int = 0) -> None:
+    def __init__(
+        self,
+        id_: Hashable,
+        public: bytes,
+        private: bytes,
+        auth: bytes,
+        resident: int = 0,
+        condition: Any = None,
+    ) -> None:
         super().__init__(public, private)
+        self.condition = condition
         self.id = id_
         self.auth = auth
         self.resident = resident

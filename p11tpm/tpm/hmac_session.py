@@ -39,13 +39,22 @@ class TamperedError(Error):
 class Opening:
     """What the caller says to start a session, and what it keeps of that until the TPM answers."""
 
-    __slots__ = ("nonce", "policy", "salt", "secret", "srk_handle")
+    __slots__ = ("lasting", "nonce", "policy", "salt", "secret", "srk_handle")
 
-    def __init__(self, srk_handle: int = 0, salt: bytes = b"", secret: bytes = b"", *, policy: bool = False) -> None:
+    def __init__(
+        self,
+        srk_handle: int = 0,
+        salt: bytes = b"",
+        secret: bytes = b"",
+        *,
+        policy: bool = False,
+        lasting: bool = False,
+    ) -> None:
         self.srk_handle = srk_handle
         self.salt = salt
         self.secret = secret  # the salt as only the TPM can read it
         self.policy = policy
+        self.lasting = lasting
         self.nonce = urandom(_NONCE_SIZE)
 
     def handles(self) -> bytes:
@@ -62,17 +71,18 @@ class HmacSession:
     """A session whose key the caller and the TPM share; `salted` with a storage root key, or not.
 
     A session without a salt protects a command only as far as the object's own authorisation value cannot be guessed.
-    A policy session ends with the one command that it authorises, any other goes on until it is dropped.
+    A policy session ends with the one command that it authorises, unless it is `lasting`: then its policy begins again.
+    Any other goes on until it is dropped.
     """
 
-    __slots__ = ("_attributes", "_key", "_nonce", "_nonce_tpm", "_policy", "_value", "handle", "salted")
+    __slots__ = ("_attributes", "_key", "_nonce", "_nonce_tpm", "_once", "_value", "handle", "salted")
 
     authorises_only = False  # it also protects commands that need no authorisation
 
     def __init__(self, handle: int, opening: Opening, nonce_tpm: bytes) -> None:
         self.handle = handle
         self.salted = bool(opening.salt)
-        self._policy = opening.policy
+        self._once = opening.policy and not opening.lasting
         self._nonce_tpm = nonce_tpm
         self._nonce = b""
         self._attributes = 0
@@ -94,7 +104,7 @@ class HmacSession:
         # The TPM strips zero bytes from the end of an authorisation value: Part 1, clause 17.6.5
         self._value.set(self._key, (auth or b"").rstrip(b"\0"))
         self._nonce = urandom(_NONCE_SIZE)
-        going_on = 0 if self._policy and auth is not None else _CONTINUE
+        going_on = 0 if self._once and auth is not None else _CONTINUE
         self._attributes = going_on | (_DECRYPT if hides else 0) | (_ENCRYPT if hidden else 0)
 
     @property

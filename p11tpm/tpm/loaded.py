@@ -1,4 +1,7 @@
-"""What this process has in the TPM now: one session, at most LOADED_KEYS keys, the SRK if it is not persistent."""
+"""What this process has in the TPM now: one session, at most LOADED_KEYS keys, the SRK if it is not persistent.
+
+Keys with a policy have a session more.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ _REFERENCES = range(TPM.REFERENCE_H0, TPM.REFERENCE_LAST + 1)
 class Loaded:
     """The session and the objects of one connection, made when they are asked for and forgotten with the connection."""
 
-    __slots__ = ("_keys", "_primary", "_session", "_trusted", "_wire", "srk")
+    __slots__ = ("_keys", "_lasting", "_primary", "_session", "_trusted", "_wire", "srk")
 
     def __init__(self, wire: Wire, *, trusted: bool = False) -> None:
         """Begin with nothing; `trusted`: nobody can listen on the way to the TPM."""
@@ -40,20 +43,22 @@ class Loaded:
         self._keys: dict[Hashable, Handle] = {}  # least recently used first
         self._primary = 0  # the handle of the storage root key, if that is not persistent
         self._session: HmacSession | None = None
+        self._lasting: HmacSession | None = None  # a policy session
         self.srk: Srk | None = None  # what it is below: see `Tpm.bind`
 
     @property
     def anything(self) -> bool:
         """Whether there is anything; it may be another program's by now if the TPM was reset."""
-        return bool(self._session or self._keys or self._primary)
+        return bool(self._session or self._lasting or self._keys or self._primary)
 
     def forget(self) -> None:
         """Forget everything; the TPM lost it, or the end of the connection flushes it."""
         self._keys.clear()
         self._primary = 0
-        if self._session:
-            self._session.wipe()
-        self._session = None
+        for session in (self._session, self._lasting):
+            if session:
+                session.wipe()
+        self._session = self._lasting = None
 
     # -- sessions
 
@@ -77,9 +82,25 @@ class Loaded:
         """Start a salted policy session, which the caller has to use up or to flush."""
         return self._start(salted=True, policy=True)
 
-    def _start(self, *, salted: bool, policy: bool = False) -> HmacSession:
+    def lasting_session(self, *, salted: bool) -> HmacSession:
+        """Return the policy session of keys, with a salt or, if that is not needed, the one that is there."""
+        session = self._lasting
+        if session and (session.salted or not salted):
+            return session
+        self.drop_lasting()
+        self._lasting = self._start(salted=salted, policy=True, lasting=True)
+        return self._lasting
+
+    def drop_lasting(self) -> None:
+        """Flush the policy session of keys, if there is one: what it was shown does not count any more."""
+        session, self._lasting = self._lasting, None
+        if session:
+            session.wipe()
+            self._flush(session.handle)
+
+    def _start(self, *, salted: bool, policy: bool = False, lasting: bool = False) -> HmacSession:
         salt = (self.parent()[0], *make_salt(self.root.public)) if salted else ()
-        opening = Opening(*salt, policy=policy)
+        opening = Opening(*salt, policy=policy, lasting=lasting)
         name = command.START_AUTH_SESSION
         handle, answer = self._wire.plain(name, opening.handles(), opening.parameters())
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from p11tpm.crypto import hashes
 from p11tpm.tpm import command
-from p11tpm.tpm.codec import HASH_IDS, name_of, sized, u32
+from p11tpm.tpm.codec import HASH_IDS, name_of, sized, u16, u32
 
 START = bytes(32)
 _MASK = 3  # bytes: PCR 0 to 23, those of every PC (PC Client Platform TPM Profile, clause 4.6)
@@ -71,6 +71,12 @@ def authorized(public: bytes, ref: bytes) -> bytes:
 def policy_ref(text: str) -> bytes:
     """Return the policyRef that a text stands for: its SHA-256, nothing for none."""
     return hashes.digest("sha256", text.encode()) if text else b""
+
+
+def counter_timer(policy: bytes, operand: bytes, offset: int, operation: int) -> bytes:
+    """Add that a part of TPMS_TIME_INFO compares so with an operand (Part 3, clause 23.10)."""
+    arguments = hashes.digest("sha256", operand + u16(offset) + u16(operation))
+    return _extend(policy, u32(command.POLICY_COUNTER_TIMER.code) + arguments)
 
 
 def or_parameters(policies: tuple[bytes, ...]) -> bytes:

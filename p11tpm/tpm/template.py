@@ -38,6 +38,12 @@ def ec(curve: str) -> bytes:
     return _head(ECC, _KEY) + _NULL + _NULL + u16(CURVES[curve].tpm) + _NULL + sized(b"") + sized(b"")
 
 
+def with_policy(public: bytes, policy: bytes) -> bytes:
+    """Return the template of a key that works by a policy only, from that of one without."""
+    attributes = int.from_bytes(public[4:8], "big") & ~USER_WITH_AUTH
+    return public[:4] + u32(attributes) + sized(policy) + public[10:]
+
+
 def imported_rsa(modulus: int, exponent: int) -> bytes:
     """Return the public area of an RSA key from outside; its exponent has 32 bits at the most."""
     bits = modulus.bit_length()

@@ -36,7 +36,7 @@ _RANDOM_MOST = 64  # a TPM gives no more than its largest digest at a time, and 
 _SEED_MOST = 128  # bytes of a TPM2B_SENSITIVE_DATA that every TPM takes (Part 3, clause 16.2.1)
 
 # What a persistent handle answers that is empty, or has another object than the key that was left there
-_NOT_RESIDENT = frozenset({TPM.HANDLE_1, TPM.AUTH_FAIL, TPM.BAD_AUTH, TPM.AUTH_UNAVAILABLE, TPM.LOCKOUT})
+NOT_RESIDENT = frozenset({TPM.HANDLE_1, TPM.AUTH_FAIL, TPM.BAD_AUTH, TPM.AUTH_UNAVAILABLE, TPM.LOCKOUT})
 _BELOW_SRK = {command.START_AUTH_SESSION, command.LOAD, command.CREATE, command.IMPORT}
 
 # TPM_PT: Part 2, clause 6.13
@@ -174,6 +174,9 @@ class Tpm:
         and is not.
         """
         loaded = self.loaded
+        if key.condition is not None:
+            answer: bytes = key.condition.use(self, what, key, parameters)
+            return answer
         session = loaded.session(salted=what.hidden)  # before Load, which is content with any
         if not key.resident:
             return self.wire.authorised(what, session, (loaded.key(key),), key.auth, parameters)[1]
@@ -182,7 +185,7 @@ class Tpm:
         try:
             return self.wire.authorised(what, session, (handle,), key.auth, parameters)[1]
         except TpmError as error:
-            if error.code in _NOT_RESIDENT:
+            if error.code in NOT_RESIDENT:
                 raise NotResidentError from None
             raise
 

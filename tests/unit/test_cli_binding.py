@@ -262,3 +262,29 @@ def test_nothing_of_the_code_is_left_in_the_store_or_the_log(bound, store, tmp_p
         assert bound.code.encode() not in content
         assert bound.code.replace("-", "").encode() not in content
         assert USER_PIN.encode() not in content
+
+
+# -- keys with an end
+
+
+def described(cli, label):
+    return next(one for one in json.loads(good(cli("key", "list", "--json"))) if one["label"] == label)
+
+
+def test_keys_with_an_end(cli, pin_file, swtpm):
+    def generate(label, *options):
+        return cli("key", "generate", "--label", label, *options, "--pin-file", pin_file)
+
+    assert good(generate("boot", "--this-boot")).startswith("pkcs11:")
+    assert good(generate("hours", "--valid-for", "8h", "--algorithm", "rsa2048")).startswith("pkcs11:")
+    assert described(cli, "boot")["limits"] == "works for one boot"
+    hours = described(cli, "hours")["limits"]
+    assert re.fullmatch(r"works for one boot, a time until 20\d\d-\d\d-\d\d at the latest", hours)
+    assert described(cli, "ssh")["limits"] is None
+    assert "works for one boot" in good(cli("key", "list"))
+    for wrong in ("8", "h", "0h", "-1h", "8w", "1.5h", "1000000d"):
+        failed(generate("x", "--valid-for", wrong), "write a number and s, m, h or d, such as 8h", code=2)
+    failed(generate("x", "--pcr-ref", "x"), "--pcr-key and --pcr-ref go with --signed-pcr", code=2)
+    swtpm.reboot()
+    assert "works for one boot" in good(cli("key", "list"))
+    assert good(cli("key", "delete", "boot", "--yes", "--pin-file", pin_file)) == ""
