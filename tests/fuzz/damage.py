@@ -123,7 +123,7 @@ SCHEMAS = {  # statements that make the schema another one
     "attributes of no object": "UPDATE attribute SET object=object+1000",
     "the last identifier": "UPDATE sqlite_sequence SET seq=9223372036854775807",
     "identifiers from the beginning": "DELETE FROM sqlite_sequence",
-    **{f"format {number}": f"PRAGMA user_version={number}" for number in (0, 1, 3, 2**31 - 1, -1)},
+    **{f"format {number}": f"PRAGMA user_version={number}" for number in (0, 1, 4, 2**31 - 1, -1)},
     **{f"the mark {number}": f"PRAGMA application_id={number}" for number in (0, 1, -1)},
     "a write-ahead log": "PRAGMA journal_mode=WAL",
     "many wrong PINs": "INSERT OR REPLACE INTO failure SELECT id, 'USER', 1000, 1 FROM token",
