@@ -110,7 +110,7 @@ static PyStatus set_paths(PyConfig *config)
     return PyStatus_Exception(status) ? status : add_search_paths(config);
 }
 
-/* What Python imports before use_bundle() can help, as frozen modules: the search for them takes a millisecond. */
+/* What Python imports before use_bundle() can help, as frozen modules: the search for them takes longer. */
 static bool lend_first_modules(void)
 {
     static const struct _frozen none[] = { { 0 } };
