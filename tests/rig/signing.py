@@ -15,6 +15,7 @@ from p11tpm.tpm import policy, template
 
 if TYPE_CHECKING:
     from rig.swtpm import Swtpm
+    from rig.tabrmd import Tabrmd
 
 MEASURE = Path("/lib/systemd/systemd-measure")
 PHASES = (b"enter-initrd", b"leave-initrd", b"sysinit", b"ready")
@@ -76,13 +77,13 @@ class Image:
             **named,
         }
 
-    def boot(self, swtpm: Swtpm) -> None:
+    def boot(self, swtpm: Swtpm, via: Tabrmd | None = None) -> None:
         """Measure what systemd-stub(7) does, and enter the first phase."""
         for name, content in self.sections.items():
-            swtpm.extend(11, b"." + name.encode() + b"\0")
-            swtpm.extend(11, content)
-        self.enter(swtpm, PHASES[0])
+            swtpm.extend(11, b"." + name.encode() + b"\0", via)
+            swtpm.extend(11, content, via)
+        self.enter(swtpm, PHASES[0], via)
 
-    def enter(self, swtpm: Swtpm, phase: bytes) -> None:
+    def enter(self, swtpm: Swtpm, phase: bytes, via: Tabrmd | None = None) -> None:
         """Measure that a phase of the boot was entered."""
-        swtpm.extend(11, phase)
+        swtpm.extend(11, phase, via)

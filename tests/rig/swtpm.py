@@ -121,9 +121,9 @@ class Swtpm(Stoppable):
         times = ("--recovery-time", seconds, "--lockout-recovery-time", seconds)
         self.tool("dictionarylockout", "--setup-parameters", *tries, *times)
 
-    def extend(self, pcr: int, event: bytes) -> None:
-        """Measure an event into a PCR, in the bank of SHA-256."""
-        self.tool("pcrextend", f"{pcr}:sha256={hashlib.sha256(event).hexdigest()}")
+    def extend(self, pcr: int, event: bytes, via: Tabrmd | None = None) -> None:
+        """Measure an event into a PCR, in the bank of SHA-256 (through a resource manager if `via`)."""
+        self.tool("pcrextend", f"{pcr}:sha256={hashlib.sha256(event).hexdigest()}", via=via)
 
     def pcr(self, pcr: int) -> bytes:
         """The value of a PCR in the bank of SHA-256."""
