@@ -107,7 +107,10 @@ def signed_by(pcrs: tuple[int, ...] | None, key: Path | None, ref: str) -> Signe
 
 def _authority(path: Path | None) -> bytes:
     """Read the public key that signs values of PCRs; CKR_ARGUMENTS_BAD for what is none."""
-    path = path or Path(find_in(PLACES, _KEY_NAME))
+    named, path = path is not None, path or Path(find_in(PLACES, _KEY_NAME))
+    if not (named or path.exists()):
+        why = f"there is no {path}: this kernel is not from a signed image; name the key that signs by --pcr-key"
+        raise Error(CKR.ARGUMENTS_BAD, why)
     try:
         key = load_pem_public_key(path.read_bytes())
     except (ValueError, UnsupportedAlgorithm):

@@ -130,7 +130,7 @@ def _ask(what: str) -> bytes:
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:
-        raise Error(CKR.GENERAL_ERROR, "no terminal to ask for a PIN: give it in a file, see --help") from None
+        raise Error(CKR.GENERAL_ERROR, f"no terminal to ask for the {what}: give it in a file, see --help") from None
     sys.stdout.flush()
     try:
         with interruptible():

@@ -9,6 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from command import failed, good
 from conftest import CLI, USER_PIN
+from p11tpm.cli import binding
+from p11tpm.error import Error
 from rig import write_secret
 from rig.signing import PHASES, Image
 from rig.terminal import Terminal
@@ -232,6 +234,14 @@ def test_a_key_that_is_no_rsa_key(cli, pin_file, tmp_path, content):
     bind = ("token", "bind", "--signed-pcr", "11", "--pin-file", pin_file, "--pcr-key")
     failed(cli(*bind, path), "key.pem: not an RSA public key in PEM")
     failed(cli(*bind, tmp_path / "none"), "none: No such file or directory")
+
+
+def test_a_machine_without_a_signed_image(monkeypatch, tmp_path):
+    monkeypatch.setattr(binding, "PLACES", (str(tmp_path),))
+    with pytest.raises(
+        Error, match=r"there is no .*/tpm2-pcr-public-key.pem: .*; name the key that signs by --pcr-key"
+    ):
+        binding.signed_by((11,), None, "")
 
 
 def test_the_doctor_says_what_will_end_a_binding(cli, pin_file, swtpm):
