@@ -7,6 +7,7 @@ import pytest
 from cryptoki import SO, USER, Rv
 from keys import ec_pair
 
+from conftest import CLI
 from p11tpm.attribute import TRUE
 from p11tpm.ck import CKA, CKF, CKM, CKO, CKR, CKU
 from p11tpm.core.binding import Wish
@@ -17,6 +18,8 @@ from p11tpm.host.ending import Ending
 from p11tpm.store import Store
 from p11tpm.store.database import Database
 from p11tpm.tpm.state import Signed
+from rig.deadline import killed_after
+from rig.process import write_secret
 from rig.signing import PHASES, Image
 
 PIN, SO_PIN = b"123456", b"so-secret"  # as in the fixtures
@@ -370,10 +373,18 @@ def test_another_program_changed_the_pin_meanwhile(token, session, owner):
     token.login(session, USER, b"another pin")
 
 
-def test_one_is_logged_in_while_the_token_is_bound(token, session, owner, swtpm):
+def test_one_is_logged_in_while_another_process_binds_the_token(token, session, swtpm, tmp_path):
+    """Without a resource manager: both have what they need in the TPM, one after the other."""
     token.login(session, USER, PIN)
     _, key = ec_pair(token, session)
-    owner.bind(PIN, Wish((7,), code=CODE))
+    pin = write_secret(tmp_path / "pin", PIN.decode())
+    with subprocess.Popen(
+        [CLI, "token", "bind", "--pcr", "7", "--pin-file", pin], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as command, killed_after(command.pid, 60):
+        while command.poll() is None:
+            token.sign(session, key, CKM.ECDSA, bytes(32))
+        assert len(command.stdout.read().strip()) == len(CODE)
+    assert command.returncode == 0
     swtpm.extend(7, b"another key")
     assert token.sign(session, key, CKM.ECDSA, bytes(32)), "a login is not ended by a change of PCRs"
     token.logout(session)

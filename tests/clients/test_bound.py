@@ -95,26 +95,43 @@ def ssh_agent(machine: Machine, sshd: rig.Sshd) -> tuple[bool, str]:
         return done.stdout == "welcome\n", done.stdout + done.stderr
 
 
-PROGRAMS = {"pkcs11-tool": pkcs11_tool, "p11tool": p11tool, "ssh": ssh, "ssh-agent": ssh_agent}
+def openssl(machine: Machine) -> tuple[bool, str]:
+    machine.user.env["PKCS11_MODULE_PATH"] = machine.user.module
+    (machine.user.directory / "data").write_bytes(bytes(32))
+    key = f"{TOKEN};object=ssh;type=private;pin-source=file:{machine.user.pin_file}"
+    sign = ("-engine", "pkcs11", "-keyform", "engine", "-sign", key, "-out", "signature", "data")
+    return machine.tool("/usr/bin/openssl", "dgst", "-sha256", *sign)
+
+
+# A program, and what it says when it is refused
+PROGRAMS = {
+    "pkcs11-tool": (pkcs11_tool, "CKR_FUNCTION_FAILED"),
+    "p11tool": (p11tool, "PKCS #11 error"),
+    "ssh": (ssh, "Permission denied"),
+    "ssh-agent": (ssh_agent, "agent refused operation"),
+    "openssl": (openssl, "Login failed"),
+}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_works_in_the_phases_that_are_signed(machine: Machine, sshd: rig.Sshd, name: str) -> None:
-    program = PROGRAMS[name]
+    program, refusal = PROGRAMS[name]
     arguments = (machine, sshd) if name.startswith("ssh") else (machine,)
     for phase in (None, *PHASES[1:]):
         if phase:
             machine.enter(phase)
         good, said = program(*arguments)  # type: ignore[operator]
         assert good, (phase, said)
-    before = machine.user.tokens()[0]["pin"]
+    assert not machine.log.exists()
     machine.enter(b"no phase of the image")
-    for _ in range(6):  # more often than wrong PINs are allowed
+    for number in range(1, 7):  # more often than wrong PINs are allowed
         good, said = program(*arguments)  # type: ignore[operator]
-        assert not good, said
+        assert not good
+        assert refusal in said
+        assert machine.log.read_text().count("no signature for the present PCR 11 by key") >= number
     assert machine.tpm.tool("getcap", "properties-variable", via=machine.broker).count("LOCKOUT_COUNTER: 0x0") == 1
-    assert machine.user.tokens()[0]["pin"] == before == "set"
-    assert "no signature for the present PCR 11 by key" in machine.log.read_text()
+    with sqlite3.connect(machine.user.store / "p11tpm.db") as db:
+        assert db.execute("SELECT * FROM failure").fetchall() == []
 
 
 def test_one_of_two_tokens_is_bound(machine: Machine) -> None:
