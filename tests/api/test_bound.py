@@ -378,9 +378,12 @@ def test_one_is_logged_in_while_another_process_binds_the_token(token, session, 
     token.login(session, USER, PIN)
     _, key = ec_pair(token, session)
     pin = write_secret(tmp_path / "pin", PIN.decode())
-    with subprocess.Popen(
-        [CLI, "token", "bind", "--pcr", "7", "--pin-file", pin], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as command, killed_after(command.pid, 60):
+    with (
+        subprocess.Popen(
+            [CLI, "token", "bind", "--pcr", "7", "--pin-file", pin], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as command,
+        killed_after(command.pid, 60),
+    ):
         while command.poll() is None:
             token.sign(session, key, CKM.ECDSA, bytes(32))
         assert len(command.stdout.read().strip()) == len(CODE)

@@ -24,6 +24,7 @@ from rig.program import openssl, said
 from rig.provisioner import Provisioner
 from rig.recipe import Recipe
 from rig.resolver import Resolver
+from rig.signing import Image
 from rig.stepca import ROOT, StepCa, settings
 
 if TYPE_CHECKING:
@@ -321,3 +322,29 @@ def test_unit(tmp_path: Path) -> None:
     tool = "/usr/bin/systemd-analyze"
     assert said([tool, "verify", "--man=no", unit], clean_env(), tmp_path) == ""
     said([tool, "security", "--offline=yes", "--threshold=20", unit], clean_env(), tmp_path)
+
+
+def test_a_bound_token_survives_an_update_of_the_kernel(swtpm: rig.Swtpm, tmp_path: Path) -> None:
+    """The next kernel brings signatures of its own by the same key; without them the CA does not start."""
+    user = rig.User(swtpm, tmp_path)
+    signatures = tmp_path / "signatures.json"
+    rig.write_secret(tmp_path / "p11tpm.conf", f"pcr-signature = {signatures}\n")
+    image = Image(tmp_path)
+    signatures.write_text(image.signatures(swtpm))
+    image.boot(swtpm)
+    bound = ("--signed-pcr", "11", "--pcr-key", image.public_file)
+    user.p11tpm("token", "create", "--label", "p11tpm", *bound, "--pin-file", user.pin_file)
+    user.generate("p256", "intermediate")
+    with StepCa(prepared(user, tmp_path), user.env, tmp_path) as running:
+        issue(running.ready(), 10, clients=4)
+        check_silent(running)
+    swtpm.reboot()
+    update = Image(tmp_path, b"a new kernel\n", image.key)
+    update.boot(swtpm)
+    with StepCa(prepared(user, tmp_path), user.env, new_directory(tmp_path / "refused")) as refused:
+        assert "CKR_FUNCTION_FAILED" in refused.ended()
+    signatures.write_text(update.signatures(swtpm))
+    with StepCa(prepared(user, tmp_path), user.env, tmp_path) as running:
+        issue(running.ready(), 10, clients=4)
+        check_silent(running)
+    assert swtpm.lockout_counter() == 0
