@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import os
 import sqlite3
@@ -12,6 +13,7 @@ import pytest
 
 import rig
 from p11tpm.tpm import policy
+from p11tpm.tpm.state import Signed, States
 from rig.process import write_secret
 from rig.signing import PHASES, Image
 
@@ -188,3 +190,25 @@ def test_tpm2_tools_open_it_by_hand(tmp_path: Path, swtpm: rig.Swtpm) -> None:
     swtpm.tool("unseal", "-c", loaded, "-p", f"session:{session}+hex:{value.hex()}", "-o", str(secret))
     assert len(secret.read_bytes()) == 32
     swtpm.flush()
+
+
+def test_tpm2_tools_come_to_the_policy_of_a_signed_state(tmp_path: Path, swtpm: rig.Swtpm) -> None:
+    """With a ticket for a signature of the present values, which they have the TPM verify."""
+    image = Image(tmp_path)
+    image.boot(swtpm)
+    key, name, policy_file, signature, ticket, digest = (
+        str(tmp_path / word) for word in ("key", "name", "pol", "sig", "ticket", "digest")
+    )
+    entry = image.entry(swtpm.pcr(11))
+    (tmp_path / "pol").write_bytes(bytes.fromhex(str(entry["pol"])))
+    (tmp_path / "sig").write_bytes(base64.b64decode(str(entry["sig"])))
+    (tmp_path / "public").write_bytes(len(image.public).to_bytes(2, "big") + image.public)
+    swtpm.tool("loadexternal", "-C", "o", "-u", str(tmp_path / "public"), "-c", key, "-n", name)
+    signed = ("-g", "sha256", "-m", policy_file, "-s", signature, "-f", "rsassa")
+    swtpm.tool("verifysignature", "-c", key, *signed, "-t", ticket)
+    session = str(tmp_path / "session")
+    swtpm.tool("startauthsession", "-S", session)
+    swtpm.tool("policyauthorize", "-S", session, "-i", policy_file, "-n", name, "-t", ticket)
+    swtpm.tool("policyauthvalue", "-S", session, "-L", digest)
+    swtpm.flush()
+    assert States(Signed(image.public, (11,))).digests(pin=True) == ((tmp_path / "digest").read_bytes(),)
