@@ -34,7 +34,6 @@ NAMES = {
     "_frozen_importlib_external.PathFinder",
     "_frozen_importlib_external.PathFinder.find_spec",
     "_frozen_importlib_external.SourceFileLoader",
-    "_frozen_importlib_external.spec_from_file_location",
     "_functools",
     "_functools._lru_cache_wrapper",
     "_imp",
